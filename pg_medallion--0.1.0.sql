@@ -1,0 +1,185 @@
+/* pg_medallion--0.1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_medallion" to load this file. \quit
+
+GRANT USAGE ON SCHEMA medallion TO PUBLIC;
+
+-- Functions are executable by the owner only until a section grants them.
+ALTER DEFAULT PRIVILEGES IN SCHEMA medallion REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+
+------------------------------------------------------------------------------
+-- Identity of this database, so that a copy of it is told from the original
+------------------------------------------------------------------------------
+
+CREATE FUNCTION medallion.database_identity() RETURNS text
+    AS 'MODULE_PATHNAME', 'md_database_identity'
+    LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.database_identity() IS
+    'system identifier and oid of this database; definitions that carry another one came by restore or clone and stay paused until resume_all()';
+
+CREATE FUNCTION medallion.debug_point_id(name text) RETURNS int
+    AS 'MODULE_PATHNAME', 'md_debug_point_id'
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.debug_point_id(text) IS
+    'objid of the advisory lock (classid 1296319556) at which processes wait under medallion.debug_points; for tests';
+
+------------------------------------------------------------------------------
+-- Catalog of streaming tables (one row each; written by C code only)
+------------------------------------------------------------------------------
+
+CREATE TABLE medallion.stream (
+    relid           regclass PRIMARY KEY,
+    server          name NOT NULL,
+    topic           text NOT NULL,
+    format          text NOT NULL,
+    start_at        text NOT NULL,
+    options         jsonb NOT NULL,
+    initialized     boolean NOT NULL DEFAULT false,
+    paused          boolean NOT NULL DEFAULT false,
+    paused_reason   text,
+    generation      bigint NOT NULL DEFAULT 1,
+    history_changes bigint NOT NULL DEFAULT 0,
+    origin          text NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE medallion.stream IS 'definition of each streaming table';
+COMMENT ON COLUMN medallion.stream.initialized IS 'start_at has been resolved for the partitions that the topic had then; later partitions start at their beginning';
+COMMENT ON COLUMN medallion.stream.generation IS 'counts changes of the definition; a batch is stored only under the generation it was decoded with';
+COMMENT ON COLUMN medallion.stream.history_changes IS 'counts direct writes to the table; views refresh in full when it has moved';
+COMMENT ON COLUMN medallion.stream.origin IS 'database_identity() of the database that defined it';
+
+-- A row only where a column is filled from a field of another name: after a
+-- rename of the column.
+CREATE TABLE medallion.stream_column (
+    relid        regclass NOT NULL,
+    column_name  name NOT NULL,
+    source_name  text NOT NULL,
+    PRIMARY KEY (relid, column_name)
+);
+COMMENT ON TABLE medallion.stream_column IS 'columns that were renamed, with the record field or metadata column that still fills them';
+
+CREATE TABLE medallion.stream_status (
+    relid       regclass PRIMARY KEY,
+    sqlstate    text,
+    message     text,
+    failures    int NOT NULL DEFAULT 0,
+    since       timestamptz,
+    retry_at    timestamptz
+);
+COMMENT ON TABLE medallion.stream_status IS 'streaming tables whose ingest fails at present, and when it is tried again';
+
+CREATE TABLE medallion.checkpoint (
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    start_offset     bigint NOT NULL,
+    next_offset      bigint NOT NULL CHECK (next_offset >= 0),
+    high_watermark   bigint,
+    row_count        bigint NOT NULL DEFAULT 0,
+    dead_count       bigint NOT NULL DEFAULT 0,
+    last_timestamp   timestamptz,
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (relid, topic, kafka_partition)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE medallion.checkpoint IS 'next_offset per streaming table, topic and partition, advanced in the transaction of the batch';
+COMMENT ON COLUMN medallion.checkpoint.high_watermark IS 'end of the partition as of updated_at; NULL until it was first read';
+
+CREATE TABLE medallion.batch (
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    first_offset     bigint NOT NULL,
+    next_offset      bigint NOT NULL,
+    row_count        bigint NOT NULL,
+    filenode         oid,
+    first_block      bigint,
+    last_block       bigint,
+    max_timestamp    timestamptz,
+    stored_at        timestamptz NOT NULL
+);
+CREATE INDEX batch_position ON medallion.batch (relid, topic, kafka_partition, next_offset);
+CREATE INDEX batch_stored_at ON medallion.batch (stored_at);
+COMMENT ON TABLE medallion.batch IS 'bounds of each batch: offsets [first_offset, next_offset) lie in blocks first_block..last_block of filenode';
+
+CREATE TABLE medallion.dead_letter (
+    dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    kafka_offset     bigint NOT NULL,
+    kafka_timestamp  timestamptz,
+    kafka_key        bytea,
+    payload          bytea,
+    headers          jsonb,
+    sqlstate         text NOT NULL,
+    message          text NOT NULL,
+    detail           text,
+    failed_at        timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX dead_letter_position ON medallion.dead_letter (relid, topic, kafka_partition, kafka_offset);
+COMMENT ON TABLE medallion.dead_letter IS 'records that could not be stored, with their bytes and their error';
+
+CREATE TABLE medallion.gap (
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    first_offset     bigint NOT NULL,
+    next_offset      bigint NOT NULL,
+    reason           text NOT NULL,
+    recorded_at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (relid, topic, kafka_partition, first_offset)
+);
+COMMENT ON TABLE medallion.gap IS 'ranges of offsets that hold no record for us, and why';
+
+SELECT pg_catalog.pg_extension_config_dump(t, '')
+  FROM unnest(ARRAY['medallion.stream', 'medallion.stream_column', 'medallion.checkpoint', 'medallion.batch',
+                    'medallion.dead_letter', 'medallion.gap']::regclass[]) AS t;
+SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter_dead_letter_id_seq', '');
+
+-- Direct writes to streaming tables and to results of views.
+CREATE FUNCTION medallion.guard_write() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'md_guard_write'
+    LANGUAGE C;
+COMMENT ON FUNCTION medallion.guard_write() IS
+    'statement trigger: refuses direct writes to results of views, and to streaming tables unless medallion.allow_direct_writes is on';
+GRANT EXECUTE ON FUNCTION medallion.guard_write() TO PUBLIC;
+
+------------------------------------------------------------------------------
+-- Servers
+------------------------------------------------------------------------------
+
+------------------------------------------------------------------------------
+-- Streaming tables
+------------------------------------------------------------------------------
+
+------------------------------------------------------------------------------
+-- Materialized views
+------------------------------------------------------------------------------
+
+------------------------------------------------------------------------------
+-- Keys
+------------------------------------------------------------------------------
+
+------------------------------------------------------------------------------
+-- State
+------------------------------------------------------------------------------
+
+CREATE FUNCTION medallion.worker_slots(
+        OUT slot int, OUT database_oid oid, OUT kind text, OUT worker_index int, OUT pid int,
+        OUT started_at timestamptz, OUT last_active_at timestamptz, OUT transactions bigint,
+        OUT rows bigint, OUT bytes bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'md_worker_slots'
+    LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.worker_slots() IS
+    'the processes of this extension in all databases, from shared memory';
+
+CREATE VIEW medallion.workers AS
+    SELECT d.datname AS database, w.kind, w.worker_index, w.pid, w.started_at, w.last_active_at,
+           w.transactions, w.rows, w.bytes
+      FROM medallion.worker_slots() w LEFT JOIN pg_catalog.pg_database d ON d.oid = w.database_oid;
+COMMENT ON VIEW medallion.workers IS
+    'processes of this extension: transactions, rows and bytes since started_at';
+GRANT SELECT ON medallion.workers TO PUBLIC;
+GRANT EXECUTE ON FUNCTION medallion.worker_slots() TO PUBLIC;

@@ -1,0 +1,90 @@
+/*
+ * catalog.h
+ *		The tables of schema medallion as C structures: one place that knows
+ *		their columns.
+ *
+ * All functions need a transaction; those that say SPI connect and finish by
+ * themselves, run as the owner of the extension, and leave the caller's
+ * memory context alone: results are allocated in the context given or the
+ * current one.
+ */
+#ifndef MD_CATALOG_H
+#define MD_CATALOG_H
+
+#include "postgres.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+
+typedef enum MdFormat
+{
+	MD_FORMAT_RAW,
+	MD_FORMAT_TEXT,
+	MD_FORMAT_JSON
+} MdFormat;
+
+/* A column that is filled from a field of another name (it was renamed). */
+typedef struct MdColumnSource
+{
+	char	   *column_name;
+	char	   *source_name;
+} MdColumnSource;
+
+/* One streaming table: medallion.stream with its options taken apart. */
+typedef struct MdStream
+{
+	Oid			relid;
+	char	   *server;
+	char	   *topic;
+	MdFormat	format;
+	char	   *start_at;
+	bool		initialized;
+	bool		paused;
+	bool		foreign_origin; /* defined in another database, or a clone */
+	int64		generation;
+	/* options */
+	int			flush_interval_ms;
+	int			batch_max_records;
+	int64		batch_max_bytes;
+	bool		on_error_fail;	/* else: dead letter */
+	bool		on_gap_fail;	/* else: record */
+	bool		read_uncommitted;
+	char	   *group_id;		/* NULL: do not mirror progress */
+	List	   *column_sources; /* of MdColumnSource */
+} MdStream;
+
+/* Is the extension created in this database, and complete? */
+extern bool md_catalog_extension_exists(void);
+
+/*
+ * Run fn as the owner of the extension with a fixed search_path; used for all
+ * writes to our own tables, whoever the caller is.
+ */
+typedef struct MdSecurity
+{
+	Oid			user_id;
+	int			sec_context;
+	int			guc_nest_level;
+} MdSecurity;
+
+extern void md_catalog_become_owner(MdSecurity *saved);
+extern void md_catalog_become(Oid user_id, MdSecurity *saved);
+extern void md_catalog_restore_user(const MdSecurity *saved);
+
+/* "system identifier/database oid" of this database, palloc'd. */
+extern char *md_catalog_identity(void);
+
+/*
+ * Streams.  md_catalog_stream returns NULL for a relation that is none;
+ * md_catalog_streams lists all of the database.
+ */
+extern MdStream *md_catalog_stream(Oid relid, MemoryContext context);
+extern List *md_catalog_streams(MemoryContext context);
+
+/* Name of a format, and back; -1 for a name that is none. */
+extern const char *md_format_name(MdFormat format);
+extern int	md_format_by_name(const char *name);
+
+/* The result of a guard: our own code may write under it. */
+extern int	md_catalog_guard_depth;
+
+#endif							/* MD_CATALOG_H */

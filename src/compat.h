@@ -1,0 +1,58 @@
+/*
+ * compat.h
+ *		Differences between PostgreSQL 15, 16, 17 and 18.
+ *
+ * The only file that tests PG_VERSION_NUM: a difference gets a name here, and
+ * the rest of the extension uses that name.
+ */
+#ifndef MD_COMPAT_H
+#define MD_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "pg_medallion needs PostgreSQL 15 or later"
+#endif
+
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
+#include "utils/guc.h"
+
+/* JSON semantic actions return void in 15 and an error code since 16. */
+#if PG_VERSION_NUM >= 160000
+#define MD_JSON_ACTION_RESULT JsonParseErrorType
+#define MD_JSON_ACTION_RETURN return JSON_SUCCESS
+#else
+#define MD_JSON_ACTION_RESULT void
+#define MD_JSON_ACTION_RETURN return
+#endif
+
+/* Make a lexer over len bytes of json in the database encoding. */
+static inline JsonLexContext *
+md_json_lexer(char *json, int len, bool need_escapes)
+{
+#if PG_VERSION_NUM >= 170000
+	return makeJsonLexContextCstringLen(NULL, json, len, GetDatabaseEncoding(),
+										need_escapes);
+#else
+	return makeJsonLexContextCstringLen(json, len, GetDatabaseEncoding(),
+										need_escapes);
+#endif
+}
+
+/* RestrictSearchPath() came with 17; before, the setting does the same. */
+static inline void
+md_restrict_search_path(void)
+{
+	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
+#if PG_VERSION_NUM >= 180000
+#define MD_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_medallion", .version = "0.1.0")
+#else
+#define MD_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif							/* MD_COMPAT_H */

@@ -1,0 +1,129 @@
+/*
+ * kafka_client.h
+ *		All that this extension asks of Kafka; its .c is the only file that
+ *		includes librdkafka's header.
+ *
+ * A client owns threads of the library, so it must be closed: workers do so
+ * before they exit, sessions through a callback of the memory context that
+ * the client was made in, so that no error path can leak one.  No function
+ * of this file calls into PostgreSQL from a thread of the library.
+ */
+#ifndef MD_KAFKA_CLIENT_H
+#define MD_KAFKA_CLIENT_H
+
+#include "postgres.h"
+#include "nodes/pg_list.h"
+#include "datatype/timestamp.h"
+
+#include "record.h"
+
+typedef struct MdKafkaClient MdKafkaClient;
+
+/* A property of librdkafka's by its own name ("bootstrap.servers"). */
+typedef struct MdKafkaProperty
+{
+	const char *name;
+	const char *value;
+	bool		secret;			/* never shown in an error */
+} MdKafkaProperty;
+
+/* Outcome of a request; 0 is success, others are librdkafka's codes. */
+typedef struct MdKafkaError
+{
+	int			code;
+	bool		retriable;		/* waiting may cure it */
+	char		message[512];	/* without secrets */
+} MdKafkaError;
+
+/* Logical positions for md_kafka_resolve(). */
+#define MD_KAFKA_EARLIEST	(-2)
+#define MD_KAFKA_LATEST		(-1)
+
+typedef struct MdKafkaPosition
+{
+	const char *topic;
+	int32		partition;
+	int64		query;			/* MD_KAFKA_EARLIEST, _LATEST or ms since 1970 */
+	int64		offset;			/* the answer; -1 with error set if there is none */
+	MdKafkaError error;
+} MdKafkaPosition;
+
+typedef struct MdKafkaTopic
+{
+	char	   *name;
+	int			n_partitions;
+} MdKafkaTopic;
+
+typedef struct MdKafkaClusterInfo
+{
+	char	   *cluster_id;		/* NULL when the brokers do not tell */
+	int			n_brokers;
+	char	   *brokers;		/* "host:port, ..." */
+} MdKafkaClusterInfo;
+
+/* What the consumer queue handed over beside records. */
+typedef struct MdKafkaEvent
+{
+	enum
+	{
+		MD_KAFKA_EVENT_EOF,		/* read up to offset, nothing more for now */
+		MD_KAFKA_EVENT_OUT_OF_RANGE,	/* the position is not in the log */
+		MD_KAFKA_EVENT_ERROR
+	}			kind;
+	char	   *topic;			/* NULL: the whole client */
+	int32		partition;
+	int64		offset;
+	MdKafkaError error;
+} MdKafkaEvent;
+
+/*
+ * Open a client.  Properties come from the server's options; ours (offset
+ * handling, log queue, ...) are added here.  Does not touch the network.
+ * ERROR on a property that librdkafka refuses.  Closed when context is
+ * deleted or reset, or by md_kafka_close, whichever is first.
+ */
+extern MdKafkaClient *md_kafka_open(const List *properties, int queue_max_kb,
+									MemoryContext context);
+extern void md_kafka_close(MdKafkaClient *client);
+
+/* Does the linked librdkafka know this property? List all: name by name. */
+extern List *md_kafka_property_names(void);		/* of char *, palloc'd */
+extern const char *md_kafka_library_version(void);
+
+/* Requests with a time limit; they return false with *error set. */
+extern bool md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
+								  MdKafkaClusterInfo *info, MdKafkaError *error);
+extern bool md_kafka_topics(MdKafkaClient *client, const char *topic, int timeout_ms,
+							List **topics, MdKafkaError *error);	/* of MdKafkaTopic; topic NULL: all */
+extern bool md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
+							 int n_positions, int timeout_ms, MdKafkaError *error);
+
+/* Consuming: positions are ours, never the group's. */
+extern void md_kafka_assign(MdKafkaClient *client, const char *topic,
+							int32 partition, int64 offset);
+extern void md_kafka_unassign(MdKafkaClient *client, const char *topic,
+							  int32 partition);
+extern int	md_kafka_event_fd(MdKafkaClient *client);
+
+/*
+ * Take up to max_records records (about max_bytes of payload) off the queue
+ * without waiting.  They stay valid until md_kafka_release.  *drained is true
+ * when the queue was emptied, after which the event fd will fire again.
+ * Events (of MdKafkaEvent) are allocated in CurrentMemoryContext.
+ */
+extern int	md_kafka_take(MdKafkaClient *client, MdRecord **records,
+						  int max_records, int64 max_bytes,
+						  List **events, bool *drained);
+extern void md_kafka_release(MdKafkaClient *client);
+extern int	md_kafka_queue_length(MdKafkaClient *client);
+extern void md_kafka_fetch_headers(MdRecord *record);	/* in CurrentMemoryContext */
+
+/* End of the partition as the last fetch told, -1 if none did; no network. */
+extern int64 md_kafka_high_watermark(MdKafkaClient *client, const char *topic,
+									 int32 partition);
+
+/* Mirror progress to the group of the client, without waiting. */
+extern void md_kafka_commit_async(MdKafkaClient *client, const char *topic,
+								  int32 partition, int64 next_offset);
+
+#endif							/* MD_KAFKA_CLIENT_H */
