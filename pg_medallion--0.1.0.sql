@@ -5,8 +5,8 @@
 
 GRANT USAGE ON SCHEMA medallion TO PUBLIC;
 
--- Functions are executable by the owner only until a section grants them.
-ALTER DEFAULT PRIVILEGES IN SCHEMA medallion REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+-- Functions may be called by everybody unless REVOKEd below: they check for
+-- themselves what the caller owns.
 
 ------------------------------------------------------------------------------
 -- Identity of this database, so that a copy of it is told from the original
@@ -132,10 +132,24 @@ CREATE TABLE medallion.gap (
 );
 COMMENT ON TABLE medallion.gap IS 'ranges of offsets that hold no record for us, and why';
 
-SELECT pg_catalog.pg_extension_config_dump(t, '')
-  FROM unnest(ARRAY['medallion.stream', 'medallion.stream_column', 'medallion.checkpoint', 'medallion.batch',
-                    'medallion.dead_letter', 'medallion.gap']::regclass[]) AS t;
+SELECT pg_catalog.pg_extension_config_dump('medallion.stream', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.stream_column', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.checkpoint', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.gap', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter_dead_letter_id_seq', '');
+
+CREATE FUNCTION medallion.prune_history() RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    DELETE FROM medallion.batch
+     WHERE stored_at < now() - current_setting('medallion.batch_history_retention')::interval;
+END;
+COMMENT ON FUNCTION medallion.prune_history() IS
+    'deletes bounds of batches and rows of refresh history that are older than their settings allow; the supervisor calls it';
+REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
 
 -- Direct writes to streaming tables and to results of views.
 CREATE FUNCTION medallion.guard_write() RETURNS trigger
@@ -143,7 +157,6 @@ CREATE FUNCTION medallion.guard_write() RETURNS trigger
     LANGUAGE C;
 COMMENT ON FUNCTION medallion.guard_write() IS
     'statement trigger: refuses direct writes to results of views, and to streaming tables unless medallion.allow_direct_writes is on';
-GRANT EXECUTE ON FUNCTION medallion.guard_write() TO PUBLIC;
 
 ------------------------------------------------------------------------------
 -- Servers
@@ -156,6 +169,14 @@ GRANT EXECUTE ON FUNCTION medallion.guard_write() TO PUBLIC;
 ------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------
+
+CREATE TABLE medallion.view (
+    relid             regclass PRIMARY KEY,
+    refresh_interval  interval,
+    paused            boolean NOT NULL DEFAULT false,
+    origin            text NOT NULL
+);
+COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 
 ------------------------------------------------------------------------------
 -- Keys
@@ -182,4 +203,3 @@ CREATE VIEW medallion.workers AS
 COMMENT ON VIEW medallion.workers IS
     'processes of this extension: transactions, rows and bytes since started_at';
 GRANT SELECT ON medallion.workers TO PUBLIC;
-GRANT EXECUTE ON FUNCTION medallion.worker_slots() TO PUBLIC;

@@ -1,0 +1,184 @@
+/*
+ * ddl.c
+ *		The utility hook and the object access hook.
+ *
+ * DDL is sugar: the handlers translate statements into the calls that the SQL
+ * functions make.  Statements are passed on untouched where the extension does
+ * not exist, while it is being created or altered, and for every kind of
+ * statement that no handler knows.
+ *
+ * DROP DATABASE, and CREATE DATABASE from a template, need a database without
+ * sessions: our workers leave it first and are started again if it stays.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+
+#include "catalog.h"
+#include "ddl.h"
+#include "worker_slots.h"
+
+static ProcessUtility_hook_type next_utility_hook = NULL;
+static object_access_hook_type next_access_hook = NULL;
+
+void
+md_utility_next(MdUtility *u)
+{
+	/* our copy of the tree is ours to change, so core need not copy again */
+	if (next_utility_hook)
+		next_utility_hook(u->pstmt, u->query_string, false, u->context,
+						  u->params, u->query_env, u->dest, u->completion);
+	else
+		standard_ProcessUtility(u->pstmt, u->query_string, false, u->context,
+								u->params, u->query_env, u->dest, u->completion);
+}
+
+/* Name of the database that must be without sessions for this statement. */
+static const char *
+exclusive_database(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) stmt)->dbname;
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+				return ((RenameStmt *) stmt)->subname;
+			return NULL;
+		case T_CreatedbStmt:
+			{
+				ListCell   *lc;
+
+				foreach(lc, ((CreatedbStmt *) stmt)->options)
+				{
+					DefElem    *option = lfirst_node(DefElem, lc);
+
+					if (strcmp(option->defname, "template") == 0 && option->arg)
+						return strVal(option->arg);
+				}
+				return NULL;
+			}
+		default:
+			return NULL;
+	}
+}
+
+/* Run u while no worker of ours is in the database. */
+static void
+run_without_workers(MdUtility *u, Oid database)
+{
+	md_database_block(database);
+	PG_TRY();
+	{
+		md_utility_next(u);
+	}
+	PG_FINALLY();
+	{
+		md_database_unblock(database);
+	}
+	PG_END_TRY();
+}
+
+/* Statements that a handler may know; all others cost one switch. */
+static bool
+may_concern_us(Node *stmt)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_CreateStmt:
+		case T_CreateTableAsStmt:
+		case T_AlterTableStmt:
+		case T_DropStmt:
+		case T_RenameStmt:
+		case T_RefreshMatViewStmt:
+		case T_AlterObjectSchemaStmt:
+		case T_AlterOwnerStmt:
+		case T_AlterForeignServerStmt:
+		case T_AlterUserMappingStmt:
+		case T_CreateUserMappingStmt:
+		case T_DropUserMappingStmt:
+		case T_CreateExtensionStmt:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+md_process_utility(PlannedStmt *pstmt, const char *query_string,
+				   bool read_only_tree, ProcessUtilityContext context,
+				   ParamListInfo params, QueryEnvironment *query_env,
+				   DestReceiver *dest, QueryCompletion *completion)
+{
+	MdUtility	u = {pstmt, query_string, context, params, query_env, dest, completion};
+	Node	   *stmt = pstmt->utilityStmt;
+	const char *database = exclusive_database(stmt);
+
+	if (read_only_tree)
+		u.pstmt = copyObject(pstmt);
+
+	if (database != NULL)
+	{
+		Oid			database_id = get_database_oid(database, true);
+
+		if (OidIsValid(database_id) && database_id != MyDatabaseId)
+		{
+			run_without_workers(&u, database_id);
+			return;
+		}
+	}
+	else if (nodeTag(stmt) == T_CreateExtensionStmt)
+	{
+		md_utility_next(&u);
+		if (strcmp(((CreateExtensionStmt *) stmt)->extname, "pg_medallion") == 0)
+			md_definitions_changed();
+		return;
+	}
+	else if (may_concern_us(stmt) && IsTransactionState() &&
+			 md_catalog_extension_exists())
+	{
+		if (md_stream_utility(&u) || md_view_utility(&u))
+			return;
+	}
+	md_utility_next(&u);
+}
+
+/* Relations that go away take their rows of our catalog with them. */
+static void
+md_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
+				 int sub_id, void *arg)
+{
+	if (next_access_hook)
+		next_access_hook(access, class_id, object_id, sub_id, arg);
+
+	/* DROP EXTENSION: our processes look again after the commit, and leave */
+	if (access == OAT_DROP && class_id == ExtensionRelationId &&
+		object_id == get_extension_oid("pg_medallion", true))
+		md_definitions_changed();
+
+	if (access == OAT_DROP && class_id == RelationRelationId && sub_id == 0 &&
+		!(((ObjectAccessDrop *) arg)->dropflags & PERFORM_DELETION_INTERNAL) &&
+		md_catalog_extension_exists())
+	{
+		md_stream_relation_dropped(object_id);
+		md_view_relation_dropped(object_id);
+	}
+}
+
+void
+md_ddl_install_hooks(void)
+{
+	next_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = md_process_utility;
+	next_access_hook = object_access_hook;
+	object_access_hook = md_object_access;
+}

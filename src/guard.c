@@ -1,0 +1,73 @@
+/*
+ * guard.c
+ *		The trigger that keeps direct writes away from our tables.
+ *
+ * Results of views are written by refreshes alone.  Streaming tables are
+ * append-only, because views read only what was appended; a session that must
+ * change history all the same (a legal deletion, say) sets
+ * medallion.allow_direct_writes, and the trigger counts the change, so that
+ * every view over the table is refreshed in full next time.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/rel.h"
+
+#include "catalog.h"
+#include "settings.h"
+
+PG_FUNCTION_INFO_V1(md_guard_write);
+
+/* Count a direct write to a streaming table; false if relid is none. */
+static bool
+count_history_change(Oid relid)
+{
+	MdSecurity	saved;
+	Oid			argtypes[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(relid)};
+	bool		found;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1",
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update medallion.stream");
+	found = SPI_processed > 0;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	return found;
+}
+
+Datum
+md_guard_write(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Relation	rel;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "guard_write")));
+	if (md_catalog_guard_depth > 0)
+		return PointerGetDatum(NULL);
+
+	rel = trigger->tg_relation;
+	if (md_catalog_stream(RelationGetRelid(rel), CurrentMemoryContext) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot change materialized view \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Its rows are written by refreshes alone."),
+				 errhint("Change the tables that its query reads, or its query.")));
+	if (!md_allow_direct_writes)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot change streaming table \"%s\" directly", RelationGetRelationName(rel)),
+				 errdetail("It is append-only, and its rows come from Kafka."),
+				 errhint("To change its history all the same, SET medallion.allow_direct_writes = on; views over it are then refreshed in full.")));
+	if (!count_history_change(RelationGetRelid(rel)))
+		elog(ERROR, "streaming table \"%s\" has no definition", RelationGetRelationName(rel));
+	return PointerGetDatum(NULL);
+}

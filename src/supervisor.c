@@ -1,0 +1,233 @@
+/*
+ * supervisor.c
+ *		The process per database that starts its workers and keeps house.
+ *
+ * It is the only owner of the decision which workers run: as many ingest and
+ * refresh workers as the settings say while there is anything for them to do.
+ * A worker that has nothing to do, or whose settings changed, exits cleanly;
+ * one that failed is started again after a pause that doubles.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog.h"
+#include "clock.h"
+#include "launcher.h"
+#include "settings.h"
+#include "worker.h"
+
+#define HOUSEKEEPING_INTERVAL_MS 600000
+#define MAX_WORKERS_PER_KIND 64
+
+typedef struct Charge
+{
+	int			slot;			/* -1: not started by us, or gone */
+	BackgroundWorkerHandle *handle;
+	int			failures;
+	TimestampTz started_at;
+	TimestampTz not_before;
+} Charge;
+
+static Charge charges[2][MAX_WORKERS_PER_KIND];
+static const MdWorkerKind kinds[2] = {MD_WORKER_INGEST, MD_WORKER_REFRESH};
+
+/* How many workers of each kind have work, by the catalog. */
+typedef struct Demand
+{
+	bool		extension_exists;
+	int			workers[2];
+} Demand;
+
+/* One query of one bool in the current transaction, as the extension's owner. */
+static bool
+query_bool(const char *sql)
+{
+	MdSecurity	saved;
+	bool		result;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not run: %s", sql);
+	result = strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), "t") == 0;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	return result;
+}
+
+static Demand
+read_demand(void)
+{
+	Demand		demand = {0};
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	demand.extension_exists = md_catalog_extension_exists();
+	if (demand.extension_exists)
+	{
+		if (query_bool("SELECT EXISTS (SELECT FROM medallion.stream"
+					   "  WHERE NOT paused AND origin = medallion.database_identity())"))
+			demand.workers[0] = md_ingest_workers;
+		if (query_bool("SELECT EXISTS (SELECT FROM medallion.view"
+					   "  WHERE NOT paused AND refresh_interval IS NOT NULL"
+					   "    AND origin = medallion.database_identity())"))
+			demand.workers[1] = md_refresh_workers;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return demand;
+}
+
+/* Delete history that nobody needs any more. */
+static void
+keep_house(void)
+{
+	MdSecurity	saved;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (md_catalog_extension_exists())
+	{
+		md_catalog_become_owner(&saved);
+		SPI_connect();
+		if (SPI_execute("SELECT medallion.prune_history()", false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not prune the history of batches and refreshes");
+		SPI_finish();
+		md_catalog_restore_user(&saved);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Note a worker that has ended: soon after its start is a failure. */
+static void
+note_ended(Charge *charge)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	pid_t		pid;
+
+	if (charge->slot < 0 ||
+		GetBackgroundWorkerPid(charge->handle, &pid) != BGWH_STOPPED)
+		return;
+	pfree(charge->handle);
+	charge->slot = -1;
+	if (now - charge->started_at > INT64CONST(60) * USECS_PER_SEC)
+		charge->failures = 0;
+	charge->failures++;
+	charge->not_before = TimestampTzPlusMilliseconds(now,
+													 md_worker_backoff_ms(charge->failures));
+}
+
+/* Start worker `index` of a kind unless it runs or is to wait. */
+static void
+start_worker(MdWorkerKind kind, int index, Charge *charge)
+{
+	int			slot;
+
+	if (charge->slot >= 0 ||
+		md_clock_ms_until(GetCurrentTimestamp(), charge->not_before) > 0)
+		return;
+	slot = md_worker_slot_reserve(MyDatabaseId, kind, index);
+	if (slot < 0)
+		return;
+	if (md_worker_start(slot, MyDatabaseId, kind, &charge->handle))
+	{
+		charge->slot = slot;
+		charge->started_at = GetCurrentTimestamp();
+		return;
+	}
+	charge->failures++;
+	charge->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 md_worker_backoff_ms(charge->failures));
+	if (charge->failures == 1)
+		ereport(LOG,
+				(errmsg("could not start medallion %s worker %d", md_worker_kind_name(kind), index),
+				 errhint("You might need to increase max_worker_processes.")));
+}
+
+/* Start what is wanted; returns how long to wait before looking again. */
+static int
+start_wanted(const Demand *demand)
+{
+	int			wait_ms = HOUSEKEEPING_INTERVAL_MS;
+
+	for (int k = 0; k < lengthof(kinds); k++)
+		for (int i = 0; i < MAX_WORKERS_PER_KIND; i++)
+		{
+			Charge	   *charge = &charges[k][i];
+
+			note_ended(charge);
+			if (i >= demand->workers[k])
+			{
+				charge->failures = 0;
+				charge->not_before = 0;
+				continue;
+			}
+			start_worker(kinds[k], i, charge);
+			if (charge->slot < 0)
+				wait_ms = Min(wait_ms,
+							  Max(20, md_clock_ms_until(GetCurrentTimestamp(), charge->not_before)));
+		}
+	return wait_ms;
+}
+
+void
+md_supervisor_main(Datum arg)
+{
+	MemoryContext cycle;
+	Demand		demand = {0};
+	uint64		loaded_generation = 0;
+	TimestampTz next_housekeeping = GetCurrentTimestamp();
+
+	md_worker_begin(DatumGetInt32(arg));
+	cycle = AllocSetContextCreate(TopMemoryContext, "supervisor cycle", ALLOCSET_DEFAULT_SIZES);
+	for (int k = 0; k < lengthof(kinds); k++)
+		for (int i = 0; i < MAX_WORKERS_PER_KIND; i++)
+			charges[k][i].slot = -1;
+
+	for (;;)
+	{
+		uint64		generation = md_definitions_generation();
+		int			wait_ms;
+
+		MemoryContextReset(cycle);
+		MemoryContextSwitchTo(cycle);
+		if (md_worker_check() || generation != loaded_generation)
+		{
+			demand = read_demand();
+			loaded_generation = generation;
+		}
+		if (!demand.extension_exists || !md_workers_enabled)
+		{
+			if (!demand.extension_exists)
+				md_database_set_absent(MyDatabaseId, true);
+			proc_exit(0);
+		}
+
+		/* handles live longer than this cycle */
+		MemoryContextSwitchTo(TopMemoryContext);
+		wait_ms = start_wanted(&demand);
+		MemoryContextSwitchTo(cycle);
+
+		if (md_clock_ms_until(GetCurrentTimestamp(), next_housekeeping) == 0)
+		{
+			keep_house();
+			next_housekeeping = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															HOUSEKEEPING_INTERVAL_MS);
+		}
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 wait_ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}

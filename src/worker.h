@@ -1,0 +1,30 @@
+/*
+ * worker.h
+ *		What every one of our processes does alike: start, stop, be started.
+ */
+#ifndef MD_WORKER_H
+#define MD_WORKER_H
+
+#include "postgres.h"
+#include "postmaster/bgworker.h"
+
+#include "worker_slots.h"
+
+/* Signal handlers, slot, connection to the slot's database; first thing. */
+extern void md_worker_begin(int slot);
+
+/* Start the worker of a reserved slot; false frees the slot again. */
+extern bool md_worker_start(int slot, Oid database, MdWorkerKind kind,
+							BackgroundWorkerHandle **handle);
+
+/*
+ * Exit cleanly if that was asked for, or if our database is wanted empty;
+ * reload settings after SIGHUP, and return true then.
+ */
+extern bool md_worker_check(void);
+
+/* Pause after the n-th failure in a row: doubled each time, between the
+ * settings backoff_min and backoff_max, with jitter. */
+extern int	md_worker_backoff_ms(int failures);
+
+#endif							/* MD_WORKER_H */

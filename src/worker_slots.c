@@ -1,0 +1,500 @@
+/*
+ * worker_slots.c
+ *		Shared memory of our processes: who runs, and how to wake them.
+ *
+ * Latches of other processes are set under the lock that guards the slots: a
+ * process clears its slot under the same lock before it exits, so the PGPROC
+ * that the latch lies in is still its own.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/wait_event.h"
+
+#include "settings.h"
+#include "worker_slots.h"
+
+PG_FUNCTION_INFO_V1(md_worker_slots);
+
+#define TRANCHE_NAME "pg_medallion"
+
+typedef struct WorkerSlot
+{
+	bool		in_use;
+	MdWorkerKind kind;
+	Oid			database;
+	int			worker_index;
+	pid_t		pid;			/* 0: reserved, not up yet */
+	Latch	   *latch;
+	TimestampTz started_at;
+	TimestampTz last_active_at;
+	int64		transactions;
+	int64		rows;
+	int64		bytes;
+} WorkerSlot;
+
+typedef struct DatabaseEntry
+{
+	Oid			database;		/* InvalidOid: free */
+	uint64		generation;
+	bool		absent;			/* a supervisor found no extension there */
+	pid_t		blocker_pid;	/* session that wants our workers away */
+} DatabaseEntry;
+
+typedef struct SharedArea
+{
+	LWLock	   *lock;
+	int			n_slots;
+	int			n_databases;
+	DatabaseEntry *databases;
+	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+} SharedArea;
+
+static SharedArea *shared = NULL;
+static int	my_slot = -1;
+static bool definitions_changed = false;
+static bool xact_callback_registered = false;
+
+const char *
+md_worker_kind_name(MdWorkerKind kind)
+{
+	static const char *const names[] = {
+		[MD_WORKER_LAUNCHER] = "launcher",
+		[MD_WORKER_SUPERVISOR] = "supervisor",
+		[MD_WORKER_INGEST] = "ingest",
+		[MD_WORKER_REFRESH] = "refresh",
+	};
+
+	return names[kind];
+}
+
+/*
+ * Entries outlive a database's supervisor, so there are more of them than
+ * slots; a stale one is taken over when all are in use.
+ */
+static int
+n_database_entries(void)
+{
+	return md_max_worker_slots * 4;
+}
+
+static Size
+slots_size(void)
+{
+	return MAXALIGN(offsetof(SharedArea, slots) +
+					mul_size(md_max_worker_slots, sizeof(WorkerSlot)));
+}
+
+static Size
+area_size(void)
+{
+	return add_size(slots_size(),
+					mul_size(n_database_entries(), sizeof(DatabaseEntry)));
+}
+
+void
+md_worker_slots_request(void)
+{
+	RequestAddinShmemSpace(area_size());
+	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+}
+
+void
+md_worker_slots_init(void)
+{
+	bool		found;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("pg_medallion", area_size(), &found);
+	if (!found)
+	{
+		memset(shared, 0, area_size());
+		shared->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
+		shared->n_slots = md_max_worker_slots;
+		shared->n_databases = n_database_entries();
+	}
+	/* a pointer into the area itself: the same address in every process */
+	shared->databases = (DatabaseEntry *) ((char *) shared + slots_size());
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+md_worker_slots_require(void)
+{
+	if (shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_medallion must be loaded at server start"),
+				 errhint("Add pg_medallion to shared_preload_libraries and restart the server.")));
+}
+
+/* Find the entry of a database, or make one; the lock is held exclusively. */
+static DatabaseEntry *
+database_entry(Oid database)
+{
+	DatabaseEntry *free_entry = NULL;
+
+	for (int i = 0; i < shared->n_databases; i++)
+	{
+		DatabaseEntry *entry = &shared->databases[i];
+
+		if (entry->database == database)
+			return entry;
+		if (free_entry == NULL &&
+			(entry->database == InvalidOid ||
+			 (entry->absent && entry->blocker_pid == 0)))
+			free_entry = entry;
+	}
+	if (free_entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases with pg_medallion"),
+				 errhint("Raise medallion.max_worker_slots and restart the server.")));
+	memset(free_entry, 0, sizeof(DatabaseEntry));
+	free_entry->database = database;
+	free_entry->generation = 1;
+	return free_entry;
+}
+
+/* Set the latches of a database's processes (any kind for kind < 0). */
+static void
+wake_locked(Oid database, int kind)
+{
+	for (int i = 0; i < shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &shared->slots[i];
+
+		if (slot->in_use && slot->latch != NULL &&
+			slot->database == database &&
+			(kind < 0 || slot->kind == (MdWorkerKind) kind))
+			SetLatch(slot->latch);
+	}
+}
+
+void
+md_worker_wake(Oid database, MdWorkerKind kind)
+{
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	wake_locked(database, kind);
+	LWLockRelease(shared->lock);
+}
+
+bool
+md_worker_slot_exists(Oid database, MdWorkerKind kind, int worker_index)
+{
+	bool		exists = false;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->n_slots && !exists; i++)
+	{
+		WorkerSlot *slot = &shared->slots[i];
+
+		exists = slot->in_use && slot->database == database &&
+			slot->kind == kind && slot->worker_index == worker_index;
+	}
+	LWLockRelease(shared->lock);
+	return exists;
+}
+
+int
+md_worker_slot_reserve(Oid database, MdWorkerKind kind, int worker_index)
+{
+	int			result = -1;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &shared->slots[i];
+
+		if (!slot->in_use)
+		{
+			if (result < 0)
+				result = i;
+		}
+		else if (slot->database == database && slot->kind == kind &&
+				 slot->worker_index == worker_index)
+		{
+			result = -1;
+			break;
+		}
+	}
+	if (result >= 0)
+	{
+		WorkerSlot *slot = &shared->slots[result];
+
+		memset(slot, 0, sizeof(WorkerSlot));
+		slot->in_use = true;
+		slot->kind = kind;
+		slot->database = database;
+		slot->worker_index = worker_index;
+	}
+	LWLockRelease(shared->lock);
+	return result;
+}
+
+void
+md_worker_slot_free(int slot)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->slots[slot].in_use = false;
+	shared->slots[slot].latch = NULL;
+	shared->slots[slot].pid = 0;
+	LWLockRelease(shared->lock);
+}
+
+/* At exit: free the slot, and let whoever supervises us know. */
+static void
+release_my_slot(int code, Datum arg)
+{
+	int			slot = my_slot;
+
+	if (slot < 0)
+		return;
+	my_slot = -1;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->slots[slot].in_use = false;
+	shared->slots[slot].latch = NULL;
+	shared->slots[slot].pid = 0;
+	if (shared->slots[slot].kind == MD_WORKER_SUPERVISOR)
+		wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
+	else if (shared->slots[slot].kind != MD_WORKER_LAUNCHER)
+		wake_locked(shared->slots[slot].database, MD_WORKER_SUPERVISOR);
+	LWLockRelease(shared->lock);
+}
+
+void
+md_worker_slot_claim(int slot)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	my_slot = slot;
+	shared->slots[slot].pid = MyProcPid;
+	shared->slots[slot].latch = MyLatch;
+	shared->slots[slot].started_at = GetCurrentTimestamp();
+	shared->slots[slot].last_active_at = shared->slots[slot].started_at;
+	LWLockRelease(shared->lock);
+	before_shmem_exit(release_my_slot, (Datum) 0);
+}
+
+Oid
+md_worker_slot_database(int slot)
+{
+	return shared->slots[slot].database;
+}
+
+int
+md_worker_slot_index(int slot)
+{
+	return shared->slots[slot].worker_index;
+}
+
+void
+md_worker_slot_report(int64 transactions, int64 rows, int64 bytes)
+{
+	WorkerSlot *slot;
+
+	if (my_slot < 0)
+		return;
+	slot = &shared->slots[my_slot];
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot->transactions += transactions;
+	slot->rows += rows;
+	slot->bytes += bytes;
+	slot->last_active_at = GetCurrentTimestamp();
+	LWLockRelease(shared->lock);
+}
+
+/* Move the generation on and wake everybody who loaded the old one. */
+static void
+publish_definitions(void)
+{
+	DatabaseEntry *entry;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	entry = database_entry(MyDatabaseId);
+	entry->generation++;
+	entry->absent = false;
+	wake_locked(MyDatabaseId, -1);
+	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
+	LWLockRelease(shared->lock);
+}
+
+static void
+definitions_xact_callback(XactEvent event, void *arg)
+{
+	if (!definitions_changed)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that changed definitions of pg_medallion")));
+			break;
+		case XACT_EVENT_COMMIT:
+			definitions_changed = false;
+			publish_definitions();
+			break;
+		case XACT_EVENT_ABORT:
+			definitions_changed = false;
+			break;
+		default:
+			break;
+	}
+}
+
+void
+md_definitions_changed(void)
+{
+	if (shared == NULL)
+		return;
+	if (!xact_callback_registered)
+	{
+		RegisterXactCallback(definitions_xact_callback, NULL);
+		xact_callback_registered = true;
+	}
+	if (!definitions_changed)
+	{
+		/* make sure that there is an entry: after commit is too late to fail */
+		LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+		(void) database_entry(MyDatabaseId);
+		LWLockRelease(shared->lock);
+	}
+	definitions_changed = true;
+}
+
+uint64
+md_definitions_generation(void)
+{
+	uint64		generation;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	generation = database_entry(MyDatabaseId)->generation;
+	LWLockRelease(shared->lock);
+	return generation;
+}
+
+void
+md_database_set_absent(Oid database, bool absent)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	database_entry(database)->absent = absent;
+	LWLockRelease(shared->lock);
+}
+
+bool
+md_database_is_absent(Oid database)
+{
+	bool		absent;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	absent = database_entry(database)->absent;
+	LWLockRelease(shared->lock);
+	return absent;
+}
+
+/* A block ends with the process that set it, however that ended. */
+bool
+md_database_is_blocked(Oid database)
+{
+	pid_t		pid = 0;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->n_databases; i++)
+		if (shared->databases[i].database == database)
+			pid = shared->databases[i].blocker_pid;
+	LWLockRelease(shared->lock);
+	return pid != 0 && BackendPidGetProc(pid) != NULL;
+}
+
+/* Does any process of ours other than this one run in the database? */
+static bool
+database_in_use(Oid database)
+{
+	bool		in_use = false;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->n_slots && !in_use; i++)
+		in_use = shared->slots[i].in_use && shared->slots[i].database == database;
+	LWLockRelease(shared->lock);
+	return in_use;
+}
+
+/* Ask our workers to leave the database and wait until they have. */
+void
+md_database_block(Oid database)
+{
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	database_entry(database)->blocker_pid = MyProcPid;
+	wake_locked(database, -1);
+	LWLockRelease(shared->lock);
+
+	while (database_in_use(database))
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 20, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+void
+md_database_unblock(Oid database)
+{
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	database_entry(database)->blocker_pid = 0;
+	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
+	LWLockRelease(shared->lock);
+}
+
+/* SQL: one row per slot in use. */
+Datum
+md_worker_slots(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	md_worker_slots_require();
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->n_slots; i++)
+	{
+		WorkerSlot *slot = &shared->slots[i];
+		Datum		values[10];
+		bool		nulls[10] = {0};
+
+		if (!slot->in_use)
+			continue;
+		values[0] = Int32GetDatum(i);
+		values[1] = ObjectIdGetDatum(slot->database);
+		nulls[1] = !OidIsValid(slot->database);
+		values[2] = CStringGetTextDatum(md_worker_kind_name(slot->kind));
+		values[3] = Int32GetDatum(slot->worker_index);
+		values[4] = Int32GetDatum(slot->pid);
+		values[5] = TimestampTzGetDatum(slot->started_at);
+		values[6] = TimestampTzGetDatum(slot->last_active_at);
+		values[7] = Int64GetDatum(slot->transactions);
+		values[8] = Int64GetDatum(slot->rows);
+		values[9] = Int64GetDatum(slot->bytes);
+		nulls[4] = nulls[5] = nulls[6] = slot->pid == 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	LWLockRelease(shared->lock);
+	return (Datum) 0;
+}

@@ -1,0 +1,70 @@
+/*
+ * worker_slots.h
+ *		Shared memory of our processes: who runs, and how to wake them.
+ *
+ * The area exists when the library was preloaded.  One LWLock guards it and
+ * is held for a few words of copying only.
+ *
+ * A slot is one worker process, from just before it is registered with the
+ * postmaster until it has exited.  A database entry holds a generation: a
+ * transaction that changed a definition moves it on after its commit and
+ * wakes the database's processes, which compare it with the one they loaded.
+ */
+#ifndef MD_WORKER_SLOTS_H
+#define MD_WORKER_SLOTS_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+
+typedef enum MdWorkerKind
+{
+	MD_WORKER_LAUNCHER,
+	MD_WORKER_SUPERVISOR,
+	MD_WORKER_INGEST,
+	MD_WORKER_REFRESH
+} MdWorkerKind;
+
+extern const char *md_worker_kind_name(MdWorkerKind kind);
+
+/* Size and attach; called from the hooks of module.c. */
+extern void md_worker_slots_request(void);
+extern void md_worker_slots_init(void);
+
+/* ERROR, with the setting to change, unless the library was preloaded. */
+extern void md_worker_slots_require(void);
+
+/*
+ * A starter reserves a slot (-1: all in use, or that worker exists already),
+ * and hands its number to the process, which claims it; the slot is freed by
+ * an exit callback of the process, or by the starter if it never came up.
+ */
+extern int	md_worker_slot_reserve(Oid database, MdWorkerKind kind,
+								   int worker_index);
+extern void md_worker_slot_claim(int slot);
+extern void md_worker_slot_free(int slot);
+extern bool md_worker_slot_exists(Oid database, MdWorkerKind kind,
+								  int worker_index);
+extern Oid	md_worker_slot_database(int slot);
+extern int	md_worker_slot_index(int slot);
+
+/* Add to the figures of this process's slot. */
+extern void md_worker_slot_report(int64 transactions, int64 rows, int64 bytes);
+
+/* Definitions of this database changed: wake its processes after commit. */
+extern void md_definitions_changed(void);
+extern uint64 md_definitions_generation(void);
+
+/* Wake the processes of that kind in the database; from anywhere. */
+extern void md_worker_wake(Oid database, MdWorkerKind kind);
+
+/*
+ * What the launcher needs to know of a database.  Blocked while a session
+ * runs DROP DATABASE and the like: workers exit, and none is started.
+ */
+extern void md_database_set_absent(Oid database, bool absent);
+extern bool md_database_is_absent(Oid database);
+extern bool md_database_is_blocked(Oid database);
+extern void md_database_block(Oid database);
+extern void md_database_unblock(Oid database);
+
+#endif							/* MD_WORKER_SLOTS_H */
