@@ -168,7 +168,7 @@ COMMENT ON FUNCTION medallion.guard_write() IS
 
 CREATE FUNCTION medallion.try_decode(
         relation regclass, payload bytea, kafka_key bytea DEFAULT NULL, format text DEFAULT NULL,
-        OUT row_values jsonb, OUT sqlstate text, OUT message text, OUT detail text)
+        OUT row_values json, OUT sqlstate text, OUT message text, OUT detail text)
     RETURNS record
     AS 'MODULE_PATHNAME', 'md_try_decode'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;

@@ -85,15 +85,16 @@ argument_bytes(FunctionCallInfo fcinfo, int argument, Size *len)
 	return VARDATA_ANY(bytes);
 }
 
-/* The decoded values as a JSON object. */
+/*
+ * The decoded values as a JSON object.  json, since what a column of type json
+ * may hold is more than what jsonb may.
+ */
 static Datum
-row_to_jsonb(TupleDesc desc, Datum *values, bool *isnull)
+row_as_json(TupleDesc desc, Datum *values, bool *isnull)
 {
 	HeapTuple	tuple = heap_form_tuple(desc, values, isnull);
-	Datum		json = DirectFunctionCall1(row_to_json,
-										   heap_copy_tuple_as_datum(tuple, desc));
 
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
+	return DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc));
 }
 
 /* Decode one record; may throw. */
@@ -106,7 +107,7 @@ decode_row(MdDecoder *decoder, const MdRecord *record, TupleDesc desc, Attempt *
 	attempt->decoded = md_decoder_decode(decoder, record, GetCurrentTransactionStartTimestamp(),
 										 values, isnull, &attempt->error);
 	if (attempt->decoded)
-		attempt->row_json = row_to_jsonb(desc, values, isnull);
+		attempt->row_json = row_as_json(desc, values, isnull);
 }
 
 /* Is it trouble of the server, or a cancellation, rather than of the record? */
@@ -149,12 +150,12 @@ try_decode(MdDecoder *decoder, const MdRecord *record, TupleDesc desc, Attempt *
 
 		MemoryContextSwitchTo(context);
 		thrown = CopyErrorData();
-		if (is_transient(thrown->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
+		if (is_transient(thrown->sqlerrcode))
+			ReThrowError(thrown);
 
 		attempt->decoded = false;
 		md_decoder_describe_thrown(decoder, thrown, &attempt->error);

@@ -47,7 +47,12 @@ fail_json(JsonParseErrorType result, JsonLexContext *lex, MdDecodeError *error)
 	else
 		md_decode_fail(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
 					   "invalid input syntax for type json");
-	error->detail = clipped < len ? psprintf("%.*s...", clipped, detail) : detail;
+	if (clipped < len)
+		detail = psprintf("%.*s...", clipped, detail);
+	if (lex->token_start != NULL)
+		detail = psprintf("%s At byte %zd of %d.", detail,
+						  lex->token_start - lex->input + 1, lex->input_length);
+	error->detail = detail;
 	return false;
 }
 

@@ -62,6 +62,7 @@ struct MdJsonType
 
 	/* composite types */
 	TupleDesc	tupdesc;
+	uint64		tupdesc_id;		/* of the type cache: another after ALTER TYPE */
 	MdJsonRow  *row;
 
 	/* domains: of the type below, which is none */

@@ -9,7 +9,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -145,12 +144,45 @@ md_json_array_init(MdJsonType *type, Oid element)
 	type->read = read_array;
 }
 
+/* Look the attributes of a composite type up, as they are now. */
+static void
+load_composite(MdJsonType *type)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(type->context);
+
+	type->tupdesc = lookup_rowtype_tupdesc_copy(type->oid, -1);
+	type->tupdesc_id = lookup_type_cache(type->oid, TYPECACHE_TUPDESC)->tupDesc_identifier;
+	type->row = md_json_row_create(type->tupdesc->natts, "field");
+	for (int i = 0; i < type->tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(type->tupdesc, i);
+
+		if (!att->attisdropped)
+			md_json_row_add_field(type->row, NameStr(att->attname), i,
+								  att->atttypid, att->atttypmod);
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+/*
+ * Follow ALTER TYPE, which does not touch the tables that use the type.  The
+ * former attributes stay allocated until the decoder goes.
+ */
+static void
+refresh_composite(MdJsonType *type)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type->oid, TYPECACHE_TUPDESC);
+
+	if (entry->tupDesc_identifier != type->tupdesc_id)
+		load_composite(type);
+}
+
 /* A composite type: its attributes by name, others are ignored. */
 static bool
 read_composite(MdJsonType *type, const MdJsonValue *value, Datum *datum,
 			   MdDecodeError *error)
 {
-	int			natts = type->tupdesc->natts;
+	int			natts;
 	Datum	   *values;
 	bool	   *nulls;
 	HeapTuple	tuple;
@@ -160,6 +192,8 @@ read_composite(MdJsonType *type, const MdJsonValue *value, Datum *datum,
 	if (value->kind != MD_JSON_OBJECT)
 		return md_json_fail_syntax(type, value, error);
 
+	refresh_composite(type);
+	natts = type->tupdesc->natts;
 	values = palloc0(natts * sizeof(Datum));
 	nulls = palloc(natts * sizeof(bool));
 	memset(nulls, true, natts * sizeof(bool));
@@ -176,16 +210,7 @@ read_composite(MdJsonType *type, const MdJsonValue *value, Datum *datum,
 void
 md_json_composite_init(MdJsonType *type)
 {
-	type->tupdesc = lookup_rowtype_tupdesc_copy(type->oid, -1);
-	type->row = md_json_row_create(type->tupdesc->natts, "field");
-	for (int i = 0; i < type->tupdesc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(type->tupdesc, i);
-
-		if (!att->attisdropped)
-			md_json_row_add_field(type->row, NameStr(att->attname), i,
-								  att->atttypid, att->atttypmod);
-	}
+	load_composite(type);
 	type->read = read_composite;
 }
 

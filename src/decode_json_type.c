@@ -100,7 +100,11 @@ read_string_by_input(MdJsonType *type, const MdJsonValue *value,
 					 Datum *datum, MdDecodeError *error)
 {
 	if (value->kind != MD_JSON_STRING)
-		return md_json_fail_syntax(type, value, error);
+	{
+		md_json_fail_syntax(type, value, error);
+		error->detail = pstrdup("A JSON string is expected.");
+		return false;
+	}
 	return md_json_read_by_input(type, value, datum, error);
 }
 
@@ -336,6 +340,26 @@ timestamp_day(Timestamp timestamp)
 	return (DateADT) day;
 }
 
+/* A number of days since 1970, without a fraction. */
+static bool
+read_day_number(MdJsonType *type, const MdJsonValue *value,
+				Datum *datum, MdDecodeError *error)
+{
+	int64		days;
+
+	if (md_scalar_int64(value->text, &days) != MD_SCALAR_OK)
+	{
+		md_json_fail_syntax(type, value, error);
+		error->detail = pstrdup("A number of this size is days since 1970, which have no fraction.");
+		return false;
+	}
+	days -= POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE;
+	if (!IS_VALID_DATE(days))
+		return fail_range(type, value, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, error);
+	*datum = DateADTGetDatum((DateADT) days);
+	return true;
+}
+
 /*
  * date: ISO 8601, a number of days since 1970 (below 10^7), or a time since
  * 1970 as for timestamps, whose day in UTC counts.
@@ -347,7 +371,6 @@ read_date(MdJsonType *type, const MdJsonValue *value,
 	MdIsoTime	iso;
 	MdDecimal	decimal;
 	Timestamp	timestamp;
-	int64		days;
 
 	if (value->kind == MD_JSON_STRING)
 	{
@@ -359,17 +382,11 @@ read_date(MdJsonType *type, const MdJsonValue *value,
 	if (value->kind != MD_JSON_NUMBER)
 		return md_json_fail_syntax(type, value, error);
 
-	if (md_scalar_int64(value->text, &days) == MD_SCALAR_OK &&
-		days > -DATE_DAYS_END && days < DATE_DAYS_END)
-	{
-		days -= POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE;
-		if (!IS_VALID_DATE(days))
-			return fail_range(type, value, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, error);
-		*datum = DateADTGetDatum((DateADT) days);
-		return true;
-	}
-	if (md_scalar_decimal(value->text, &decimal) != MD_SCALAR_OK ||
-		md_scalar_epoch(&decimal, &timestamp) != MD_SCALAR_OK)
+	if (md_scalar_decimal(value->text, &decimal) != MD_SCALAR_OK)
+		return fail_range(type, value, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, error);
+	if (md_scalar_is_below(&decimal, DATE_DAYS_END))
+		return read_day_number(type, value, datum, error);
+	if (md_scalar_epoch(&decimal, &timestamp) != MD_SCALAR_OK)
 		return fail_range(type, value, ERRCODE_DATETIME_VALUE_OUT_OF_RANGE, error);
 	*datum = DateADTGetDatum(timestamp_day(timestamp));
 	return true;

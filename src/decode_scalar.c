@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
 #include <math.h>
 
 #include "common/int.h"
@@ -18,7 +19,6 @@
 
 #include "decode_scalar.h"
 
-#define DECIMAL_MAX_DIGITS	18
 #define EXPONENT_MAX		1000
 #define FRACTION_MAX_DIGITS	30
 
@@ -93,10 +93,21 @@ parse_exponent(const char *p, const char *end, int *exponent)
 	return MD_SCALAR_OK;
 }
 
+/* Append a digit to a mantissa, unless it is too long for that. */
+static inline bool
+append_digit(int64 *mantissa, char digit)
+{
+	if (*mantissa > (PG_INT64_MAX - 9) / 10)
+		return false;
+	*mantissa = *mantissa * 10 + (digit - '0');
+	return true;
+}
+
 /*
- * Read [-+]digits[.digits][e[-+]digits].  Digits of the fraction beyond the
- * 18th digit are left out and said so; more digits before the point are
- * MD_SCALAR_RANGE, which then only means "too long for this reader".
+ * Read [-+]digits[.digits][e[-+]digits].  Digits of the fraction for which
+ * the mantissa has no room, beyond the 18th, are left out and said so; too
+ * many digits before the point are MD_SCALAR_RANGE, which then only means
+ * "too long for this reader".
  */
 MdScalarResult
 md_scalar_decimal(MdSlice text, MdDecimal *decimal)
@@ -105,7 +116,6 @@ md_scalar_decimal(MdSlice text, MdDecimal *decimal)
 	const char *end = p + text.len;
 	bool		negative = false;
 	bool		any = false;
-	int			n_digits = 0;
 	int64		mantissa = 0;
 	int			exponent = 0;
 
@@ -117,27 +127,22 @@ md_scalar_decimal(MdSlice text, MdDecimal *decimal)
 	for (; p < end && is_digit(*p); p++)
 	{
 		any = true;
-		if (mantissa != 0 || *p != '0')
-			n_digits++;
-		if (n_digits > DECIMAL_MAX_DIGITS)
+		if (!append_digit(&mantissa, *p))
 			return MD_SCALAR_RANGE;
-		mantissa = mantissa * 10 + (*p - '0');
 	}
 	if (p < end && *p == '.')
 	{
 		for (p++; p < end && is_digit(*p); p++)
 		{
 			any = true;
-			if (n_digits == DECIMAL_MAX_DIGITS || decimal->scale > EXPONENT_MAX)
+			if (!decimal->cut && decimal->scale < EXPONENT_MAX &&
+				append_digit(&mantissa, *p))
 			{
-				decimal->cut = true;
-				decimal->cut_nonzero |= *p != '0';
+				decimal->scale++;
 				continue;
 			}
-			if (mantissa != 0 || *p != '0')
-				n_digits++;
-			mantissa = mantissa * 10 + (*p - '0');
-			decimal->scale++;
+			decimal->cut = true;
+			decimal->cut_nonzero |= *p != '0';
 		}
 	}
 	if (!any)
@@ -155,6 +160,20 @@ md_scalar_decimal(MdSlice text, MdDecimal *decimal)
 	decimal->mantissa = negative ? -mantissa : mantissa;
 	decimal->scale -= exponent;
 	return MD_SCALAR_OK;
+}
+
+/* Is the absolute value, without its fraction, below the bound? */
+bool
+md_scalar_is_below(const MdDecimal *decimal, int64 bound)
+{
+	int64		magnitude = magnitude_of(decimal->mantissa);
+
+	if (decimal->scale >= MD_POWERS_OF_TEN || magnitude == 0)
+		return true;
+	if (decimal->scale >= 0)
+		return magnitude / md_powers_of_ten[decimal->scale] < bound;
+	return -decimal->scale < MD_POWERS_OF_TEN &&
+		magnitude <= (bound - 1) / md_powers_of_ten[-decimal->scale];
 }
 
 /* An integer that was written with a fraction or an exponent: 1.0, 1e3. */
@@ -185,6 +204,20 @@ int64_from_decimal(MdSlice text, int64 *value)
 	return MD_SCALAR_OK;
 }
 
+/* Is this ".0", ".00" ...? */
+static bool
+is_zero_fraction(const char *p, const char *end)
+{
+	if (end - p < 2 || *p != '.')
+		return false;
+	for (p++; p < end; p++)
+	{
+		if (*p != '0')
+			return false;
+	}
+	return true;
+}
+
 /*
  * Read an integer.  1.0 and 1e3 are integers, 1.5 is MD_SCALAR_FRACTION:
  * nothing is rounded.
@@ -207,7 +240,7 @@ md_scalar_int64(MdSlice text, int64 *value)
 			pg_sub_s64_overflow(negated, *p - '0', &negated))
 			return MD_SCALAR_RANGE;
 	}
-	if (p < end)
+	if (p < end && !is_zero_fraction(p, end))
 		return int64_from_decimal(text, value);
 	if (!negative && negated == PG_INT64_MIN)
 		return MD_SCALAR_RANGE;

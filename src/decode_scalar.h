@@ -16,7 +16,7 @@
 /* A decimal number: mantissa / 10^scale; scale is negative for 1e3. */
 typedef struct MdDecimal
 {
-	int64		mantissa;		/* at most 18 digits */
+	int64		mantissa;		/* at least 18 digits are kept */
 	int			scale;
 	bool		cut;			/* digits of the fraction were left out */
 	bool		cut_nonzero;	/* and not all of them were 0 */
@@ -46,6 +46,7 @@ extern const int64 md_powers_of_ten[MD_POWERS_OF_TEN];
 
 extern MdSlice md_scalar_trim(MdSlice text);
 extern MdScalarResult md_scalar_decimal(MdSlice text, MdDecimal *decimal);
+extern bool md_scalar_is_below(const MdDecimal *decimal, int64 bound);
 extern MdScalarResult md_scalar_int64(MdSlice text, int64 *value);
 extern MdScalarResult md_scalar_iso_time(MdSlice text, MdIsoTime *time);
 extern MdScalarResult md_scalar_epoch(const MdDecimal *decimal, Timestamp *timestamp);
