@@ -18,7 +18,13 @@ BEGIN
         EXECUTE format('CREATE TABLE %I (v %s)', name, type);
     END IF;
     SELECT * INTO r FROM try_json(name::regclass, '{"v":' || json || '}');
-    RETURN coalesce(r.sqlstate || ' ' || r.message || coalesce(' (' || r.detail || ')', ''), r.row_values->>'v');
+    IF r.sqlstate IS NOT NULL THEN
+        RETURN r.sqlstate || ' ' || r.message || coalesce(' (' || r.detail || ')', '');
+    ELSIF type = 'json' THEN
+        -- the operators of json refuse some values that the type holds
+        RETURN substr(r.row_values::text, length('{"v":') + 1, length(r.row_values::text) - length('{"v":}'));
+    END IF;
+    RETURN r.row_values->>'v';
 END $$;
 
 -- What SQL makes of a literal of that type: the value as JSON shows it, or its sqlstate.
