@@ -23,7 +23,7 @@ build_extension() {
 build_kafka_tool() {
     mkdir -p "$MD_WORK/bin"
     [ -n "$(find test/kafka -name "*.[ch]" -newer "$MD_WORK/bin/kafka_tool" 2>&1)" ] || return 0
-        gcc -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror -o "$MD_WORK/bin/kafka_tool" test/kafka/*.c -lrdkafka
+    gcc -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror -o "$MD_WORK/bin/kafka_tool" test/kafka/*.c -lrdkafka
 }
 
 # The server program must have the sanitizers' runtime from its first moment;

@@ -33,6 +33,7 @@ our @EXPORT = qw(
   start_broker
   start_mock
   stop_broker
+  try_query
   wait_for
   wait_until_caught_up
   watermarks
@@ -178,8 +179,9 @@ sub start_mock
 }
 
 # A server with the extension's library preloaded, started, with the extension
-# in the database "postgres". Lines of configuration may follow; an option
-# start => 0 leaves it stopped, extension => 0 leaves the extension out.
+# in the database "postgres"; unlike the module's own default it restarts
+# after a crash. Options: conf => lines of configuration, init => options of
+# init(), start => 0 leaves it stopped, extension => 0 without the extension.
 sub new_node
 {
 	my ($name, %options) = @_;
@@ -187,6 +189,7 @@ sub new_node
 	$node->init(%{ $options{init} // {} });
 	$node->append_conf('postgresql.conf', <<'END');
 shared_preload_libraries = 'pg_medallion'
+restart_after_crash = on
 max_worker_processes = 32
 max_prepared_transactions = 10
 medallion.backoff_min = '50ms'
@@ -224,12 +227,33 @@ sub wait_until_caught_up
 	return wait_for($node, "SELECT $conditions", $database);
 }
 
-# poll_query_until with a failure that says what was waited for.
+# Wait until the query gives true. Unlike poll_query_until it lives through a
+# server that restarts meanwhile, and dies with what was waited for.
 sub wait_for
 {
 	my ($node, $query, $database) = @_;
-	$node->poll_query_until($database // 'postgres', $query) or die "timed out waiting for: $query";
-	return 1;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($ok, $stdout, $stderr);
+	while (1)
+	{
+		($ok, $stdout, $stderr) = try_query($node, $query, $database);
+		return 1 if $ok && $stdout eq 't';
+		last if time > $deadline;
+		usleep(20_000);
+	}
+	die "timed out waiting for: $query\nlast answer: $stdout$stderr";
+}
+
+# Run a query that may fail; returns (success, output, error output).
+sub try_query
+{
+	my ($node, $query, $database) = @_;
+	my ($stdout, $stderr) = ('', '');
+	my $ok = IPC::Run::run(
+		[ 'psql', '-XAtq', '-d', $node->connstr($database // 'postgres'), '-v', 'ON_ERROR_STOP=1', '-c', $query ],
+		'<', \undef, '>', \$stdout, '2>', \$stderr);
+	chomp $stdout;
+	return ($ok, $stdout, $stderr);
 }
 
 # Pid of a running worker whose backend_type begins with "medallion $kind"
@@ -256,13 +280,7 @@ sub kill_worker
 		usleep(10_000);
 	}
 	return if $signal ne 'KILL';
-	while (1)
-	{
-		my ($code, $stdout) = $node->psql('postgres', "SELECT 'up'", timeout => 10, on_error_die => 0);
-		last if defined $code && $code == 0 && $stdout eq 'up';
-		die 'the server did not come back after a crash' if time > $deadline;
-		usleep(20_000);
-	}
+	wait_for($node, 'SELECT true');
 	return;
 }
 
