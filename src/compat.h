@@ -14,8 +14,10 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 
 /* JSON semantic actions return void in 15 and an error code since 16. */
@@ -46,6 +48,17 @@ md_restrict_search_path(void)
 {
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Privileges on any kind of object are asked for by one function since 16. */
+static inline AclResult
+md_server_aclcheck(Oid server_id, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server_id, user_id, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(server_id, user_id, ACL_USAGE);
+#endif
 }
 
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
