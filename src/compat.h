@@ -14,6 +14,7 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
@@ -58,6 +59,16 @@ md_server_aclcheck(Oid server_id, Oid user_id)
 	return object_aclcheck(ForeignServerRelationId, server_id, user_id, ACL_USAGE);
 #else
 	return pg_foreign_server_aclcheck(server_id, user_id, ACL_USAGE);
+#endif
+}
+
+static inline bool
+md_relation_ownercheck(Oid relid, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, user_id);
+#else
+	return pg_class_ownercheck(relid, user_id);
 #endif
 }
 
