@@ -17,6 +17,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
+#include "datatype/timestamp.h"
 #include "mb/pg_wchar.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -71,6 +72,17 @@ md_relation_ownercheck(Oid relid, Oid user_id)
 	return pg_class_ownercheck(relid, user_id);
 #endif
 }
+
+/* Macros for varlena values have a header of their own since 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* Intervals can be infinite since 17. */
+#if PG_VERSION_NUM < 170000
+#define INTERVAL_NOT_FINITE(i) (false)
+#define INTERVAL_IS_NOBEGIN(i) (false)
+#endif
 
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000

@@ -240,7 +240,7 @@ md_stream_resume(Oid relid)
 	if (!stream->paused && !stream->foreign_origin)
 		return;
 
-	md_stream_table_depend(relid, md_server_lookup(stream->server, md_relation_owner(relid)));
+	md_stream_table_depend(relid, md_server_lookup(stream->server, md_stream_table_owner(relid)));
 	write_relid("UPDATE medallion.stream SET paused = false, paused_reason = NULL,"
 				" origin = medallion.database_identity(), generation = generation + 1"
 				" WHERE relid = $1", relid);

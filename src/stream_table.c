@@ -67,6 +67,19 @@ md_stream_table_name(Oid relid)
 									  get_rel_name(relid));
 }
 
+Oid
+md_stream_table_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 void
 md_stream_table_check_owner(Oid relid)
 {

@@ -38,6 +38,8 @@ extern void md_stream_table_prepare(Oid relid);
  */
 extern void md_stream_table_depend(Oid relid, Oid server_id);
 
+extern Oid	md_stream_table_owner(Oid relid);
+
 /* ERROR unless the user owns the table. */
 extern void md_stream_table_check_owner(Oid relid);
 
