@@ -14,11 +14,14 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -51,6 +54,27 @@ md_restrict_search_path(void)
 {
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Privileges on any kind of object are asked for by one function since 16. */
+static inline AclResult
+md_server_aclcheck(Oid server_id, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server_id, user_id, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(server_id, user_id, ACL_USAGE);
+#endif
+}
+
+static inline bool
+md_relation_ownercheck(Oid relid, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, user_id);
+#else
+	return pg_class_ownercheck(relid, user_id);
+#endif
 }
 
 /* Macros for varlena values have a header of their own since 16. */

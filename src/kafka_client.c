@@ -317,6 +317,13 @@ md_kafka_property_names(void)
 	return names;
 }
 
+bool
+md_kafka_error_is_unknown_topic(const MdKafkaError *error)
+{
+	return error->code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+		error->code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+}
+
 const char *
 md_kafka_library_version(void)
 {

@@ -99,6 +99,9 @@ extern void md_kafka_close(MdKafkaClient *client);
 extern List *md_kafka_property_names(void);		/* of char *, palloc'd */
 extern const char *md_kafka_library_version(void);
 
+/* Does the error say that there is no such topic? */
+extern bool md_kafka_error_is_unknown_topic(const MdKafkaError *error);
+
 /* Requests with a time limit; they return false with *error set. */
 extern bool md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 								  MdKafkaClusterInfo *info, MdKafkaError *error);
