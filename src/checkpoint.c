@@ -76,7 +76,8 @@ md_checkpoint_load(MdIngestStream *stream)
 			 "SELECT topic, kafka_partition, next_offset, high_watermark"
 			 "  FROM medallion.checkpoint WHERE relid = $1"
 			 " ORDER BY topic, kafka_partition", 1, types);
-	if (SPI_execute_plan(plan, args, NULL, true, 0) != SPI_OK_SELECT)
+	/* not read-only: checkpoints that this transaction just made count too */
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read checkpoints");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -160,13 +161,13 @@ make_array(Datum *values, int n, Oid type)
 }
 
 void
-md_checkpoint_advance(List *partitions, TimestampTz now)
+md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[10] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	Oid			types[11] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZOID};
-	Datum		args[10];
+	TIMESTAMPTZOID, BOOLOID};
+	Datum		args[11];
 	PartitionArrays a;
 	MdSecurity	saved;
 	ListCell   *lc;
@@ -184,6 +185,7 @@ md_checkpoint_advance(List *partitions, TimestampTz now)
 	args[7] = make_array(a.timestamps, a.n, TIMESTAMPTZOID);
 	args[8] = make_array(a.generations, a.n, INT8OID);
 	args[9] = TimestampTzGetDatum(now);
+	args[10] = BoolGetDatum(paused_too);
 	prepared(&plan,
 			 "UPDATE medallion.checkpoint c"
 			 "   SET next_offset = u.next_offset, high_watermark = u.high_watermark,"
@@ -195,8 +197,8 @@ md_checkpoint_advance(List *partitions, TimestampTz now)
 			 "       medallion.stream s"
 			 " WHERE c.relid = u.relid AND c.topic = u.topic AND c.kafka_partition = u.kafka_partition"
 			 "   AND c.next_offset = u.expected"
-			 "   AND s.relid = u.relid AND s.generation = u.generation AND NOT s.paused"
-			 " RETURNING u.nr", 10, types);
+			 "   AND s.relid = u.relid AND s.generation = u.generation AND (NOT s.paused OR $11)"
+			 " RETURNING u.nr", 11, types);
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not advance checkpoints");
 
@@ -240,20 +242,17 @@ md_checkpoint_record_batch(const MdIngestStream *stream, const MdBronzeExtent *e
 						   TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[10] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID,
-	OIDOID, INT8OID, INT8OID, TIMESTAMPTZOID};
-	Oid			all_types[11];
+	Oid			types[11] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID,
+	OIDOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	MdSecurity	saved;
 	ListCell   *lc;
 
-	memcpy(all_types, types, sizeof(types));
-	all_types[10] = TIMESTAMPTZOID;
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	prepared(&plan,
 			 "INSERT INTO medallion.batch (relid, topic, kafka_partition, first_offset, next_offset,"
 			 "   row_count, filenode, first_block, last_block, max_timestamp, stored_at)"
-			 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", 11, all_types);
+			 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", 11, types);
 	foreach(lc, stream->partitions)
 	{
 		MdPartition *p = lfirst(lc);

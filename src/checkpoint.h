@@ -21,9 +21,10 @@ extern void md_checkpoint_load(MdIngestStream *stream);
  * The fence: move each partition from next_offset to batch_next, where the
  * stored value is the expected one and the definition is still the one that
  * the batch was made with.  Partitions that did not move have in_batch
- * cleared.  The rows stay locked until the transaction ends.
+ * cleared.  A paused table does not move, unless paused_too.  The rows stay
+ * locked until the transaction ends.
  */
-extern void md_checkpoint_advance(List *partitions, TimestampTz now);
+extern void md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now);
 
 /* Corrections to a partition that advanced: dead letters, or a stop before. */
 extern void md_checkpoint_correct(const MdPartition *partition);

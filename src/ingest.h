@@ -84,6 +84,7 @@ struct MdLane
 	int			batch_max_records;
 	int64		batch_max_bytes;
 	bool		mirror;			/* a group_id is set */
+	bool		foreground;		/* a session's own: reads paused tables too */
 	List	   *streams;		/* of MdIngestStream */
 	HTAB	   *partitions;		/* (topic, partition) -> MdPartition */
 	/* the batch under way */
@@ -172,7 +173,11 @@ extern MdFailure md_ingest_failed(MdLane *lane, const ErrorData *error);
 /* Is it the record that is bad, whenever it is tried? */
 extern bool md_ingest_is_data_error(int sqlstate);
 
-/* ingest.c: the foreground */
+/*
+ * ingest.c: the foreground.  Reads the table from its checkpoints to what is
+ * the end of its topic now, or up to max_records records (negative: no limit),
+ * in the caller's transaction.  Returns the number of records read.
+ */
 extern int64 md_ingest_once(Oid relid, int64 max_records);
 
 #endif							/* MD_INGEST_H */

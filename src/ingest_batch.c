@@ -627,7 +627,7 @@ md_ingest_store(MdLane *lane, MdBatchResult *result)
 		/* taken after the locks: what those waited for is visible */
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MD_DEBUG_POINT("ingest-begin");
-		md_checkpoint_advance(partitions, now);
+		md_checkpoint_advance(partitions, lane->foreground, now);
 		check_fence(lane, partitions);
 		MD_DEBUG_POINT("ingest-fenced");
 		foreach(lc, streams)

@@ -224,9 +224,12 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	conf_set_own(conf, config);
 	if (!has_property(properties, "client.id"))
 		conf_set(conf, "client.id", "pg_medallion", false);
-	/* a broker answers as soon as there is data, so waiting long costs nothing */
+	/*
+	 * A broker answers as soon as there is data, so waiting longer would only
+	 * delay what waits for the answer: new partitions, and the end.
+	 */
 	if (!has_property(properties, "fetch.wait.max.ms"))
-		conf_set(conf, "fetch.wait.max.ms", "500", false);
+		conf_set(conf, "fetch.wait.max.ms", "100", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
