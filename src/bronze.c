@@ -18,7 +18,6 @@
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
-#include "parser/parse_relation.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -121,6 +120,7 @@ md_bronze_open(Oid relid, MemoryContext context)
 	if (bronze->direct)
 	{
 		bronze->estate = CreateExecutorState();
+		md_init_range_table(bronze->estate, bronze->rel);
 		bronze->result_rel = makeNode(ResultRelInfo);
 		InitResultRelInfo(bronze->result_rel, bronze->rel, 1, NULL, 0);
 		ExecOpenIndices(bronze->result_rel, false);

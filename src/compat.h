@@ -20,6 +20,7 @@
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -96,6 +97,35 @@ md_relation_filenode(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/*
+ * Let an executor state know the one table that it writes: error messages of
+ * constraints look it up to see which columns the user may be shown.
+ */
+static inline void
+md_init_range_table(EState *estate, Relation rel)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	{
+		List	   *permissions = NIL;
+
+		addRTEPermissionInfo(&permissions, rte);
+#if PG_VERSION_NUM >= 180000
+		ExecInitRangeTable(estate, list_make1(rte), permissions, bms_make_singleton(1));
+#else
+		ExecInitRangeTable(estate, list_make1(rte), permissions);
+#endif
+	}
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
 #endif
 }
 
