@@ -166,6 +166,16 @@ COMMENT ON FUNCTION medallion.guard_write() IS
 -- Streaming tables
 ------------------------------------------------------------------------------
 
+CREATE FUNCTION medallion.try_decode(
+        relation regclass, payload bytea, kafka_key bytea DEFAULT NULL, format text DEFAULT NULL,
+        OUT row_values json, OUT sqlstate text, OUT message text, OUT detail text)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_try_decode'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) IS
+    'the row that a record would become in this table, or the error that it would be a dead letter with; nothing is stored and constraints of the table are not checked; a format of NULL is the table''s own, json for a table that is not streaming; needs SELECT';
+GRANT EXECUTE ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) TO PUBLIC;
+
 ------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------
