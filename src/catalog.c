@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "stream_options.h"
+#include "worker_slots.h"
 
 PG_FUNCTION_INFO_V1(md_database_identity);
 
@@ -264,4 +265,22 @@ List *
 md_catalog_streams(MemoryContext context)
 {
 	return load_streams(InvalidOid, context);
+}
+
+/* Move a definition's generation on; its workers load it again after commit. */
+void
+md_catalog_bump_generation(Oid relid)
+{
+	MdSecurity	saved;
+	Oid			argtypes[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(relid)};
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1",
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update medallion.stream");
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	md_definitions_changed();
 }

@@ -39,6 +39,7 @@ struct MdKafkaClient
 	rd_kafka_queue_t *queue;
 	int			event_fd;
 	int			reserved_fds;
+	bool		consuming;		/* partitions are assigned: the queue holds records */
 	rd_kafka_message_t **messages;	/* taken and not released */
 	int			n_messages;
 	int			max_messages;
@@ -316,6 +317,13 @@ md_kafka_property_names(void)
 	return names;
 }
 
+bool
+md_kafka_error_is_unknown_topic(const MdKafkaError *error)
+{
+	return error->code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+		error->code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+}
+
 const char *
 md_kafka_library_version(void)
 {
@@ -329,8 +337,11 @@ md_kafka_library_version(void)
 static bool
 request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
 {
-	/* serve what error_cb has to say; no partition is assigned, so no record is lost */
-	for (int i = 0; i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
+	/*
+	 * Serve what error_cb has to say, but never from a queue that may hold
+	 * records: they would be lost.  There the next take serves it.
+	 */
+	for (int i = 0; !client->consuming && i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
 	{
 		rd_kafka_message_t *message = NULL;
 
@@ -483,6 +494,7 @@ md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_p
 	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
 	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
 
+	client->consuming = true;
 	rd_kafka_topic_partition_list_destroy(list);
 	check_assignment(error);
 }
@@ -501,6 +513,15 @@ int
 md_kafka_event_fd(MdKafkaClient *client)
 {
 	return client->event_fd;
+}
+
+void
+md_kafka_clear_ring(MdKafkaClient *client)
+{
+	uint64		rings;
+
+	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
+		elog(ERROR, "could not read the event descriptor: %m");
 }
 
 int
@@ -608,15 +629,12 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 			  int64 max_bytes, List **events, bool *drained)
 {
 	int64		bytes = 0;
-	uint64		rings;
 
 	Assert(client->n_messages == 0);
 	*events = NIL;
 	*drained = false;
 	/* before the queue is emptied, so that a ring in between is not lost */
-	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
-		elog(ERROR, "could not read the event descriptor: %m");
-
+	md_kafka_clear_ring(client);
 	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
 	{
 		int			asked = Min(max_records - client->n_messages, 1000);
