@@ -102,8 +102,19 @@ SELECT hash_key(price) = hash_key(1.5) AS domain, hash_key(color) = hash_key('re
 SELECT hash_key_encoding(item) FROM item;
 ALTER TABLE item DROP COLUMN gone;
 SELECT hash_key_encoding(item), hash_key_encoding(item) = hash_key_encoding(ROW(1, 'red', 1.5)) AS same FROM item;
+CREATE DOMAIN public.amounts AS amount[];
+SELECT hash_key(ARRAY[1.5, NULL]::amount[]) = hash_key(ARRAY[1.50, NULL]) AS domain_elements,
+	hash_key(ARRAY[1.5]::amounts) = hash_key(ARRAY[1.5]) AS domain_of_array;
+DROP DOMAIN amounts;
 -- rows of different shapes in one call site
 SELECT hash_key_encoding(r) FROM (SELECT ROW(1, 'a') AS r UNION ALL SELECT ROW(1) UNION ALL SELECT ROW(1, 'a')) s;
+
+-- documents of great depth are hashed, or end with an error
+CREATE TEMP TABLE deep AS SELECT (repeat('[', 5000) || repeat(']', 5000))::jsonb AS document;
+SELECT length(hash_key_encoding(document)) FROM deep;
+SET max_stack_depth = '100kB';
+SELECT split_part(refusal('hash_key(document) FROM deep'), E'\n', 1);
+RESET max_stack_depth;
 
 --
 -- Types without a stable meaning are refused by name, also for a NULL
@@ -181,6 +192,11 @@ SELECT DISTINCT h FROM sale, LATERAL (VALUES
 	(xxhash64(composed)), (xxhash64((composed).amount)), (xxhash64(bare::numeric(10,2))), (xxhash64(coalesce(amount, 0::numeric(10,2)))),
 	(xxhash64(CASE WHEN bare > 1 THEN amount ELSE 0::numeric(10,2) END)), (xxhash64(VARIADIC amounts)), (xxhash64(VARIADIC ARRAY[amount, NULL]::numeric(10,2)[]))) v(h);
 SELECT xxhash64(amount) FROM (SELECT amount FROM sale UNION ALL SELECT amount FROM sale ORDER BY 1 LIMIT 1) s;
+DO $$
+DECLARE price numeric(10,2) := 1.5;
+BEGIN
+	ASSERT xxhash64(price) = xxhash64(1.5::numeric(10,2));
+END $$;
 SELECT xxhash64(max) FROM (SELECT max(amount)::numeric(10,2) FROM sale) s;
 SELECT call, refusal(call) FROM (VALUES ('xxhash64(1.5)'), ('xxhash64(bare) FROM sale'), ('xxhash64(sum(amount)) FROM sale'),
 	('xxhash64(amount * 2) FROM sale'), ('xxhash64(CASE WHEN bare > 1 THEN amount END) FROM sale'), ('xxhash64(ARRAY[1.5, 2])'), ('xxhash64(NULL::numeric)'),

@@ -298,7 +298,8 @@ md_key_visit_array(const MdKeyCall *call, MdKeyType *type, Datum array,
 	int			n;
 
 	check_stack_depth();
-	deconstruct_array(flat, element->type_oid, element->len, element->byval,
+	/* the array may name a domain over the element's type */
+	deconstruct_array(flat, ARR_ELEMTYPE(flat), element->len, element->byval,
 					  element->align, &values, &nulls, &n);
 	for (int i = 0; i < n; i++)
 		visit(call, element, values[i], nulls[i], state);
