@@ -60,6 +60,7 @@ typedef enum MdKeyKind
 /* A type as one call site needs it; looked up once. */
 typedef struct MdKeyType
 {
+	MemoryContext context;		/* lives as long as this description */
 	Oid			type_oid;
 	int32		typmod;
 	Oid			collation;
@@ -69,7 +70,8 @@ typedef struct MdKeyType
 	char		align;
 	TypeCacheEntry *range;		/* ranges and multiranges */
 	struct MdKeyType *element;	/* arrays, ranges and multiranges */
-	uint64		row_id;			/* rows: the layout that fields describes, or 0 */
+	uint64		row_id;			/* rows: the layout that fields describe, or 0 */
+	MemoryContext row_context;	/* holds the fields of that one layout */
 	int			n_fields;
 	struct MdKeyType *fields;
 } MdKeyType;
@@ -112,8 +114,8 @@ extern void md_key_visit_row(const MdKeyCall *call, MdKeyType *type, Datum row,
 extern const char *md_key_utf8(const char *text, Size *len);
 extern const char *md_key_string(const MdKeyType *type, Datum value, Size *len);
 extern void md_key_refuse(const MdKeyCall *call, const MdKeyType *type,
-						  const char *detail, const char *hint) pg_attribute_noreturn();
-extern void md_key_refuse_unsupported(const MdKeyCall *call, const MdKeyType *type) pg_attribute_noreturn();
+						  const char *detail, const char *hint);
+extern void md_key_refuse_unsupported(const MdKeyCall *call, const MdKeyType *type);
 
 /* key_number.c */
 extern void md_key_append_integer(MdKeyBuffer *buffer, int64 value);

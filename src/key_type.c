@@ -24,6 +24,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "key_hash.h"
@@ -172,15 +173,16 @@ kind_of_type(Oid type_oid)
 }
 
 /*
- * Describe a type, and its elements if it has some.  ERROR if the function
- * does not take it.
+ * Describe a type, and its elements, allocated in context, if it has some.
+ * ERROR if the function does not take it.
  */
 static void
-resolve_type(const MdKeyCall *call, MdKeyType *type, Oid type_oid,
-			 int32 typmod, Oid collation)
+resolve_type(const MdKeyCall *call, MemoryContext context, MdKeyType *type,
+			 Oid type_oid, int32 typmod, Oid collation)
 {
 	check_stack_depth();
 	memset(type, 0, sizeof(*type));
+	type->context = context;
 	type->typmod = typmod;
 	type->type_oid = getBaseTypeAndTypmod(type_oid, &type->typmod);
 	type->collation = collation;
@@ -190,8 +192,8 @@ resolve_type(const MdKeyCall *call, MdKeyType *type, Oid type_oid,
 
 	if (type->kind == MD_KEY_ARRAY)
 	{
-		type->element = MemoryContextAlloc(call->context, sizeof(MdKeyType));
-		resolve_type(call, type->element, get_element_type(type->type_oid),
+		type->element = MemoryContextAlloc(context, sizeof(MdKeyType));
+		resolve_type(call, context, type->element, get_element_type(type->type_oid),
 					 type->typmod, collation);
 	}
 	else if (type->kind == MD_KEY_RANGE || type->kind == MD_KEY_MULTIRANGE)
@@ -202,8 +204,8 @@ resolve_type(const MdKeyCall *call, MdKeyType *type, Oid type_oid,
 										TYPECACHE_MULTIRANGE_INFO);
 		if (type->kind == MD_KEY_MULTIRANGE)
 			type->range = type->range->rngtype;
-		type->element = MemoryContextAlloc(call->context, sizeof(MdKeyType));
-		resolve_type(call, type->element, type->range->rngelemtype->type_id,
+		type->element = MemoryContextAlloc(context, sizeof(MdKeyType));
+		resolve_type(call, context, type->element, type->range->rngelemtype->type_id,
 					 -1, type->range->rng_collation);
 	}
 }
@@ -225,7 +227,7 @@ resolve_argument(const MdKeyCall *call, FmgrInfo *flinfo, int i, MdKeyType *type
 	if (IsA(flinfo->fn_expr, FuncExpr))
 		arg = list_nth(((FuncExpr *) flinfo->fn_expr)->args, i);
 
-	resolve_type(call, type, type_oid,
+	resolve_type(call, call->context, type, type_oid,
 				 arg ? exprTypmod(arg) : -1,
 				 arg ? exprCollation(arg) : InvalidOid);
 }
@@ -296,7 +298,8 @@ md_key_visit_array(const MdKeyCall *call, MdKeyType *type, Datum array,
 	int			n;
 
 	check_stack_depth();
-	deconstruct_array(flat, element->type_oid, element->len, element->byval,
+	/* the array may name a domain over the element's type */
+	deconstruct_array(flat, ARR_ELEMTYPE(flat), element->len, element->byval,
 					  element->align, &values, &nulls, &n);
 	for (int i = 0; i < n; i++)
 		visit(call, element, values[i], nulls[i], state);
@@ -309,13 +312,22 @@ md_key_visit_array(const MdKeyCall *call, MdKeyType *type, Datum array,
 		pfree(flat);
 }
 
-/* Describe the columns of a row whose layout was not seen last time. */
+/*
+ * Describe the columns of a row whose layout is not that of the last one.
+ * Rows of several layouts may alternate, so the former one's is freed.
+ */
 static void
 resolve_row(const MdKeyCall *call, MdKeyType *type, TupleDesc desc, uint64 row_id)
 {
 	type->row_id = 0;
+	if (type->row_context == NULL)
+		type->row_context = AllocSetContextCreate(type->context,
+												  "columns of a key's row",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(type->row_context);
 	type->n_fields = desc->natts;
-	type->fields = MemoryContextAllocZero(call->context, sizeof(MdKeyType) * Max(desc->natts, 1));
+	type->fields = MemoryContextAllocZero(type->row_context,
+										  sizeof(MdKeyType) * Max(desc->natts, 1));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, i);
@@ -323,7 +335,7 @@ resolve_row(const MdKeyCall *call, MdKeyType *type, TupleDesc desc, uint64 row_i
 		if (attribute->attisdropped)
 			type->fields[i].kind = MD_KEY_DROPPED;
 		else
-			resolve_type(call, &type->fields[i], attribute->atttypid,
+			resolve_type(call, type->row_context, &type->fields[i], attribute->atttypid,
 						 attribute->atttypmod, attribute->attcollation);
 	}
 	type->row_id = row_id;

@@ -3,7 +3,7 @@
 Written from doc/keys.md. A key is made of (type, value) pairs:
 
     >>> hash_key([("text", "DE"), ("integer", 4711)])
-    -2747463271303880133
+    5624620676399671598
 
 Values may be Python's own or the strings that the vectors file holds. Dates
 and timestamps are ISO 8601 strings, "infinity", "-infinity", or a pair of the
