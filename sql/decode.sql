@@ -254,6 +254,7 @@ SELECT columns, format, refusal(columns, format)
                ('rescued_data text', 'json'), ('rescued_data jsonb', 'raw'), ('a int', 'raw'), ('a int', 'text'), ('a int', 'jsno'),
                ('id int GENERATED ALWAYS AS IDENTITY, payload text', 'raw')) AS t (columns, format);
 SELECT medallion.try_decode(NULL, '');
+SELECT medallion.try_decode(1, '');
 CREATE VIEW no_table AS SELECT 1 AS a;
 SELECT medallion.try_decode('no_table', '');
 
