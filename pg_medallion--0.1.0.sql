@@ -192,6 +192,36 @@ COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 -- Keys
 ------------------------------------------------------------------------------
 
+CREATE FUNCTION medallion.hash_key(VARIADIC key_values "any") RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_hash_key'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key("any") IS
+    '64-bit surrogate key of a natural key of any number of values; NULL is a value, the result is never NULL; the same on every machine, version and setting (XXH64 of hash_key_encoding())';
+
+CREATE FUNCTION medallion.hash_key_uuid(VARIADIC key_values "any") RETURNS uuid
+    AS 'MODULE_PATHNAME', 'md_hash_key_uuid'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key_uuid("any") IS
+    'surrogate key like hash_key(), as a version 8 UUID with 122 bits of hash (XXH3 of hash_key_encoding())';
+
+CREATE FUNCTION medallion.hash_key_encoding(VARIADIC key_values "any") RETURNS bytea
+    AS 'MODULE_PATHNAME', 'md_hash_key_encoding'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key_encoding("any") IS
+    'the bytes that hash_key() and hash_key_uuid() hash, for producers in other languages';
+
+CREATE FUNCTION medallion.xxhash64(VARIADIC key_values "any") RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_xxhash64'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.xxhash64("any") IS
+    'equal to Spark''s xxhash64 of the same values: seed 42, a NULL changes nothing, numeric by its declared precision';
+
+CREATE FUNCTION medallion.dbt_surrogate_key(VARIADIC key_values "any") RETURNS text
+    AS 'MODULE_PATHNAME', 'md_dbt_surrogate_key'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
+    'equal to generate_surrogate_key of dbt_utils on Postgres under DateStyle ISO, IntervalStyle postgres, TimeZone UTC: md5 of the values as text, joined by ''-''';
+
 ------------------------------------------------------------------------------
 -- State
 ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #endif
 
 #include "common/jsonapi.h"
+#include "datatype/timestamp.h"
 #include "mb/pg_wchar.h"
 #include "utils/guc.h"
 
@@ -47,6 +48,17 @@ md_restrict_search_path(void)
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
+
+/* Macros for varlena values have a header of their own since 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* Intervals can be infinite since 17. */
+#if PG_VERSION_NUM < 170000
+#define INTERVAL_NOT_FINITE(i) (false)
+#define INTERVAL_IS_NOBEGIN(i) (false)
+#endif
 
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000
