@@ -57,19 +57,19 @@ SELECT type, json, decoded(type, json)
     ('bigint', '9223372036854775807.000'), ('bigint', '-9223372036854775809'), ('bigint', '"1_000"'),
     ('real', '1.5'), ('real', '1e39'), ('real', '1e-50'), ('real', '"NaN"'), ('real', 'false'),
     ('double precision', '0.1'), ('double precision', '1e400'), ('double precision', '"-Infinity"'), ('double precision', '{}'),
-    ('numeric', '1.50'), ('numeric', '"1.50"'), ('numeric', '1e3'), ('numeric', 'true'), ('numeric', '"NaN"'), ('numeric', '"x"'),
+    ('numeric', '1.50'), ('numeric', '"1.50"'), ('numeric', '1e3'), ('numeric', 'true'), ('numeric', '"NaN"'), ('numeric', '"x"'), ('numeric', '""'), ('numeric', '"-"'), ('numeric', '" 12.5 "'), ('numeric', '"12x"'), ('real', '""'), ('real', '" -inf "'), ('real', '"."'),
     ('numeric(5,2)', '999.994'), ('numeric(5,2)', '999.995'), ('numeric(5,2)', '1000'), ('numeric(5,2)', '-1000'),
     ('boolean', 'true'), ('boolean', '"off"'), ('boolean', '1'), ('boolean', '2'), ('boolean', '{}'),
     ('text', '"a\"b\u00e9\ud83d\ude00"'), ('text', '12.50'), ('text', 'true'), ('text', '{"a": [1, "x"]}'), ('text', '""'),
     ('text', '"a\u0000b"'), ('text', '"\ud83d"'), ('text', 'null'), ('text', '"null"'),
     ('varchar(3)', '"héé"'), ('varchar(3)', '"abc   "'), ('varchar(3)', '"abcd"'), ('varchar(3)', '1234'),
-    ('char(3)', '"ab"'), ('char(3)', '"abcd"'),
-    ('uuid', '"6F1C2A3E-1111-2222-3333-0123456789ab"'), ('uuid', '"{6f1c2a3e11112222333-30123456789ab}"'),
+    ('char(3)', '"ab"'), ('char(3)', '"abcd"'), ('char(3)', '"héé   "'), ('varchar', '"abcd"'), ('char(3)', 'true'),
+    ('uuid', '"6F1C2A3E-1111-2222-3333-0123456789ab"'), ('uuid', '"{6f1c2a3e-11112222-33330123-456789ab}"'), ('uuid', '"{6f1c2a3e11112222333-30123456789ab}"'), ('uuid', '"6f1c2a3e-1111-2222-3333-0123456789ab-"'), ('uuid', '"{}"'), ('uuid', '""'),
     ('uuid', '"6f1c2a3e111122223333-0123456789ab"'), ('uuid', '"6f1c2a3e-1111-2222-3333-0123456789ag"'), ('uuid', '7'),
     ('bytea', '"aGVsbG8="'), ('bytea', '"\\x0aFF"'), ('bytea', '""'), ('bytea', '"a*"'), ('bytea', '"\\xzz"'), ('bytea', '1'),
     ('json', '{"b":1, "a":  "\u0000"}'), ('json', '"a\"b"'), ('json', 'null'),
     ('jsonb', '{"b":1, "a":[true,null]}'), ('jsonb', '"a\"b"'), ('jsonb', '"\u0000"'), ('jsonb', 'null'),
-    ('mood', '"happy"'), ('mood', '"angry"'), ('int4range', '"[1,5)"'), ('inet', '"10.0.0.1/8"'), ('inet', '"x"'),
+    ('mood', '"happy"'), ('mood', '"angry"'), ('mood', '1'), ('mood', '"' || repeat('x', 70) || '"'), ('int4range', '"[1,5)"'), ('inet', '"10.0.0.1/8"'), ('inet', '"x"'),
     ('point', '"(1,2)"'), ('interval', '"1 day 02:00"'), ('time', '"10:15"'), ('time', '101500'), ('tsvector', '"a b"'),
     ('positive', '1'), ('positive', '0'), ('positive', '"x"'), ('positive', 'null'), ('required', '"a"'), ('required', 'null'),
     ('int[]', '[1, 2.0, null, "4"]'), ('int[]', '[]'), ('int[]', '[[1,2],[3,4]]'), ('int[]', '[[1,2],[3]]'), ('int[]', '[[1],2]'),
@@ -96,7 +96,7 @@ SELECT type, json, decoded(type, json)
     ('timestamptz(0)', '1700000000.5'), ('timestamptz(3)', '"2024-01-01T00:00:00.0005Z"'),
     ('timestamp', '1700000000'), ('timestamp', '"2024-02-29T12:00:00+02:00"'), ('timestamptz', 'true'), ('timestamptz', '"2023-02-29"'), ('timestamptz', '""'),
     ('date', '19782'), ('date', '-1'), ('date', '9999999'), ('date', '10000000'), ('date', '1700000000'), ('date', '1700000000123'), ('date', '-86400000001'),
-    ('date', '"2024-02-29"'), ('date', '"2024-02-29T23:59:59-05:00"'), ('date', '1.5'), ('date', '9999999.5'), ('date', '1e3'), ('date', '1e10'), ('date', '1e40'), ('date', '-2451545'), ('date', '-2451546'), ('date', '{}')
+    ('date', '"2024-02-29"'), ('date', '"2024-02-29T23:59:59-05:00"'), ('date', '1.5'), ('date', '9999999.5'), ('date', '1e3'), ('date', '1e10'), ('date', '1e40'), ('date', '-2451545'), ('date', '-2451546'), ('date', '{}'), ('date', '" "')
   ) AS t (type, json);
 
 -- The record means the same whatever the session is set to.
@@ -217,6 +217,9 @@ INSERT INTO medallion.stream (relid, server, topic, format, start_at, options, o
     VALUES ('renamed', 's', 't', 'json', 'earliest', '{}', medallion.database_identity());
 INSERT INTO medallion.stream_column VALUES ('renamed', 'b', 'a'), ('renamed', 'part', 'kafka_partition'), ('renamed', 'kafka_partition', 'note');
 SELECT row_values FROM try_json('renamed', '{"a":1,"b":2,"note":"n"}');
+UPDATE medallion.stream_column SET source_name = 'payload' WHERE relid = 'renamed'::regclass AND column_name = 'kafka_partition';
+ALTER TABLE renamed ADD COLUMN payload jsonb;
+SELECT row_values FROM try_json('renamed', '{"a":1}');
 DELETE FROM medallion.stream_column WHERE relid = 'renamed'::regclass;
 DELETE FROM medallion.stream WHERE relid = 'renamed'::regclass;
 
@@ -254,6 +257,7 @@ SELECT columns, format, refusal(columns, format)
                ('rescued_data text', 'json'), ('rescued_data jsonb', 'raw'), ('a int', 'raw'), ('a int', 'text'), ('a int', 'jsno'),
                ('id int GENERATED ALWAYS AS IDENTITY, payload text', 'raw')) AS t (columns, format);
 SELECT medallion.try_decode(NULL, '');
+SELECT medallion.try_decode(1, '');
 CREATE VIEW no_table AS SELECT 1 AS a;
 SELECT medallion.try_decode('no_table', '');
 

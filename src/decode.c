@@ -153,6 +153,18 @@ check_format(const MdStream *stream, Form_pg_attribute att, MdSource source)
 				 errhint("This format fills \"payload\" and the metadata columns. Use format \"json\" for columns by name.")));
 }
 
+/* ERROR when a payload as a whole, or its other fields, has a column already. */
+static void
+check_single(int index, Form_pg_attribute att, MdSource source)
+{
+	if (index >= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_COLUMN),
+				 errmsg("column \"%s\" cannot be filled with \"%s\", which another column is filled with",
+						NameStr(att->attname), md_metadata_columns[source].name),
+				 errhint("A renamed column keeps its source. Drop one of the two columns.")));
+}
+
 /* Sort one column in. */
 static void
 add_column(MdDecoder *decoder, const MdStream *stream, Form_pg_attribute att, int index)
@@ -175,10 +187,12 @@ add_column(MdDecoder *decoder, const MdStream *stream, Form_pg_attribute att, in
 	switch (source)
 	{
 		case MD_SOURCE_PAYLOAD:
+			check_single(decoder->payload_index, att, source);
 			decoder->payload_index = index;
 			decoder->payload_type = att->atttypid;
 			return;
 		case MD_SOURCE_RESCUED:
+			check_single(decoder->rescued_index, att, source);
 			decoder->rescued_index = index;
 			return;
 		case MD_SOURCE_HEADERS:

@@ -51,7 +51,7 @@ fail_json(JsonParseErrorType result, JsonLexContext *lex, MdDecodeError *error)
 		detail = psprintf("%.*s...", clipped, detail);
 	if (lex->token_start != NULL)
 		detail = psprintf("%s At byte %zd of %d.", detail,
-						  lex->token_start - lex->input + 1, lex->input_length);
+						  lex->token_start - lex->input + 1, (int) lex->input_length);
 	error->detail = detail;
 	return false;
 }

@@ -127,6 +127,22 @@ extern bool md_json_read_by_input(MdJsonType *type, const MdJsonValue *value,
 								  Datum *datum, MdDecodeError *error);
 extern bool md_json_fail_syntax(MdJsonType *type, const MdJsonValue *value,
 								MdDecodeError *error);
+extern bool md_json_fail_range(MdJsonType *type, const MdJsonValue *value,
+							   int sqlstate, MdDecodeError *error);
+
+/* decode_json_number.c */
+extern bool md_json_read_integer(MdJsonType *type, const MdJsonValue *value,
+								 Datum *datum, MdDecodeError *error);
+extern bool md_json_read_float(MdJsonType *type, const MdJsonValue *value,
+							   Datum *datum, MdDecodeError *error);
+extern bool md_json_read_numeric(MdJsonType *type, const MdJsonValue *value,
+								 Datum *datum, MdDecodeError *error);
+
+/* decode_json_time.c */
+extern bool md_json_read_timestamp(MdJsonType *type, const MdJsonValue *value,
+								   Datum *datum, MdDecodeError *error);
+extern bool md_json_read_date(MdJsonType *type, const MdJsonValue *value,
+							  Datum *datum, MdDecodeError *error);
 
 /* decode_json_nested.c */
 extern void md_json_array_init(MdJsonType *type, Oid element);

@@ -104,6 +104,21 @@ append_digit(int64 *mantissa, char digit)
 }
 
 /*
+ * Could an input function know this as a number?  It begins with a digit or
+ * a point, or with NaN or infinity.
+ */
+bool
+md_scalar_may_be_number(MdSlice text)
+{
+	text = md_scalar_trim(text);
+	if (text.len > 1 && (text.data[0] == '-' || text.data[0] == '+'))
+		text.data++;
+	else if (text.len == 0)
+		return false;
+	return is_digit(text.data[0]) || strchr(".nNiI", text.data[0]) != NULL;
+}
+
+/*
  * Read [-+]digits[.digits][e[-+]digits].  Digits of the fraction for which
  * the mantissa has no room, beyond the 18th, are left out and said so; too
  * many digits before the point are MD_SCALAR_RANGE, which then only means
@@ -460,27 +475,35 @@ hex_digit(char c)
 	return values[(unsigned char) c] - 1;
 }
 
-/* Read a uuid of the usual form, 8-4-4-4-12 hexadecimal digits. */
+/*
+ * Read a uuid, in all forms of uuid_in: hexadecimal digits with a hyphen or
+ * none after each group of four, in braces or not.
+ */
 MdScalarResult
 md_scalar_uuid(MdSlice text, pg_uuid_t *uuid)
 {
 	const char *p = text.data;
+	const char *end = p + text.len;
 
-	if (text.len != 36 ||
-		p[8] != '-' || p[13] != '-' || p[18] != '-' || p[23] != '-')
-		return MD_SCALAR_SYNTAX;
+	if (text.len >= 2 && p[0] == '{' && end[-1] == '}')
+	{
+		p++;
+		end--;
+	}
 	for (int i = 0; i < UUID_LEN; i++)
 	{
 		int			high;
 		int			low;
 
-		if (*p == '-')
-			p++;
+		if (end - p < 2)
+			return MD_SCALAR_SYNTAX;
 		high = hex_digit(*p++);
 		low = hex_digit(*p++);
 		if ((high | low) < 0)
 			return MD_SCALAR_SYNTAX;
 		uuid->data[i] = (unsigned char) (high << 4 | low);
+		if (p < end && *p == '-' && i % 2 == 1 && i < UUID_LEN - 1)
+			p++;
 	}
-	return MD_SCALAR_OK;
+	return p == end ? MD_SCALAR_OK : MD_SCALAR_SYNTAX;
 }

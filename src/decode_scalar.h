@@ -45,6 +45,7 @@ typedef struct MdIsoTime
 extern const int64 md_powers_of_ten[MD_POWERS_OF_TEN];
 
 extern MdSlice md_scalar_trim(MdSlice text);
+extern bool md_scalar_may_be_number(MdSlice text);
 extern MdScalarResult md_scalar_decimal(MdSlice text, MdDecimal *decimal);
 extern bool md_scalar_is_below(const MdDecimal *decimal, int64 bound);
 extern MdScalarResult md_scalar_int64(MdSlice text, int64 *value);
