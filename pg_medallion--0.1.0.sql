@@ -262,6 +262,13 @@ COMMENT ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) IS
     'the row that a record would become in this table, or the error that it would be a dead letter with; nothing is stored and constraints of the table are not checked; a format of NULL is the table''s own, json for a table that is not streaming; needs SELECT';
 GRANT EXECUTE ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) TO PUBLIC;
 
+CREATE FUNCTION medallion.ingest_once(table_name regclass, max_records int DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_ingest_once_sql'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
+    'reads a streaming table, paused or not, up to what is the end of its topic now (or max_records), in this transaction; returns the number of records read';
+
 ------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------

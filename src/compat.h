@@ -18,9 +18,13 @@
 #include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "datatype/timestamp.h"
+#include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
 
 /* JSON semantic actions return void in 15 and an error code since 16. */
 #if PG_VERSION_NUM >= 160000
@@ -83,6 +87,39 @@ md_relation_ownercheck(Oid relid, Oid user_id)
 #define INTERVAL_NOT_FINITE(i) (false)
 #define INTERVAL_IS_NOBEGIN(i) (false)
 #endif
+
+/* The number of a relation's file; it changes when the table is rewritten. */
+static inline Oid
+md_relation_filenode(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
+#endif
+}
+
+/* Enter a stored row into all indexes of its table. */
+static inline List *
+md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* A set of events to wait for that lives until it is freed. */
+static inline WaitEventSet *
+md_create_wait_event_set(int n_events)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, n_events);
+#else
+	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
 
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000

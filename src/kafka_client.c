@@ -40,6 +40,7 @@ struct MdKafkaClient
 	rd_kafka_queue_t *queue;
 	int			event_fd;
 	int			reserved_fds;
+	bool		consuming;		/* partitions are assigned: the queue holds records */
 	rd_kafka_message_t **messages;	/* taken and not released */
 	int			n_messages;
 	int			max_messages;
@@ -224,9 +225,12 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	conf_set_own(conf, config);
 	if (!has_property(properties, "client.id"))
 		conf_set(conf, "client.id", "pg_medallion", false);
-	/* a broker answers as soon as there is data, so waiting long costs nothing */
+	/*
+	 * A broker answers as soon as there is data, so waiting longer would only
+	 * delay what waits for the answer: new partitions, and the end.
+	 */
 	if (!has_property(properties, "fetch.wait.max.ms"))
-		conf_set(conf, "fetch.wait.max.ms", "500", false);
+		conf_set(conf, "fetch.wait.max.ms", "100", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -381,8 +385,11 @@ md_kafka_library_version(void)
 static bool
 request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
 {
-	/* serve what error_cb has to say; no partition is assigned, so no record is lost */
-	for (int i = 0; i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
+	/*
+	 * Serve what error_cb has to say, but never from a queue that may hold
+	 * records: they would be lost.  There the next take serves it.
+	 */
+	for (int i = 0; !client->consuming && i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
 	{
 		rd_kafka_message_t *message = NULL;
 
@@ -535,6 +542,7 @@ md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_p
 	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
 	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
 
+	client->consuming = true;
 	rd_kafka_topic_partition_list_destroy(list);
 	check_assignment(error);
 }
@@ -553,6 +561,15 @@ int
 md_kafka_event_fd(MdKafkaClient *client)
 {
 	return client->event_fd;
+}
+
+void
+md_kafka_clear_ring(MdKafkaClient *client)
+{
+	uint64		rings;
+
+	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
+		elog(ERROR, "could not read the event descriptor: %m");
 }
 
 int
@@ -660,15 +677,12 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 			  int64 max_bytes, List **events, bool *drained)
 {
 	int64		bytes = 0;
-	uint64		rings;
 
 	Assert(client->n_messages == 0);
 	*events = NIL;
 	*drained = false;
 	/* before the queue is emptied, so that a ring in between is not lost */
-	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
-		elog(ERROR, "could not read the event descriptor: %m");
-
+	md_kafka_clear_ring(client);
 	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
 	{
 		int			asked = Min(max_records - client->n_messages, 1000);

@@ -115,7 +115,14 @@ extern void md_kafka_assign(MdKafkaClient *client,
 							const MdKafkaPosition *positions, int n_positions);
 extern void md_kafka_unassign(MdKafkaClient *client,
 							  const MdKafkaPosition *positions, int n_positions);
+
+/*
+ * The event fd becomes readable when the queue goes from empty to not empty,
+ * and only then: who clears the ring must drain the queue before waiting for
+ * the next one.
+ */
 extern int	md_kafka_event_fd(MdKafkaClient *client);
+extern void md_kafka_clear_ring(MdKafkaClient *client);
 
 /*
  * Take up to max_records records (about max_bytes of payload) off the queue
