@@ -24,6 +24,7 @@
 
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "nodes/value.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -298,25 +299,69 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 	return client;
 }
 
-/* All properties of the linked library, global and topic level. */
+/* Add the names of a list of pairs of names and values, and free it. */
+static List *
+add_dumped_names(List *names, const char **dump, size_t count)
+{
+	for (size_t i = 0; i < count; i += 2)
+		names = list_append_unique(names, makeString(pstrdup(dump[i])));
+	rd_kafka_conf_dump_free(dump, count);
+	return names;
+}
+
+/* Add the names of the table of properties that the library prints. */
+static List *
+add_printed_names(List *names)
+{
+	char	   *text = NULL;
+	size_t		size;
+	FILE	   *file = open_memstream(&text, &size);
+	char	   *rest;
+	char	   *line;
+
+	if (file == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	rd_kafka_conf_properties_show(file);
+	fclose(file);
+	for (line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
+	{
+		/* name, spaces, "|", ...; titles and rules are not names */
+		Size		len = strcspn(line, " |");
+
+		if (strchr(line, '|') == NULL || len == 0 || line[0] < 'a' || line[0] > 'z')
+			continue;
+		names = list_append_unique(names, makeString(pnstrdup(line, len)));
+	}
+	free(text);
+	return names;
+}
+
+/*
+ * The library has no call for this.  What it prints leaves out hidden
+ * properties; a dump leaves out aliases and those without a value.
+ */
 List *
 md_kafka_property_names(void)
 {
-	List	   *names = NIL;
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_topic_conf_t *topic_conf = rd_kafka_topic_conf_new();
+	List	   *names;
+	ListCell   *lc;
 	size_t		count;
-	const char **dump = rd_kafka_conf_dump(conf, &count);
+	const char **dump;
 
-	for (size_t i = 0; i < count; i += 2)
-		names = lappend(names, pstrdup(dump[i]));
-	rd_kafka_conf_dump_free(dump, count);
+	names = add_printed_names(NIL);
+	dump = rd_kafka_conf_dump(conf, &count);
+	names = add_dumped_names(names, dump, count);
 	dump = rd_kafka_topic_conf_dump(topic_conf, &count);
-	for (size_t i = 0; i < count; i += 2)
-		names = lappend(names, pstrdup(dump[i]));
-	rd_kafka_conf_dump_free(dump, count);
+	names = add_dumped_names(names, dump, count);
 	rd_kafka_conf_destroy(conf);
 	rd_kafka_topic_conf_destroy(topic_conf);
+
+	foreach(lc, names)
+		lfirst(lc) = strVal(lfirst(lc));
 	return names;
 }
 

@@ -240,6 +240,7 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
 					 errdetail("It is a Boolean.")));
+			break;
 		case MD_OPTION_INTEGER:
 			errno = 0;
 			number = strtoi64(value, &end, 10);
@@ -251,6 +252,7 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
 					 errdetail("It is a whole number from " INT64_FORMAT " to " INT64_FORMAT ".",
 							   option->min, option->max)));
+			break;
 		case MD_OPTION_ENUM:
 			for (const char *const *v = option->values; *v != NULL; v++)
 				if (pg_strcasecmp(*v, value) == 0)
@@ -262,6 +264,7 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
 					 errhint("Perhaps you meant \"%s\".", nearest)));
+			break;
 		case MD_OPTION_BROKERS:
 			if (are_brokers(value))
 				return;
@@ -269,6 +272,7 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
 					 errdetail("It is a list of host:port, separated by commas.")));
+			break;
 		case MD_OPTION_URL:
 			if (is_url(value))
 				return;
