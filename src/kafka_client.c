@@ -197,9 +197,12 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 	conf_set(conf, "queued.min.messages", "10000000", false);
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
-	/* what one fetch may bring comes on top of a queue that is nearly full */
+	/*
+	 * What one fetch may bring comes on top of a queue that is nearly full; at
+	 * least as much as message.max.bytes, or the library refuses it.
+	 */
 	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
-			 Max(1, Min(queue_max_kb / 4, 16384)) * 1024);
+			 Max(1024, Min(queue_max_kb / 4, 16384)) * 1024);
 	conf_set(conf, "fetch.max.bytes", fetch_bytes, false);
 	conf_set(conf, "max.partition.fetch.bytes", fetch_bytes, false);
 }
