@@ -175,7 +175,7 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 {
 	char		kilobytes[32];
 	char		fetch_bytes[32];
-	int			queue_max_kb = config ? config->queue_max_kb : 1024;
+	int			queue_max_kb = config ? config->queue_max_kb : 4096;
 
 	/* group.id is required for assign(); nothing is committed to a default one */
 	conf_set(conf, "group.id",
@@ -198,8 +198,9 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
 	/*
-	 * What one fetch may bring comes on top of a queue that is nearly full; at
-	 * least as much as message.max.bytes, or the library refuses it.
+	 * What one fetch may bring comes on top of a queue that is nearly full;
+	 * the library wants no less than its message.max.bytes, 1000000.  A larger
+	 * record comes all the same: a broker always sends at least one batch.
 	 */
 	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
 			 Max(1024, Min(queue_max_kb / 4, 16384)) * 1024);
