@@ -319,6 +319,69 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
+CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
+    SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
+                WHEN f.failures > 0 THEN 'failing'
+                WHEN NOT s.initialized THEN 'starting'
+                ELSE 'running' END AS state,
+           CASE WHEN s.origin <> medallion.database_identity()
+                THEN 'defined in another database: medallion.resume_all() takes it over'
+                WHEN s.paused THEN s.paused_reason
+                WHEN f.failures > 0 THEN f.message END AS reason,
+           f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
+           coalesce(c.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           c.lag, c.last_timestamp, c.updated_at, s.created_at
+      FROM medallion.stream s
+      JOIN pg_catalog.pg_class r ON r.oid = s.relid
+      LEFT JOIN medallion.stream_status f ON f.relid = s.relid
+      LEFT JOIN LATERAL (SELECT sum(p.row_count)::bigint AS rows,
+                                sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
+                                max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
+                           FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
+                           FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.streaming_tables IS
+    'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
+COMMENT ON COLUMN medallion.streaming_tables.state IS
+    'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
+COMMENT ON COLUMN medallion.streaming_tables.lag IS
+    'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
+
+CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
+    SELECT c.relid AS table_name, c.topic, c.kafka_partition, c.start_offset, c.next_offset,
+           c.high_watermark, greatest(c.high_watermark - c.next_offset, 0) AS lag,
+           c.row_count AS rows, c.dead_count AS dead_letters, c.last_timestamp, c.updated_at
+      FROM medallion.checkpoint c JOIN pg_catalog.pg_class r ON r.oid = c.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.stream_partitions IS
+    'partitions of streaming tables that the caller owns: all before next_offset is stored, a dead letter, or in a gap';
+COMMENT ON COLUMN medallion.stream_partitions.dead_letters IS
+    'records that became dead letters, those included that were requeued or discarded since';
+GRANT SELECT ON medallion.stream_partitions TO PUBLIC;
+
+CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
+    SELECT l.dead_letter_id, l.relid AS table_name, l.topic, l.kafka_partition, l.kafka_offset,
+           l.kafka_timestamp, l.kafka_key, l.payload, l.headers, l.sqlstate, l.message, l.detail,
+           l.failed_at
+      FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+COMMENT ON VIEW medallion.dead_letters IS
+    'records that could not be stored, with their bytes and their error, of tables that the caller may read';
+GRANT SELECT ON medallion.dead_letters TO PUBLIC;
+
+CREATE VIEW medallion.gaps WITH (security_barrier) AS
+    SELECT g.relid AS table_name, g.topic, g.kafka_partition, g.first_offset, g.next_offset,
+           g.reason, g.recorded_at
+      FROM medallion.gap g JOIN pg_catalog.pg_class r ON r.oid = g.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.gaps IS
+    'offsets from first_offset up to but without next_offset that hold no record for a table that the caller owns, and why';
+GRANT SELECT ON medallion.gaps TO PUBLIC;
+
 CREATE FUNCTION medallion.worker_slots(
         OUT slot int, OUT database_oid oid, OUT kind text, OUT worker_index int, OUT pid int,
         OUT started_at timestamptz, OUT last_active_at timestamptz, OUT transactions bigint,
