@@ -22,22 +22,39 @@
 typedef bool (*Attempt) (MdKafkaClient *client, int timeout_ms, void *arg,
 						 MdKafkaError *error);
 
-/* Retry attempt until it succeeds, fails for good (*error), or time is up (*error). */
+/*
+ * The library tells once why a broker cannot be reached ("Connection refused"),
+ * and from then on only that it cannot ("Local: ..."): keep what says more.
+ */
+static void
+keep_reason(MdKafkaError *reason, const MdKafkaError *error)
+{
+	static const char local[] = "Local: ";
+
+	if (reason->message[0] == '\0' ||
+		strncmp(error->message, local, strlen(local)) != 0)
+		*reason = *error;
+}
+
+/* Retry attempt until it succeeds, fails for good (*reason), or time is up (*reason). */
 static bool
 ask(MdKafkaClient *client, int timeout_ms, Attempt attempt, void *arg,
-	MdKafkaError *error)
+	MdKafkaError *reason)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
 	int			attempt_ms = FIRST_ATTEMPT_MS;
 
+	reason->message[0] = '\0';
 	for (;;)
 	{
 		int			left_ms = md_clock_ms_until(GetCurrentTimestamp(), deadline);
+		MdKafkaError error;
 
 		CHECK_FOR_INTERRUPTS();
-		if (attempt(client, Max(1, Min(attempt_ms, left_ms)), arg, error))
+		if (attempt(client, Max(1, Min(attempt_ms, left_ms)), arg, &error))
 			return true;
-		if (!error->retriable || left_ms <= attempt_ms)
+		keep_reason(reason, &error);
+		if (!error.retriable || left_ms <= attempt_ms)
 			return false;
 		attempt_ms = Min(attempt_ms * 2, MAX_ATTEMPT_MS);
 	}

@@ -286,6 +286,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 {
 	List	   *options;
 	List	   *cmds;
+	MdStream   *stream;
 	Oid			relid;
 	ListCell   *lc;
 
@@ -299,10 +300,9 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	md_worker_slots_require();
 	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
-	md_stream_lock(relid);
+	stream = md_stream_lock(relid);
 	foreach(lc, stmt->cmds)
-		check_command(md_catalog_stream(relid, CurrentMemoryContext),
-					  lfirst_node(AlterTableCmd, lc));
+		check_command(stream, lfirst_node(AlterTableCmd, lc));
 	options = take_alter_options(stmt);
 	check_repeated(options);
 	cmds = stmt->cmds;
@@ -316,7 +316,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 		md_stream_alter(relid, options);
 	else
 	{
-		md_stream_check_columns(md_catalog_stream(relid, CurrentMemoryContext));
+		md_stream_check_columns(md_stream_load(relid));
 		md_stream_changed(relid);
 	}
 	return true;
@@ -342,7 +342,7 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 
 	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
-	md_stream_lock(relid);
+	(void) md_stream_lock(relid);
 	md_utility_next(u);
 	CommandCounterIncrement();
 	md_stream_column_renamed(relid, stmt->subname, stmt->newname);

@@ -241,7 +241,7 @@ md_stream_create(RangeVar *relation, const char *columns,
 	return relid;
 }
 
-/* One field of the definition as it is stored now. */
+/* The options as they are stored now. */
 static Jsonb *
 stored_options(Oid relid)
 {
@@ -256,7 +256,7 @@ stored_options(Oid relid)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT s.options FROM medallion.stream s WHERE s.relid = $1",
-							  1, argtypes, args, NULL, true, 0) != SPI_OK_SELECT ||
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not read medallion.stream");
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -280,7 +280,7 @@ has_records(Oid relid)
 	SPI_connect();
 	if (SPI_execute_with_args("SELECT FROM medallion.checkpoint c WHERE c.relid = $1"
 							  " AND c.next_offset OPERATOR(pg_catalog.<>) c.start_offset LIMIT 1",
-							  1, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read medallion.checkpoint");
 	found = SPI_processed > 0;
 	SPI_finish();
@@ -343,7 +343,7 @@ update_stream(const MdStream *stream, Jsonb *options)
 void
 md_stream_alter(Oid relid, List *options)
 {
-	MdStream   *old = md_catalog_stream(relid, CurrentMemoryContext);
+	MdStream   *old = md_stream_load(relid);
 	MdStream	stream;
 	MdStreamDefinition definition;
 	Jsonb	   *canonical;

@@ -216,7 +216,7 @@ mark_known_partitions(const MdStream *stream, bool *known, int n_partitions)
 
 	if (SPI_execute_with_args("SELECT c.kafka_partition FROM medallion.checkpoint c"
 							  " WHERE c.relid = $1 AND c.topic = $2",
-							  2, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
+							  2, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read medallion.checkpoint");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -12,6 +12,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -21,6 +22,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "server.h"
@@ -97,14 +99,27 @@ write_texts(const char *sql, const char *a, const char *b)
 	return md_stream_write(sql, 2, argtypes, args);
 }
 
-void
+MdStream *
+md_stream_load(Oid relid)
+{
+	MdStream   *stream;
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	stream = md_catalog_stream(relid, CurrentMemoryContext);
+	PopActiveSnapshot();
+	if (stream == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("streaming table with OID %u was dropped concurrently", relid)));
+	return stream;
+}
+
+MdStream *
 md_stream_lock(Oid relid)
 {
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	if (!md_stream_exists(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("streaming table with OID %u was dropped concurrently", relid)));
+	return md_stream_load(relid);
 }
 
 void
@@ -220,7 +235,7 @@ md_stream_pause(Oid relid)
 	Oid			argtypes[2] = {OIDOID, TEXTOID};
 	Datum		args[2];
 
-	md_stream_lock(relid);
+	(void) md_stream_lock(relid);
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = CStringGetTextDatum(psprintf("paused by role %s",
 										   quote_identifier(GetUserNameFromId(GetUserId(), false))));
@@ -233,10 +248,8 @@ md_stream_pause(Oid relid)
 void
 md_stream_resume(Oid relid)
 {
-	MdStream   *stream;
+	MdStream   *stream = md_stream_lock(relid);
 
-	md_stream_lock(relid);
-	stream = md_catalog_stream(relid, CurrentMemoryContext);
 	if (!stream->paused && !stream->foreign_origin)
 		return;
 

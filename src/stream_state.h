@@ -26,8 +26,14 @@ extern bool md_stream_is_view_result(Oid relid);
  */
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
-/* Wait for a batch that is being stored, and keep the next one waiting. */
-extern void md_stream_lock(Oid relid);
+/*
+ * The definition as it is now, whatever snapshot the statement has; ERROR if
+ * there is none (any more).
+ */
+extern MdStream *md_stream_load(Oid relid);
+
+/* Wait for a batch that is being stored, keep the next one waiting, and load. */
+extern MdStream *md_stream_lock(Oid relid);
 
 /* The definition changed: workers load it anew. */
 extern void md_stream_changed(Oid relid);
