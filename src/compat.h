@@ -27,6 +27,11 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+/* The mark of a function that does not return stands first since 18. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* JSON semantic actions return void in 15 and an error code since 16. */
 #if PG_VERSION_NUM >= 160000
 #define MD_JSON_ACTION_RESULT JsonParseErrorType
