@@ -105,6 +105,17 @@ md_relation_filenode(Relation rel)
 #endif
 }
 
+/* The index of a table's primary key; never a deferrable one. */
+static inline Oid
+md_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
 /*
  * Let an executor state know the one table that it writes: error messages of
  * constraints look it up to see which columns the user may be shown.
