@@ -64,9 +64,8 @@ create_paused() {
            SELECT medallion.pause('$1'); COMMIT" >/dev/null
 }
 
-# One round of ingest into table $1; sets ingest_ms, first_ms (until the first
-# batch was stored, a part of ingest_ms), wal, cpu_main,
-# cpu_library, peak, pid.
+# One round of ingest into table $1; sets ingest_ms, first_ms (the part of it
+# before the first batch), wal, cpu_main, cpu_library, peak, pid.
 run_ingest() {
     local start wal_before main_before all_before
     pid=$(ingest_worker_pid)
