@@ -397,9 +397,7 @@ decode_carefully(StoreState *state, MdRecord *record, Datum *values, bool *isnul
 	PG_CATCH();
 	{
 		error = attempt_failed(&attempt);
-		problem->sqlstate = error->sqlerrcode;
-		problem->message = error->message;
-		problem->detail = error->detail;
+		md_decoder_describe_thrown(state->stream->decoder, error, problem);
 	}
 	PG_END_TRY();
 	return decoded;

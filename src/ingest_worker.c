@@ -17,6 +17,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -47,6 +51,8 @@
 #define QUEUE_CHECK_MS 1000
 #define MIRROR_CHECK_MS 200
 #define REQUEST_TIMEOUT_MS 5000
+/* A worker that was busy and has had nothing to do for so long gives memory back. */
+#define IDLE_MS 1000
 
 /* A streaming table that is ours to read, running or waiting to be started. */
 typedef struct Entry
@@ -70,6 +76,7 @@ static MdShare share;
 static WaitEventSet *wait_set = NULL;
 static int	wait_set_lanes = -1;
 static TimestampTz next_discovery = 0;
+static bool memory_to_give_back = false;
 
 /* Settings that a database or role may carry and that must not matter here. */
 static void
@@ -618,6 +625,7 @@ flush_lane(MdLane *lane)
 
 		CHECK_FOR_INTERRUPTS();
 		taken = md_ingest_take(lane, INT_MAX, &drained, &errors);
+		memory_to_give_back |= lane->n_records > 1000;
 		if (taken && !store_batch(lane))
 			return;
 		lane->mirror_dirty |= taken && lane->mirror;
@@ -713,6 +721,19 @@ next_wait_ms(void)
 	return wait_ms;
 }
 
+/*
+ * What the library's threads freed after a burst stays in the allocator's
+ * arenas, hundreds of megabytes of it, until it is asked to let go.
+ */
+static void
+give_memory_back(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+	memory_to_give_back = false;
+}
+
 /* Wait for the latch, a lane's queue, or the time. */
 static void
 wait_for_work(void)
@@ -733,8 +754,12 @@ wait_for_work(void)
 							  md_kafka_event_fd(((MdLane *) lfirst(lc))->client), NULL, lfirst(lc));
 		wait_set_lanes = list_length(lanes);
 	}
+	if (memory_to_give_back)
+		wait_ms = Min(wait_ms, IDLE_MS);
 	n = WaitEventSetWait(wait_set, wait_ms == INT_MAX ? -1 : wait_ms,
 						 events, lengthof(events), PG_WAIT_EXTENSION);
+	if (n == 0 && wait_ms == IDLE_MS)
+		give_memory_back();
 	for (int i = 0; i < n; i++)
 	{
 		MdLane	   *lane = events[i].user_data;

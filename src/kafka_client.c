@@ -169,6 +169,19 @@ conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret
 			 secret ? 0 : errdetail("librdkafka says: %s.", reason)));
 }
 
+/* Set a property that the linked library may be too old to know. */
+static void
+conf_set_if_known(rd_kafka_conf_t *conf, const char *name, const char *value)
+{
+	char		reason[512];
+
+	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_INVALID)
+	{
+		rd_kafka_conf_destroy(conf);
+		elog(ERROR, "could not set Kafka property \"%s\": %s", name, reason);
+	}
+}
+
 /* The properties that are ours, whatever the server's options say. */
 static void
 conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
@@ -191,10 +204,12 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 			 false);
 
 	/*
-	 * The queue is bounded by its bytes.  By count it must never be full: 2.0
-	 * then stops fetching for a whole second.
+	 * The queue is bounded by its bytes, never by its count.  When it is full
+	 * the library stops fetching for a while; 2.0 does so for a whole second,
+	 * later versions let us say how long.
 	 */
 	conf_set(conf, "queued.min.messages", "10000000", false);
+	conf_set_if_known(conf, "fetch.queue.backoff.ms", "10");
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
 	/*

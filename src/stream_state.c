@@ -44,7 +44,7 @@ has_row(const char *table, Oid relid)
 		return false;
 	rel = table_open(table_id, AccessShareLock);
 	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, NULL, 1, key);
+	scan = systable_beginscan(rel, md_primary_key_index(rel), true, NULL, 1, key);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

@@ -16,8 +16,8 @@ build_extension() {
         { cat "$MD_RUN/build.log" >&2; exit 1; }
     make -s with_llvm=no COPT="$flags" PG_CONFIG="$PG_CONFIG" install >>"$MD_RUN/build.log" 2>&1 ||
         { cat "$MD_RUN/build.log" >&2; exit 1; }
-    [ -z "$MD_ASAN" ] || wrap_postgres
     build_kafka_tool
+    [ -z "$MD_ASAN" ] || wrap_postgres
 }
 
 build_kafka_tool() {
@@ -30,10 +30,11 @@ build_kafka_tool() {
 # a wrapper in its place loads it there and in no other program.
 wrap_postgres() {
     local postgres=$PG_BINDIR/postgres
+    gcc -shared -fPIC -Wl,-z,initfirst -o "$MD_WORK/bin/asan_first.so" test/lib/asan_first.c
     [ -e "$postgres.real" ] || mv "$postgres" "$postgres.real"
     cat >"$postgres.new" <<END
 #!/bin/sh
-export LD_PRELOAD='$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)'
+export LD_PRELOAD='$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $MD_WORK/bin/asan_first.so'
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:log_to_syslog=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
 exec "$postgres.real" "\$@"
