@@ -96,7 +96,7 @@ SELECT relid, start_at FROM st.definitions WHERE relid::text LIKE 'st.s_' ORDER 
 RESET TimeZone;
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => 'earlyest');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '');
-SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '2026-13-01');
+SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '2026-01-01 99:00');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '1969-01-01');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '{}');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '{"0": -1}');
@@ -331,6 +331,7 @@ SELECT count(*) FROM medallion.dead_letter;
 SELECT count(*) FROM medallion.gap;
 SELECT count(*) FROM medallion.stream_status;
 DROP TABLE st.plain, st.plain_raw;
+SET LOCAL client_min_messages = warning;
 DROP SCHEMA st CASCADE;
 DROP SCHEMA st2 CASCADE;
 SELECT count(*) FROM medallion.stream;
