@@ -76,13 +76,22 @@ typedef struct MdKafkaEvent
 	MdKafkaError error;
 } MdKafkaEvent;
 
+/* How a client consumes; a session that only asks questions passes NULL. */
+typedef struct MdKafkaConsumerConfig
+{
+	int			queue_max_kb;	/* memory for records that wait to be taken */
+	bool		read_uncommitted;
+	const char *group_id;		/* progress is mirrored to it; NULL: to none */
+} MdKafkaConsumerConfig;
+
 /*
  * Open a client.  Properties come from the server's options; ours (offset
  * handling, log queue, ...) are added here.  Does not touch the network.
  * ERROR on a property that librdkafka refuses.  Closed when context is
  * deleted or reset, or by md_kafka_close, whichever is first.
  */
-extern MdKafkaClient *md_kafka_open(const List *properties, int queue_max_kb,
+extern MdKafkaClient *md_kafka_open(const List *properties,
+									const MdKafkaConsumerConfig *config,
 									MemoryContext context);
 extern void md_kafka_close(MdKafkaClient *client);
 
@@ -98,11 +107,11 @@ extern bool md_kafka_topics(MdKafkaClient *client, const char *topic, int timeou
 extern bool md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 							 int n_positions, int timeout_ms, MdKafkaError *error);
 
-/* Consuming: positions are ours, never the group's. */
-extern void md_kafka_assign(MdKafkaClient *client, const char *topic,
-							int32 partition, int64 offset);
-extern void md_kafka_unassign(MdKafkaClient *client, const char *topic,
-							  int32 partition);
+/* Consuming starts at `offset` of each position, never at the group's. */
+extern void md_kafka_assign(MdKafkaClient *client,
+							const MdKafkaPosition *positions, int n_positions);
+extern void md_kafka_unassign(MdKafkaClient *client,
+							  const MdKafkaPosition *positions, int n_positions);
 extern int	md_kafka_event_fd(MdKafkaClient *client);
 
 /*
@@ -122,8 +131,9 @@ extern void md_kafka_fetch_headers(MdRecord *record);	/* in CurrentMemoryContext
 extern int64 md_kafka_high_watermark(MdKafkaClient *client, const char *topic,
 									 int32 partition);
 
-/* Mirror progress to the group of the client, without waiting. */
-extern void md_kafka_commit_async(MdKafkaClient *client, const char *topic,
-								  int32 partition, int64 next_offset);
+/* Mirror next offsets to the group of the client, without waiting. */
+extern void md_kafka_commit_async(MdKafkaClient *client,
+								  const MdKafkaPosition *positions,
+								  int n_positions);
 
 #endif							/* MD_KAFKA_CLIENT_H */

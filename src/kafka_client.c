@@ -1,0 +1,704 @@
+/*
+ * kafka_client.c
+ *		All that this extension asks of Kafka, over librdkafka.
+ *
+ * One handle per client.  The library's threads fetch, decompress and parse
+ * into one consumer queue; the process takes records off it without waiting
+ * and is woken by an event fd, which the library writes when the queue goes
+ * from empty to not empty.  So the queue must be drained before one waits.
+ *
+ * Handles are not palloc'd and own threads.  They hang off a list in this
+ * file: a client is closed with the memory context that it was opened in, and
+ * what is still open when the process exits is closed then.  Messages are
+ * released before their handle, or its destruction would wait for ever.
+ *
+ * Callbacks of the library run on our thread, inside a call of ours that
+ * serves its queue; they only copy text into the client, because an error
+ * thrown there would unwind through frames of the library.
+ */
+#include "postgres.h"
+
+#include <librdkafka/rdkafka.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "kafka_client.h"
+
+/* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
+#define FDS_PER_CLIENT 4
+
+struct MdKafkaClient
+{
+	rd_kafka_t *rk;
+	rd_kafka_queue_t *queue;
+	int			event_fd;
+	int			reserved_fds;
+	rd_kafka_message_t **messages;	/* taken and not released */
+	int			n_messages;
+	int			max_messages;
+	MdRecord   *records;
+	MdKafkaError last_error;	/* of the client as a whole, by error_cb */
+	bool		has_last_error;
+	MemoryContext context;
+	MemoryContextCallback on_reset;
+	MdKafkaClient *next;		/* in open_clients */
+};
+
+static MdKafkaClient *open_clients = NULL;
+static bool exit_callback_registered = false;
+
+/* Release the library's side of a client; may be called more than once. */
+static void
+client_destroy(MdKafkaClient *client)
+{
+	MdKafkaClient **link = &open_clients;
+
+	while (*link != NULL && *link != client)
+		link = &(*link)->next;
+	if (*link == NULL)
+		return;
+	*link = client->next;
+
+	for (int i = 0; i < client->n_messages; i++)
+		rd_kafka_message_destroy(client->messages[i]);
+	client->n_messages = 0;
+	if (client->queue != NULL)
+	{
+		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
+		rd_kafka_queue_destroy(client->queue);
+	}
+	if (client->rk != NULL)
+		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	client->queue = NULL;
+	client->rk = NULL;
+	if (client->event_fd >= 0)
+		close(client->event_fd);
+	client->event_fd = -1;
+	for (; client->reserved_fds > 0; client->reserved_fds--)
+		ReleaseExternalFD();
+}
+
+static void
+client_on_reset(void *arg)
+{
+	client_destroy(arg);
+}
+
+/* At exit: threads of the library must be gone before the process is. */
+static void
+destroy_all_clients(int code, Datum arg)
+{
+	while (open_clients != NULL)
+		client_destroy(open_clients);
+}
+
+void
+md_kafka_close(MdKafkaClient *client)
+{
+	/* the context's callback then finds it gone from the list */
+	client_destroy(client);
+}
+
+static void
+fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
+{
+	error->code = code;
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+		case RD_KAFKA_RESP_ERR__SSL:
+		case RD_KAFKA_RESP_ERR__INVALID_ARG:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+		case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+			error->retriable = false;
+			break;
+		default:
+			error->retriable = true;
+	}
+	strlcpy(error->message,
+			message != NULL && message[0] != '\0' ? message : rd_kafka_err2str(code),
+			sizeof(error->message));
+}
+
+/* Runs in: our thread, inside a call that serves the client's queue. */
+static void
+error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
+{
+	MdKafkaClient *client = opaque;
+
+	/*
+	 * "All brokers down" follows the error that says why; a group
+	 * coordinator that we may not use does not concern us.
+	 */
+	if ((code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && client->has_last_error) ||
+		code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+		return;
+	fill_error(&client->last_error, code, reason);
+	client->has_last_error = true;
+}
+
+/* The library's log adds nothing to what the errors say. */
+static void
+log_cb(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+}
+
+/* Set one property, or free conf and throw. */
+static void
+conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret)
+{
+	char		reason[512];
+
+	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
+		return;
+	rd_kafka_conf_destroy(conf);
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for Kafka property \"%s\"", name),
+			 secret ? 0 : errdetail("librdkafka says: %s.", reason)));
+}
+
+/* The properties that are ours, whatever the server's options say. */
+static void
+conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
+{
+	char		kilobytes[32];
+	char		fetch_bytes[32];
+	int			queue_max_kb = config ? config->queue_max_kb : 1024;
+
+	/* group.id is required for assign(); nothing is committed to a default one */
+	conf_set(conf, "group.id",
+			 config && config->group_id ? config->group_id : "pg_medallion", false);
+	conf_set(conf, "enable.auto.commit", "false", false);
+	conf_set(conf, "enable.auto.offset.store", "false", false);
+	conf_set(conf, "auto.offset.reset", "error", false);
+	conf_set(conf, "allow.auto.create.topics", "false", false);
+	conf_set(conf, "enable.partition.eof", "true", false);
+	conf_set(conf, "log.queue", "true", false);
+	conf_set(conf, "isolation.level",
+			 config && config->read_uncommitted ? "read_uncommitted" : "read_committed",
+			 false);
+
+	/*
+	 * The queue is bounded by its bytes.  By count it must never be full: 2.0
+	 * then stops fetching for a whole second.
+	 */
+	conf_set(conf, "queued.min.messages", "10000000", false);
+	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
+	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
+	/* what one fetch may bring comes on top of a queue that is nearly full */
+	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
+			 Max(1, Min(queue_max_kb / 4, 16384)) * 1024);
+	conf_set(conf, "fetch.max.bytes", fetch_bytes, false);
+	conf_set(conf, "max.partition.fetch.bytes", fetch_bytes, false);
+}
+
+static bool
+has_property(const List *properties, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, properties)
+		if (strcmp(((MdKafkaProperty *) lfirst(lc))->name, name) == 0)
+			return true;
+	return false;
+}
+
+static rd_kafka_conf_t *
+make_conf(const List *properties, const MdKafkaConsumerConfig *config,
+		  MdKafkaClient *client)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	ListCell   *lc;
+
+	conf_set_own(conf, config);
+	if (!has_property(properties, "client.id"))
+		conf_set(conf, "client.id", "pg_medallion", false);
+	/* a broker answers as soon as there is data, so waiting long costs nothing */
+	if (!has_property(properties, "fetch.wait.max.ms"))
+		conf_set(conf, "fetch.wait.max.ms", "500", false);
+	if (!has_property(properties, "socket.keepalive.enable"))
+		conf_set(conf, "socket.keepalive.enable", "true", false);
+	foreach(lc, properties)
+	{
+		MdKafkaProperty *property = lfirst(lc);
+
+		conf_set(conf, property->name, property->value, property->secret);
+	}
+	rd_kafka_conf_set_opaque(conf, client);
+	rd_kafka_conf_set_error_cb(conf, error_cb);
+	rd_kafka_conf_set_log_cb(conf, log_cb);
+	return conf;
+}
+
+/* Create the handle, its queue, and the event fd that the queue rings. */
+static void
+client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
+{
+	static const uint64 one = 1;
+	char		reason[512];
+
+	while (client->reserved_fds < FDS_PER_CLIENT && AcquireExternalFD())
+		client->reserved_fds++;
+	client->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof(reason));
+	if (client->rk == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
+				 errmsg("could not create a Kafka client"),
+				 errdetail("librdkafka says: %s.", reason)));
+	}
+	/* logs, errors and records all come through the one queue that we serve */
+	rd_kafka_set_log_queue(client->rk, NULL);
+	rd_kafka_poll_set_consumer(client->rk);
+	client->queue = rd_kafka_queue_get_consumer(client->rk);
+	client->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (client->event_fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create an event descriptor: %m")));
+	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
+}
+
+MdKafkaClient *
+md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
+			  MemoryContext context)
+{
+	MdKafkaClient *client = MemoryContextAllocZero(context, sizeof(MdKafkaClient));
+
+	client->context = context;
+	client->event_fd = -1;
+	if (!exit_callback_registered)
+	{
+		before_shmem_exit(destroy_all_clients, (Datum) 0);
+		exit_callback_registered = true;
+	}
+	/* from here on the context or the process's exit closes what is open */
+	client->next = open_clients;
+	open_clients = client;
+	client->on_reset.func = client_on_reset;
+	client->on_reset.arg = client;
+	MemoryContextRegisterResetCallback(context, &client->on_reset);
+
+	client_start(client, make_conf(properties, config, client));
+	return client;
+}
+
+/* All properties of the linked library, global and topic level. */
+List *
+md_kafka_property_names(void)
+{
+	List	   *names = NIL;
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	rd_kafka_topic_conf_t *topic_conf = rd_kafka_topic_conf_new();
+	size_t		count;
+	const char **dump = rd_kafka_conf_dump(conf, &count);
+
+	for (size_t i = 0; i < count; i += 2)
+		names = lappend(names, pstrdup(dump[i]));
+	rd_kafka_conf_dump_free(dump, count);
+	dump = rd_kafka_topic_conf_dump(topic_conf, &count);
+	for (size_t i = 0; i < count; i += 2)
+		names = lappend(names, pstrdup(dump[i]));
+	rd_kafka_conf_dump_free(dump, count);
+	rd_kafka_conf_destroy(conf);
+	rd_kafka_topic_conf_destroy(topic_conf);
+	return names;
+}
+
+const char *
+md_kafka_library_version(void)
+{
+	return rd_kafka_version_str();
+}
+
+/*
+ * A request failed: say why the client as a whole is in trouble, if it is,
+ * because "timed out" alone tells nobody that the password is wrong.
+ */
+static bool
+request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+{
+	/* serve what error_cb has to say; no partition is assigned, so no record is lost */
+	for (int i = 0; i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
+	{
+		rd_kafka_message_t *message = NULL;
+
+		if (rd_kafka_consume_batch_queue(client->queue, 0, &message, 1) > 0)
+			rd_kafka_message_destroy(message);
+	}
+	if (client->has_last_error)
+	{
+		*error = client->last_error;
+		client->has_last_error = false;
+	}
+	else
+		fill_error(error, code, NULL);
+	return false;
+}
+
+bool
+md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
+					  MdKafkaClusterInfo *info, MdKafkaError *error)
+{
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_resp_err_t code;
+	char	   *cluster_id;
+	char	   *brokers = pstrdup("");
+
+	code = rd_kafka_metadata(client->rk, 0, NULL, &metadata, timeout_ms);
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return request_failed(client, code, error);
+	for (int i = 0; i < metadata->broker_cnt; i++)
+		brokers = psprintf("%s%s%s:%d", brokers, i ? ", " : "",
+						   metadata->brokers[i].host, metadata->brokers[i].port);
+	info->n_brokers = metadata->broker_cnt;
+	info->brokers = brokers;
+	rd_kafka_metadata_destroy(metadata);
+
+	cluster_id = rd_kafka_clusterid(client->rk, timeout_ms);
+	info->cluster_id = cluster_id ? pstrdup(cluster_id) : NULL;
+	if (cluster_id)
+		rd_kafka_mem_free(client->rk, cluster_id);
+	return true;
+}
+
+bool
+md_kafka_topics(MdKafkaClient *client, const char *topic, int timeout_ms,
+				List **topics, MdKafkaError *error)
+{
+	const struct rd_kafka_metadata *metadata;
+	rd_kafka_topic_t *only = NULL;
+	rd_kafka_resp_err_t code;
+
+	if (topic != NULL)
+	{
+		only = rd_kafka_topic_new(client->rk, topic, NULL);
+		if (only == NULL)
+		{
+			fill_error(error, rd_kafka_last_error(), NULL);
+			return false;
+		}
+	}
+	code = rd_kafka_metadata(client->rk, topic == NULL, only, &metadata, timeout_ms);
+	if (only != NULL)
+		rd_kafka_topic_destroy(only);
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return request_failed(client, code, error);
+
+	*topics = NIL;
+	for (int i = 0; i < metadata->topic_cnt; i++)
+	{
+		MdKafkaTopic *found;
+
+		if (metadata->topics[i].err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			if (topic == NULL)
+				continue;
+			fill_error(error, metadata->topics[i].err, NULL);
+			rd_kafka_metadata_destroy(metadata);
+			return false;
+		}
+		found = palloc(sizeof(MdKafkaTopic));
+		found->name = pstrdup(metadata->topics[i].topic);
+		found->n_partitions = metadata->topics[i].partition_cnt;
+		*topics = lappend(*topics, found);
+	}
+	rd_kafka_metadata_destroy(metadata);
+	return true;
+}
+
+static rd_kafka_topic_partition_list_t *
+partition_list(const MdKafkaPosition *positions, int n_positions, bool query)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n_positions);
+
+	for (int i = 0; i < n_positions; i++)
+		rd_kafka_topic_partition_list_add(list, positions[i].topic, positions[i].partition)->offset =
+			query ? positions[i].query : positions[i].offset;
+	return list;
+}
+
+/*
+ * One ListOffsets request per leader for all positions: the protocol's
+ * special timestamps -1 (end) and -2 (beginning) pass through the library.
+ * A time after the last record has no offset: the answer is then -1 (its
+ * meaning is up to the caller) without an error.
+ */
+bool
+md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
+				 int n_positions, int timeout_ms, MdKafkaError *error)
+{
+	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, true);
+	rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(client->rk, list, timeout_ms);
+
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		rd_kafka_topic_partition_list_destroy(list);
+		return request_failed(client, code, error);
+	}
+	for (int i = 0; i < n_positions; i++)
+	{
+		rd_kafka_topic_partition_t *answer =
+			rd_kafka_topic_partition_list_find(list, positions[i].topic, positions[i].partition);
+
+		positions[i].offset = answer->err || answer->offset < 0 ? -1 : answer->offset;
+		memset(&positions[i].error, 0, sizeof(MdKafkaError));
+		if (answer->err)
+			fill_error(&positions[i].error, answer->err, NULL);
+	}
+	rd_kafka_topic_partition_list_destroy(list);
+	return true;
+}
+
+/* Throw what the library says of a change to the assignment. */
+static void
+check_assignment(rd_kafka_error_t *error)
+{
+	char		message[512];
+
+	if (error == NULL)
+		return;
+	strlcpy(message, rd_kafka_error_string(error), sizeof(message));
+	rd_kafka_error_destroy(error);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("could not change the partitions that a Kafka client reads"),
+			 errdetail("librdkafka says: %s.", message)));
+}
+
+void
+md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_positions)
+{
+	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
+	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
+
+	rd_kafka_topic_partition_list_destroy(list);
+	check_assignment(error);
+}
+
+void
+md_kafka_unassign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_positions)
+{
+	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
+	rd_kafka_error_t *error = rd_kafka_incremental_unassign(client->rk, list);
+
+	rd_kafka_topic_partition_list_destroy(list);
+	check_assignment(error);
+}
+
+int
+md_kafka_event_fd(MdKafkaClient *client)
+{
+	return client->event_fd;
+}
+
+int
+md_kafka_queue_length(MdKafkaClient *client)
+{
+	return (int) rd_kafka_queue_length(client->queue);
+}
+
+/* Room for n more messages in the arrays of the client. */
+static void
+reserve_messages(MdKafkaClient *client, int n)
+{
+	int			max = client->n_messages + n;
+
+	if (max <= client->max_messages)
+		return;
+	max = Max(max, client->max_messages * 2);
+	if (client->messages == NULL)
+	{
+		client->messages = MemoryContextAllocHuge(client->context, max * sizeof(client->messages[0]));
+		client->records = MemoryContextAllocHuge(client->context, max * sizeof(MdRecord));
+	}
+	else
+	{
+		client->messages = repalloc_huge(client->messages, max * sizeof(client->messages[0]));
+		client->records = repalloc_huge(client->records, max * sizeof(MdRecord));
+	}
+	client->max_messages = max;
+}
+
+/* What a message that carries no record has to say. */
+static MdKafkaEvent *
+make_event(const rd_kafka_message_t *message)
+{
+	MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+	if (message->rkt != NULL)
+		event->topic = pstrdup(rd_kafka_topic_name(message->rkt));
+	event->partition = message->partition;
+	event->offset = message->offset;
+	fill_error(&event->error, message->err, rd_kafka_message_errstr(message));
+	switch (message->err)
+	{
+		case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+			event->kind = MD_KAFKA_EVENT_EOF;
+			break;
+		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+			event->kind = MD_KAFKA_EVENT_OUT_OF_RANGE;
+			break;
+		default:
+			event->kind = MD_KAFKA_EVENT_ERROR;
+	}
+	return event;
+}
+
+static void
+fill_record(MdRecord *record, rd_kafka_message_t *message)
+{
+	rd_kafka_timestamp_type_t type;
+
+	record->topic = rd_kafka_topic_name(message->rkt);
+	record->partition = message->partition;
+	record->offset = message->offset;
+	record->timestamp_ms = rd_kafka_message_timestamp(message, &type);
+	if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+		record->timestamp_ms = -1;
+	record->key = message->key;
+	record->key_len = message->key_len;
+	record->payload = message->payload;
+	record->payload_len = message->len;
+	record->headers = NULL;
+	record->n_headers = -1;
+	record->handle = message;
+}
+
+/* Sort messages [first, n) into records and events; returns payload bytes. */
+static int64
+sort_messages(MdKafkaClient *client, int first, int n, List **events)
+{
+	int			n_records = first;
+	int64		bytes = 0;
+
+	for (int i = first; i < first + n; i++)
+	{
+		rd_kafka_message_t *message = client->messages[i];
+
+		if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			*events = lappend(*events, make_event(message));
+			rd_kafka_message_destroy(message);
+			continue;
+		}
+		client->messages[n_records] = message;
+		fill_record(&client->records[n_records], message);
+		bytes += message->len + message->key_len;
+		n_records++;
+	}
+	client->n_messages = n_records;
+	return bytes;
+}
+
+int
+md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
+			  int64 max_bytes, List **events, bool *drained)
+{
+	int64		bytes = 0;
+	uint64		rings;
+
+	Assert(client->n_messages == 0);
+	*events = NIL;
+	*drained = false;
+	/* before the queue is emptied, so that a ring in between is not lost */
+	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
+		elog(ERROR, "could not read the event descriptor: %m");
+
+	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
+	{
+		int			asked = Min(max_records - client->n_messages, 1000);
+		int			first = client->n_messages;
+		int			n;
+
+		reserve_messages(client, asked);
+		n = (int) rd_kafka_consume_batch_queue(client->queue, 0,
+											   client->messages + first, asked);
+		if (n < 0)
+			n = 0;
+		bytes += sort_messages(client, first, n, events);
+		*drained = n < asked;
+	}
+	if (client->has_last_error)
+	{
+		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+		event->kind = MD_KAFKA_EVENT_ERROR;
+		event->error = client->last_error;
+		client->has_last_error = false;
+		*events = lappend(*events, event);
+	}
+	*records = client->records;
+	return client->n_messages;
+}
+
+void
+md_kafka_release(MdKafkaClient *client)
+{
+	for (int i = 0; i < client->n_messages; i++)
+		rd_kafka_message_destroy(client->messages[i]);
+	client->n_messages = 0;
+}
+
+void
+md_kafka_fetch_headers(MdRecord *record)
+{
+	rd_kafka_headers_t *headers;
+	MdHeader   *list;
+	int			n;
+
+	if (record->n_headers >= 0)
+		return;
+	record->n_headers = 0;
+	if (rd_kafka_message_headers(record->handle, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return;
+	n = (int) rd_kafka_header_cnt(headers);
+	list = palloc(sizeof(MdHeader) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		const void *value;
+		size_t		size;
+
+		if (rd_kafka_header_get_all(headers, i, &list[i].name, &value, &size) !=
+			RD_KAFKA_RESP_ERR_NO_ERROR)
+			break;
+		list[i].value = value;
+		list[i].value_len = size;
+		record->n_headers++;
+	}
+	record->headers = list;
+}
+
+int64
+md_kafka_high_watermark(MdKafkaClient *client, const char *topic, int32 partition)
+{
+	int64_t		low;
+	int64_t		high;
+
+	if (rd_kafka_get_watermark_offsets(client->rk, topic, partition, &low, &high) !=
+		RD_KAFKA_RESP_ERR_NO_ERROR || high < 0)
+		return -1;
+	return high;
+}
+
+void
+md_kafka_commit_async(MdKafkaClient *client, const MdKafkaPosition *positions, int n_positions)
+{
+	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
+
+	/* a mirror for people's tools: what fails now is overtaken by the next one */
+	(void) rd_kafka_commit(client->rk, list, 1);
+	rd_kafka_topic_partition_list_destroy(list);
+}
