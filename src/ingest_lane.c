@@ -231,9 +231,8 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 		md_kafka_assign(lane->client, positions_of(stream), list_length(stream->partitions));
 }
 
-/* Build the stream's structures: columns, decoder, checkpoints. */
-static MdIngestStream *
-make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
+MdIngestStream *
+md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 {
 	MdIngestStream *stream = MemoryContextAllocZero(context, sizeof(MdIngestStream));
 	Relation	rel = relation_open(def->relid, AccessShareLock);
@@ -315,7 +314,7 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 		/* partitions that came later are found by md_ingest_discover() */
 		if (!def->initialized)
 			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
-		stream = make_stream(def, lane, stream_context);
+		stream = md_ingest_make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
 	}
