@@ -430,15 +430,17 @@ store_record(StoreState *state, int i)
 {
 	MdIngestStream *stream = state->stream;
 	MdRecord   *record = &state->lane->records[i];
-	MemoryContext old = MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
+	MemoryContext old = MemoryContextSwitchTo(state->lane->batch_context);
 	MdDecodeError problem = {0};
 	Datum	   *values;
 	bool	   *isnull;
 	bool		decoded;
 
 	state->current = i;
+	/* once for the batch, however often it is tried */
 	if (stream->needs_headers)
 		md_kafka_fetch_headers(record);
+	MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
 	md_bronze_next_row(state->bronze, &values, &isnull);
 	if (stream->careful)
 		decoded = decode_carefully(state, record, values, isnull, &problem);

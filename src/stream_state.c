@@ -263,6 +263,12 @@ md_stream_resume(Oid relid)
 				" origin = medallion.database_identity(), generation = generation + 1"
 				" WHERE relid = $1", relid);
 	write_relid("DELETE FROM medallion.stream_status WHERE relid = $1", relid);
+	if (stream->foreign_origin)
+	{
+		/* where rows lay elsewhere says nothing about where they lie here */
+		write_relid("UPDATE medallion.batch SET filenode = NULL WHERE relid = $1", relid);
+		write_relid("UPDATE medallion.late_batch SET filenode = NULL WHERE relid = $1", relid);
+	}
 	md_definitions_changed();
 }
 
