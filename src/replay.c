@@ -219,11 +219,13 @@ keep_missing(Replay *replay, MdRecord *records, int n)
 static void
 store_missing(Replay *replay, MdRecord *records, int n)
 {
+	MdDeadLetters *letters;
 	List	   *bad_records;
 	ListCell   *lc;
 
 	if (n == 0)
 		return;
+	letters = md_dead_letters_create(replay->stream->relid, CurrentMemoryContext);
 	bad_records = md_late_rows_store(replay->late, records, n);
 	foreach(lc, bad_records)
 	{
@@ -236,10 +238,10 @@ store_missing(Replay *replay, MdRecord *records, int n)
 					 errmsg("record of topic \"%s\" partition %d offset " INT64_FORMAT ": %s",
 							record->topic, record->partition, record->offset, bad->error.message),
 					 bad->error.detail != NULL ? errdetail("%s", bad->error.detail) : 0));
-		md_dead_letter_write(replay->stream->relid, record, bad->error.sqlstate,
-							 bad->error.message, bad->error.detail);
+		md_dead_letters_add(letters, record, &bad->error);
 		md_late_rows_count_dead(replay->late, record);
 	}
+	md_dead_letters_write(letters);
 	replay->n_stored += n - list_length(bad_records);
 	replay->n_dead += list_length(bad_records);
 	MD_DEBUG_POINT("replay-stored");
