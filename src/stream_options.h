@@ -29,8 +29,10 @@ extern Jsonb *md_stream_options_canonical(Jsonb *base, List *options);
 /* Set the option fields of stream: defaults first, then those of options. */
 extern void md_stream_options_apply(MdStream *stream, Jsonb *options);
 
-/* ERROR with the nearest of names: option "name" is none. */
-pg_noreturn extern void md_stream_options_refuse_unknown(const char *name,
-											 const char *const *more_names);
+/*
+ * ERROR, with the nearest name, unless name is an option or among more_names
+ * (which ends with NULL).
+ */
+extern void md_stream_options_check_name(const char *name, const char *const *more_names);
 
 #endif							/* MD_STREAM_OPTIONS_H */

@@ -38,6 +38,9 @@ extern MdStream *md_stream_lock(Oid relid);
 /* The definition changed: workers load it anew. */
 extern void md_stream_changed(Oid relid);
 
+/* Rows may change, or have changed, unseen: views over it refresh in full. */
+extern void md_stream_history_changed(Oid relid);
+
 /* A server, or a user mapping of it, changed, or has a new name. */
 extern void md_stream_server_changed(const char *server_name);
 extern void md_stream_server_renamed(const char *old_name, const char *new_name);
