@@ -31,6 +31,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -42,7 +43,6 @@
 #include "ingest.h"
 #include "launcher.h"
 #include "settings.h"
-#include "stream_start.h"
 #include "worker.h"
 
 /* How often topics are looked at for new partitions. */
@@ -173,7 +173,9 @@ note_failure(Entry *entry, int sqlstate, const char *message)
 	entry->failures++;
 	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  md_worker_backoff_ms(entry->failures));
-	if (entry->last_message == NULL || strcmp(entry->last_message, message) != 0)
+	/* a lock that is soon released is not worth a line */
+	if ((entry->last_message == NULL || strcmp(entry->last_message, message) != 0) &&
+		(sqlstate != ERRCODE_LOCK_NOT_AVAILABLE || entry->failures > 2))
 	{
 		ereport(LOG,
 				(errcode(sqlstate),
@@ -190,9 +192,10 @@ note_failure(Entry *entry, int sqlstate, const char *message)
 static void
 note_recovery(Entry *entry)
 {
-	ereport(LOG,
-			(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
-					entry->name, entry->failures)));
+	if (entry->last_message != NULL)
+		ereport(LOG,
+				(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
+						entry->name, entry->failures)));
 	entry->failures = 0;
 	if (entry->last_message)
 		pfree(entry->last_message);
@@ -323,9 +326,13 @@ start_due(void)
 			begin_transaction();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			forget_wait_set();
-			entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
+			/* dropped: the definition, which is loaded again, is gone with it */
+			if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
+				entry->def = NULL;
+			else
+				entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
 			/* what an earlier worker had to say is of no interest any more */
-			if (entry->failures == 0)
+			if (entry->stream != NULL && entry->failures == 0)
 				md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
 			PopActiveSnapshot();
 			commit_transaction();
@@ -514,22 +521,19 @@ static void
 settle_out_of_range(MdLane *lane, MdPartition *partition)
 {
 	MdIngestStream *stream = partition->stream;
-	MdKafkaPosition ends[2] = {
-		{.topic = partition->topic,.partition = partition->partition,.query = MD_KAFKA_EARLIEST},
-	};
-	MdKafkaPosition last = ends[0];
+	MdKafkaPosition first = {.topic = partition->topic,.partition = partition->partition};
+	MdKafkaPosition last = first;
 	MdKafkaError error;
-	int64		first;
 
+	first.query = MD_KAFKA_EARLIEST;
 	last.query = MD_KAFKA_LATEST;
-	if (!md_kafka_resolve(lane->client, ends, 1, REQUEST_TIMEOUT_MS, &error) ||
-		!md_kafka_resolve(lane->client, &last, 1, REQUEST_TIMEOUT_MS, &error))
+	if (!md_kafka_resolve(lane->asker, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
+		!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
 	{
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
 		return;
 	}
-	first = ends[0].offset;
-	if (partition->next_offset >= first && partition->next_offset <= last.offset)
+	if (partition->next_offset >= first.offset && partition->next_offset <= last.offset)
 		md_ingest_skip(stream, 0, "the position is in the log again");
 	else if (partition->next_offset > last.offset)
 		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
@@ -540,18 +544,18 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
 					   psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
 								partition->topic, partition->partition,
-								(long long) partition->next_offset, (long long) first - 1));
+								(long long) partition->next_offset, (long long) first.offset - 1));
 	else
 	{
 		begin_transaction();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) md_checkpoint_record_gap(partition, first, "the records were deleted in Kafka before they were read");
+		(void) md_checkpoint_record_gap(partition, first.offset, "the records were deleted in Kafka before they were read");
 		PopActiveSnapshot();
 		commit_transaction();
 		ereport(LOG,
 				(errmsg("topic \"%s\" partition %d no longer has offsets %lld to %lld: recorded as a gap",
 						partition->topic, partition->partition,
-						(long long) partition->next_offset, (long long) first - 1)));
+						(long long) partition->next_offset, (long long) first.offset - 1)));
 		md_ingest_skip(stream, 0, "a gap was recorded");
 	}
 }
@@ -659,35 +663,29 @@ static void
 discover_partitions(void)
 {
 	ListCell   *lc;
-	ListCell   *ls;
 
 	if (lanes == NIL || md_clock_ms_until(GetCurrentTimestamp(), next_discovery) > 0)
 		return;
 	foreach(lc, lanes)
-		foreach(ls, ((MdLane *) lfirst(lc))->streams)
+	{
+		PG_TRY();
 		{
-			MdIngestStream *stream = lfirst(ls);
-
-			PG_TRY();
-			{
-				begin_transaction();
-				PushActiveSnapshot(GetTransactionSnapshot());
-				/* new checkpoints: every worker deals out the partitions again */
-				if (md_stream_initialize(stream->def, stream->lane->client, REQUEST_TIMEOUT_MS) > 0)
-					md_catalog_bump_generation(stream->def->relid);
-				PopActiveSnapshot();
-				commit_transaction();
-			}
-			PG_CATCH();
-			{
-				ErrorData  *error = abort_transaction();
-
-				/* the consumer itself says when a broker is not there */
-				ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
-			}
-			PG_END_TRY();
-			CHECK_FOR_INTERRUPTS();
+			begin_transaction();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			md_ingest_discover(lfirst(lc), REQUEST_TIMEOUT_MS);
+			PopActiveSnapshot();
+			commit_transaction();
 		}
+		PG_CATCH();
+		{
+			ErrorData  *error = abort_transaction();
+
+			/* the consumer itself says when a broker is not there */
+			ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+		}
+		PG_END_TRY();
+		CHECK_FOR_INTERRUPTS();
+	}
 	next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCOVERY_INTERVAL_MS);
 }
 
