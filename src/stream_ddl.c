@@ -312,6 +312,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	MdStream   *stream;
 	Oid			relid;
 	Oid			owner;
+	LOCKMODE	lock_mode = ShareRowExclusiveLock;
 	ListCell   *lc;
 
 	if (stmt->objtype != OBJECT_TABLE)
@@ -322,13 +323,16 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 		return alter_other_table(stmt, relid);
 
 	md_worker_slots_require();
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	options = take_alter_options(stmt);
+	check_repeated(options);
+	/* what core will need, at once: upgrading a lock invites a deadlock */
+	if (stmt->cmds != NIL)
+		lock_mode = Max(lock_mode, AlterTableGetLockLevel(stmt->cmds));
+	relid = RangeVarGetRelidExtended(stmt->relation, lock_mode, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	stream = md_stream_lock(relid);
 	foreach(lc, stmt->cmds)
 		check_command(stream, lfirst_node(AlterTableCmd, lc));
-	options = take_alter_options(stmt);
-	check_repeated(options);
 	cmds = stmt->cmds;
 	owner = md_stream_table_owner(relid);
 	if (cmds != NIL)
@@ -345,7 +349,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	else
 	{
 		md_stream_check_columns(md_stream_load(relid));
-		md_stream_changed(relid);
+		md_catalog_bump_generation(relid);
 	}
 	return true;
 }
@@ -385,7 +389,7 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 	if (!OidIsValid(relid) || !md_stream_exists(relid))
 		return false;
 
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	(void) md_stream_lock(relid);
 	md_utility_next(u);

@@ -228,8 +228,10 @@ md_stream_create(RangeVar *relation, const char *columns,
 	Oid			relid;
 
 	md_stream_definition_check(definition, &stream);
-	relid = RangeVarGetRelidExtended(relation, ShareRowExclusiveLock, RVR_MISSING_OK,
-									 RangeVarCallbackOwnsRelation, NULL);
+	relid = RangeVarGetRelid(relation, NoLock, true);
+	if (OidIsValid(relid))
+		relid = RangeVarGetRelidExtended(relation, md_stream_table_lock_mode(relid), RVR_MISSING_OK,
+										 RangeVarCallbackOwnsRelation, NULL);
 	if (!OidIsValid(relid))
 	{
 		(void) md_server_lookup(stream.server, GetUserId());

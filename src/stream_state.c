@@ -124,13 +124,6 @@ md_stream_lock(Oid relid)
 }
 
 void
-md_stream_changed(Oid relid)
-{
-	write_relid("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1", relid);
-	md_definitions_changed();
-}
-
-void
 md_stream_history_changed(Oid relid)
 {
 	write_relid("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1", relid);
@@ -193,7 +186,7 @@ md_stream_column_renamed(Oid relid, const char *old_name, const char *new_name)
 	md_stream_write("DELETE FROM medallion.stream_column"
 					" WHERE relid = $1 AND column_name = $3 AND source_name = $3",
 					3, argtypes, args);
-	md_stream_changed(relid);
+	md_catalog_bump_generation(relid);
 }
 
 void

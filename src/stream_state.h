@@ -35,9 +35,6 @@ extern MdStream *md_stream_load(Oid relid);
 /* Wait for a batch that is being stored, keep the next one waiting, and load. */
 extern MdStream *md_stream_lock(Oid relid);
 
-/* The definition changed: workers load it anew. */
-extern void md_stream_changed(Oid relid);
-
 /* Rows may change, or have changed, unseen: views over it refresh in full. */
 extern void md_stream_history_changed(Oid relid);
 
