@@ -6,6 +6,7 @@
 
 #include "access/relation.h"
 #include "common/hashfn.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -18,6 +19,8 @@
 
 /* Kafka's limit on the length of a topic's name is 249. */
 #define TOPIC_NAME_LEN 256
+/* What a worker waits for Kafka at a stream's first start: others wait for it. */
+#define WORKER_REQUEST_MS 2000
 
 typedef struct LanePartitionKey
 {
@@ -115,6 +118,7 @@ open_lane(const MdStream *def, Oid owner, const char *key, MemoryContext parent)
 	lane->batch_max_records = def->batch_max_records;
 	lane->batch_max_bytes = def->batch_max_bytes;
 	lane->mirror = def->group_id != NULL;
+	lane->mirror_dirty = lane->mirror;
 	memset(&hash, 0, sizeof(hash));
 	hash.keysize = sizeof(LanePartitionKey);
 	hash.entrysize = sizeof(LanePartition);
@@ -240,16 +244,24 @@ make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 }
 
 MdIngestStream *
-md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryContext context)
+md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, bool foreground,
+					 MemoryContext context)
 {
 	volatile int lanes_before = list_length(*lanes);
 	MdStream   *start = palloc(sizeof(MdStream));
 	MemoryContext stream_context;
 	MdIngestStream *volatile stream = NULL;
 	MdLane	   *volatile lane = NULL;
-	Relation	rel = relation_open(def->relid, AccessShareLock);
-	Oid			owner = rel->rd_rel->relowner;
+	Relation	rel;
+	Oid			owner;
 
+	/* waiting for a lock would hold up the other tables */
+	if (!ConditionalLockRelationOid(def->relid, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the table is locked by another session")));
+	rel = relation_open(def->relid, NoLock);
+	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 	/* initializing marks the definition, and the one given is not ours */
 	*start = *def;
@@ -257,7 +269,11 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 	PG_TRY();
 	{
 		lane = find_lane(lanes, def, owner, context);
-		md_stream_initialize(start, lane->client, md_kafka_timeout_ms);
+		lane->foreground = foreground;
+		if (foreground)
+			md_stream_initialize(start, lane->client, md_kafka_timeout_ms);
+		else if (!start->initialized)
+			md_stream_initialize(start, lane->client, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
 		stream = make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
@@ -296,6 +312,15 @@ md_ingest_remove_stream(MdIngestStream *stream)
 	if (stream->partitions != NIL)
 		md_kafka_unassign(lane->client, positions_of(stream), list_length(stream->partitions));
 	MemoryContextDelete(stream->context);
+}
+
+void
+md_ingest_reassign(MdIngestStream *stream)
+{
+	if (stream->partitions == NIL)
+		return;
+	md_kafka_unassign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
+	md_kafka_assign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
 }
 
 void

@@ -45,12 +45,13 @@
 #include "stream_start.h"
 #include "worker.h"
 
-/* How often topics are looked at for new partitions. */
-#define DISCOVERY_INTERVAL_MS 30000
 /* A queue that fills before its flush is due is looked at this often. */
 #define QUEUE_CHECK_MS 1000
 #define MIRROR_CHECK_MS 200
-#define REQUEST_TIMEOUT_MS 5000
+/* A stream that starts after a failure has this long to hear of Kafka. */
+#define SIGN_OF_LIFE_MS 1000
+/* Requests to Kafka hold up all streams of the worker: they must be short. */
+#define REQUEST_TIMEOUT_MS 2000
 /* A worker that was busy and has had nothing to do for so long gives memory back. */
 #define IDLE_MS 1000
 
@@ -65,6 +66,7 @@ typedef struct Entry
 	int			failures;
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
+	TimestampTz next_discovery; /* when to look for new partitions of the topic */
 	bool		seen;			/* during a reload */
 } Entry;
 
@@ -75,7 +77,6 @@ static List *lanes = NIL;		/* of MdLane */
 static MdShare share;
 static WaitEventSet *wait_set = NULL;
 static int	wait_set_lanes = -1;
-static TimestampTz next_discovery = 0;
 static bool memory_to_give_back = false;
 
 /* Settings that a database or role may carry and that must not matter here. */
@@ -87,8 +88,9 @@ fix_settings(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
+		{"lock_timeout", "1s"},
 		{"idle_in_transaction_session_timeout", "0"},
+		{"idle_session_timeout", "0"},
 		{"session_replication_role", "origin"},
 		{"TimeZone", "UTC"},
 		{"DateStyle", "ISO, YMD"},
@@ -305,6 +307,60 @@ reload(void)
 	return exists;
 }
 
+/* Has Kafka answered for all partitions of the stream (or for any of them)? */
+static bool
+all_alive(const MdIngestStream *stream)
+{
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+		if (!((MdPartition *) lfirst(lc))->alive)
+			return false;
+	return true;
+}
+
+static bool
+any_alive(const MdIngestStream *stream)
+{
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+		if (((MdPartition *) lfirst(lc))->alive)
+			return true;
+	return false;
+}
+
+/* Is the entry in trouble although it runs: Kafka does not answer for it? */
+static bool
+is_waiting_for_kafka(const Entry *entry)
+{
+	return entry->stream != NULL && entry->failures > 0 && !all_alive(entry->stream);
+}
+
+/*
+ * Streams for which Kafka has gone silent are assigned anew now and then: the
+ * end of a partition is told once per assignment, and it is the sign of life
+ * of one that gets no records.
+ */
+static void
+ask_for_life(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+
+		if (!is_waiting_for_kafka(entry) ||
+			md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) > 0)
+			continue;
+		md_ingest_reassign(entry->stream);
+		entry->failures++;
+		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  md_worker_backoff_ms(entry->failures));
+	}
+}
+
 /* Start the streams whose time has come. */
 static void
 start_due(void)
@@ -323,7 +379,9 @@ start_due(void)
 			begin_transaction();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			forget_wait_set();
-			entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
+			entry->stream = md_ingest_add_stream(&lanes, entry->def, share, false, worker_context);
+			entry->next_discovery = 0;
+			entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_OF_LIFE_MS);
 			/* what an earlier worker had to say is of no interest any more */
 			if (entry->failures == 0)
 				md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
@@ -484,64 +542,32 @@ note_errors(MdLane *lane, List *errors)
 	}
 }
 
-/* Streams in trouble for which Kafka answers again. */
+/*
+ * Streams in trouble for which Kafka answers again.  All partitions must have
+ * spoken: one that is at its end would else speak for one that is stuck.
+ */
 static void
 note_recoveries(MdLane *lane)
 {
 	ListCell   *lc;
-	ListCell   *lp;
 
 	foreach(lc, lane->streams)
 	{
 		MdIngestStream *stream = lfirst(lc);
 		Entry	   *entry = entry_of(stream);
 
-		if (entry->failures == 0 || stream->skip_message != NULL)
-			continue;
-		foreach(lp, stream->partitions)
-			if (((MdPartition *) lfirst(lp))->alive)
-			{
-				note_recovery(entry);
-				break;
-			}
+		if (entry->failures > 0 && stream->skip_message == NULL && all_alive(stream))
+			note_recovery(entry);
 	}
 }
 
 /* --- positions that Kafka does not have --- */
 
-/* Decide what becomes of a partition whose next_offset is not in the log. */
+/* Move a checkpoint past what Kafka no longer has. */
 static void
-settle_out_of_range(MdLane *lane, MdPartition *partition)
+record_gap(MdPartition *partition, int64 first)
 {
-	MdIngestStream *stream = partition->stream;
-	MdKafkaPosition ends[2] = {
-		{.topic = partition->topic,.partition = partition->partition,.query = MD_KAFKA_EARLIEST},
-	};
-	MdKafkaPosition last = ends[0];
-	MdKafkaError error;
-	int64		first;
-
-	last.query = MD_KAFKA_LATEST;
-	if (!md_kafka_resolve(lane->client, ends, 1, REQUEST_TIMEOUT_MS, &error) ||
-		!md_kafka_resolve(lane->client, &last, 1, REQUEST_TIMEOUT_MS, &error))
-	{
-		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
-		return;
-	}
-	first = ends[0].offset;
-	if (partition->next_offset >= first && partition->next_offset <= last.offset)
-		md_ingest_skip(stream, 0, "the position is in the log again");
-	else if (partition->next_offset > last.offset)
-		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
-								partition->topic, partition->partition,
-								(long long) last.offset, (long long) partition->next_offset));
-	else if (stream->def->on_gap_fail)
-		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
-								partition->topic, partition->partition,
-								(long long) partition->next_offset, (long long) first - 1));
-	else
+	PG_TRY();
 	{
 		begin_transaction();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -552,8 +578,48 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 				(errmsg("topic \"%s\" partition %d no longer has offsets %lld to %lld: recorded as a gap",
 						partition->topic, partition->partition,
 						(long long) partition->next_offset, (long long) first - 1)));
-		md_ingest_skip(stream, 0, "a gap was recorded");
+		md_ingest_skip(partition->stream, 0, "a gap was recorded");
 	}
+	PG_CATCH();
+	{
+		ErrorData  *error = abort_transaction();
+
+		md_ingest_skip(partition->stream, error->sqlerrcode, error->message);
+	}
+	PG_END_TRY();
+}
+
+/* Decide what becomes of a partition whose next_offset is not in the log. */
+static void
+settle_out_of_range(MdLane *lane, MdPartition *partition)
+{
+	MdIngestStream *stream = partition->stream;
+	MdKafkaPosition first = {.topic = partition->topic,.partition = partition->partition};
+	MdKafkaPosition last = first;
+	MdKafkaError error;
+
+	first.query = MD_KAFKA_EARLIEST;
+	last.query = MD_KAFKA_LATEST;
+	if (!md_kafka_resolve(lane->client, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
+		!md_kafka_resolve(lane->client, &last, 1, REQUEST_TIMEOUT_MS, &error))
+		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
+	else if (first.offset < 0 || last.offset < 0)
+		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
+					   first.offset < 0 ? first.error.message : last.error.message);
+	else if (partition->next_offset > last.offset)
+		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
+					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
+								partition->topic, partition->partition,
+								(long long) last.offset, (long long) partition->next_offset));
+	else if (partition->next_offset >= first.offset)
+		md_ingest_skip(stream, 0, "the position is in the log again");
+	else if (stream->def->on_gap_fail)
+		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
+					   psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
+								partition->topic, partition->partition,
+								(long long) partition->next_offset, (long long) first.offset - 1));
+	else
+		record_gap(partition, first.offset);
 }
 
 static void
@@ -592,6 +658,8 @@ mirror_progress(MdLane *lane)
 			{
 				MdPartition *partition = lfirst(lp);
 
+				if (partition->mirror_offset < 0)
+					continue;
 				positions[n].topic = partition->topic;
 				positions[n].partition = partition->partition;
 				positions[n++].offset = partition->mirror_offset;
@@ -604,7 +672,9 @@ mirror_progress(MdLane *lane)
 		foreach(lc, lane->streams)
 			foreach(lp, ((MdIngestStream *) lfirst(lc))->partitions)
 				((MdPartition *) lfirst(lp))->mirror_offset = ((MdPartition *) lfirst(lp))->next_offset;
-		lane->mirror_lsn = XactLastCommitEnd;
+		/* all that we have read or written so far; the WAL writer is told of it */
+		lane->mirror_lsn = GetXLogInsertRecPtr();
+		XLogSetAsyncXactLSN(lane->mirror_lsn);
 		lane->mirror_dirty = false;
 	}
 }
@@ -654,41 +724,53 @@ is_due(MdLane *lane)
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
 }
 
-/* Look for partitions that topics got since we read their number. */
+/* Look for partitions that an entry's topic got since we read their number. */
 static void
-discover_partitions(void)
+discover_partitions(Entry *entry)
+{
+	MdIngestStream *stream = entry->stream;
+
+	PG_TRY();
+	{
+		begin_transaction();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		/* new checkpoints: every worker deals out the partitions again */
+		if (md_stream_initialize(stream->def, stream->lane->client, REQUEST_TIMEOUT_MS) > 0)
+			md_catalog_bump_generation(stream->def->relid);
+		PopActiveSnapshot();
+		commit_transaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = abort_transaction();
+
+		/* the consumer itself says when a broker is not there */
+		ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+	}
+	PG_END_TRY();
+	entry->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
+}
+
+/* Can and should we look for new partitions of the entry's topic? */
+static bool
+wants_discovery(const Entry *entry)
+{
+	/* a broker that does not answer would hold up the other streams */
+	return entry->stream != NULL && (entry->stream->partitions == NIL || any_alive(entry->stream));
+}
+
+static void
+discover_due(void)
 {
 	ListCell   *lc;
-	ListCell   *ls;
 
-	if (lanes == NIL || md_clock_ms_until(GetCurrentTimestamp(), next_discovery) > 0)
-		return;
-	foreach(lc, lanes)
-		foreach(ls, ((MdLane *) lfirst(lc))->streams)
-		{
-			MdIngestStream *stream = lfirst(ls);
-
-			PG_TRY();
-			{
-				begin_transaction();
-				PushActiveSnapshot(GetTransactionSnapshot());
-				/* new checkpoints: every worker deals out the partitions again */
-				if (md_stream_initialize(stream->def, stream->lane->client, REQUEST_TIMEOUT_MS) > 0)
-					md_catalog_bump_generation(stream->def->relid);
-				PopActiveSnapshot();
-				commit_transaction();
-			}
-			PG_CATCH();
-			{
-				ErrorData  *error = abort_transaction();
-
-				/* the consumer itself says when a broker is not there */
-				ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
-			}
-			PG_END_TRY();
-			CHECK_FOR_INTERRUPTS();
-		}
-	next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCOVERY_INTERVAL_MS);
+	foreach(lc, entries)
+	{
+		if (wants_discovery(lfirst(lc)) &&
+			md_clock_ms_until(GetCurrentTimestamp(), ((Entry *) lfirst(lc))->next_discovery) == 0)
+			discover_partitions(lfirst(lc));
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /* How long nothing is due. */
@@ -696,15 +778,17 @@ static int
 next_wait_ms(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			wait_ms = lanes == NIL ? INT_MAX : md_clock_ms_until(now, next_discovery);
+	int			wait_ms = INT_MAX;
 	ListCell   *lc;
 
 	foreach(lc, entries)
 	{
 		Entry	   *entry = lfirst(lc);
 
-		if (entry->stream == NULL && entry->def != NULL)
+		if ((entry->stream == NULL && entry->def != NULL) || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
+		if (wants_discovery(entry))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->next_discovery));
 	}
 	foreach(lc, lanes)
 	{
@@ -809,7 +893,7 @@ md_ingest_worker_main(Datum arg)
 			loaded_generation = generation;
 		}
 		start_due();
-		discover_partitions();
+		ask_for_life();
 		foreach(lc, list_copy(lanes))
 		{
 			if (is_due(lfirst(lc)))
@@ -817,6 +901,7 @@ md_ingest_worker_main(Datum arg)
 			if (list_member_ptr(lanes, lfirst(lc)) && ((MdLane *) lfirst(lc))->mirror)
 				mirror_progress(lfirst(lc));
 		}
+		discover_due();
 		wait_for_work();
 	}
 }
