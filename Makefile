@@ -1,7 +1,7 @@
 # pg_medallion: make && make install && make installcheck
 #
 # Needs pg_config (PostgreSQL 15 or later) and the development files of
-# librdkafka (>= 2.0.2), libxxhash and libzstd.
+# librdkafka (>= 2.0.2) and libxxhash.
 
 EXTENSION = pg_medallion
 MODULE_big = pg_medallion
@@ -10,7 +10,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare
-SHLIB_LINK = -lrdkafka -lzstd
+SHLIB_LINK = -lrdkafka
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --load-extension=pg_medallion

@@ -151,9 +151,112 @@ COMMENT ON FUNCTION medallion.guard_write() IS
 -- Servers
 ------------------------------------------------------------------------------
 
+CREATE FUNCTION medallion.kafka_fdw_validator(options text[], catalog oid) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_kafka_fdw_validator'
+    LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.kafka_fdw_validator(text[], oid) IS
+    'validator of foreign-data wrapper kafka: checks the options of servers and user mappings';
+
+CREATE FOREIGN DATA WRAPPER kafka NO HANDLER VALIDATOR medallion.kafka_fdw_validator;
+COMMENT ON FOREIGN DATA WRAPPER kafka IS
+    'Kafka clusters, for streaming tables; has no foreign tables';
+
+CREATE FUNCTION medallion.kafka_properties(
+        OUT name text, OUT option_name text, OUT disposition text, OUT where_allowed text,
+        OUT is_secret boolean, OUT reason text, OUT in_library boolean)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'md_kafka_properties'
+    LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 200;
+COMMENT ON FUNCTION medallion.kafka_properties() IS
+    'every property of librdkafka: whether it may be an option of a server or user mapping, or else why not; in_library: the linked librdkafka knows it';
+
+CREATE FUNCTION medallion.check_server(server_name text,
+        OUT brokers text, OUT broker_count int, OUT cluster_id text,
+        OUT latency_ms double precision, OUT library_version text)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_check_server'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.check_server(text) IS
+    'connects to a Kafka server as the caller, within medallion.kafka_timeout; an error says why it cannot';
+
+CREATE FUNCTION medallion.list_topics(server_name text, OUT topic text, OUT partitions int)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'md_list_topics'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION medallion.list_topics(text) IS
+    'topics of a Kafka server that the caller may see there, with their number of partitions';
+
 ------------------------------------------------------------------------------
 -- Streaming tables
 ------------------------------------------------------------------------------
+
+CREATE FUNCTION medallion.create_streaming_table(
+        table_name text, server text, topic text,
+        format text DEFAULT 'json',
+        columns text DEFAULT NULL,
+        start_at text DEFAULT 'earliest',
+        options jsonb DEFAULT '{}')
+    RETURNS regclass
+    AS 'MODULE_PATHNAME', 'md_create_streaming_table'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.create_streaming_table(text, text, text, text, text, text, jsonb) IS
+    'creates a table that is fed by a topic, or lets a topic feed a table that exists (columns NULL)';
+
+CREATE FUNCTION medallion.drop_streaming_table(table_name regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_drop_streaming_table'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.drop_streaming_table(regclass) IS
+    'drops a streaming table with its rows, checkpoints and dead letters; as DROP TABLE does';
+
+CREATE FUNCTION medallion.pause(relation regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_pause'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.pause(regclass) IS
+    'stops the ingest of a streaming table, or the refreshes of a view, until resume(); for its owner';
+
+CREATE FUNCTION medallion.resume(relation regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_resume'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.resume(regclass) IS
+    'ends a pause, and takes over a definition that came by restore or clone; for its owner';
+
+CREATE FUNCTION medallion.resume_all() RETURNS void
+    AS 'MODULE_PATHNAME', 'md_resume_all'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.resume_all() IS
+    'resumes all streaming tables and views that the caller owns; after a restore, everything comes up paused';
+
+CREATE FUNCTION medallion.wait_for_offset(
+        table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)
+    RETURNS boolean
+    AS 'MODULE_PATHNAME', 'md_wait_for_offset'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.wait_for_offset(regclass, int, bigint, interval) IS
+    'waits until the record at that offset is stored, or a dead letter, or in a gap; false after timeout';
+
+CREATE FUNCTION medallion.wait_until_caught_up(table_name regclass, timeout interval)
+    RETURNS boolean
+    AS 'MODULE_PATHNAME', 'md_wait_until_caught_up'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.wait_until_caught_up(regclass, interval) IS
+    'asks Kafka for the end of each partition, and waits until all before it is stored; false after timeout';
+
+CREATE FUNCTION medallion.try_decode(
+        relation regclass, payload bytea, kafka_key bytea DEFAULT NULL, format text DEFAULT NULL,
+        OUT row_values json, OUT sqlstate text, OUT message text, OUT detail text)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_try_decode'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) IS
+    'the row that a record would become in this table, or the error that it would be a dead letter with; nothing is stored and constraints of the table are not checked; a format of NULL is the table''s own, json for a table that is not streaming; needs SELECT';
+GRANT EXECUTE ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) TO PUBLIC;
+
+CREATE FUNCTION medallion.ingest_once(table_name regclass, max_records int DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_ingest_once_sql'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
+    'reads a streaming table, paused or not, up to what is the end of its topic now (or max_records), in this transaction; returns the number of records read';
 
 ------------------------------------------------------------------------------
 -- Materialized views
@@ -379,9 +482,102 @@ COMMENT ON FUNCTION medallion.verify(regclass) IS
 -- Keys
 ------------------------------------------------------------------------------
 
+CREATE FUNCTION medallion.hash_key(VARIADIC key_values "any") RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_hash_key'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key("any") IS
+    '64-bit surrogate key of a natural key of any number of values; NULL is a value, the result is never NULL; the same on every machine, version and setting (XXH64 of hash_key_encoding())';
+
+CREATE FUNCTION medallion.hash_key_uuid(VARIADIC key_values "any") RETURNS uuid
+    AS 'MODULE_PATHNAME', 'md_hash_key_uuid'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key_uuid("any") IS
+    'surrogate key like hash_key(), as a version 8 UUID with 122 bits of hash (XXH3 of hash_key_encoding())';
+
+CREATE FUNCTION medallion.hash_key_encoding(VARIADIC key_values "any") RETURNS bytea
+    AS 'MODULE_PATHNAME', 'md_hash_key_encoding'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.hash_key_encoding("any") IS
+    'the bytes that hash_key() and hash_key_uuid() hash, for producers in other languages';
+
+CREATE FUNCTION medallion.xxhash64(VARIADIC key_values "any") RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_xxhash64'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.xxhash64("any") IS
+    'equal to Spark''s xxhash64 of the same values: seed 42, a NULL changes nothing, numeric by its declared precision';
+
+CREATE FUNCTION medallion.dbt_surrogate_key(VARIADIC key_values "any") RETURNS text
+    AS 'MODULE_PATHNAME', 'md_dbt_surrogate_key'
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
+    'equal to generate_surrogate_key of dbt_utils on Postgres under DateStyle ISO, IntervalStyle postgres, TimeZone UTC: md5 of the values as text, joined by ''-''';
+
 ------------------------------------------------------------------------------
 -- State
 ------------------------------------------------------------------------------
+
+CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
+    SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
+                WHEN f.failures > 0 THEN 'failing'
+                WHEN NOT s.initialized THEN 'starting'
+                ELSE 'running' END AS state,
+           CASE WHEN s.origin <> medallion.database_identity()
+                THEN 'defined in another database: medallion.resume_all() takes it over'
+                WHEN s.paused THEN s.paused_reason
+                WHEN f.failures > 0 THEN f.message END AS reason,
+           f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
+           coalesce(c.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           c.lag, c.last_timestamp, c.updated_at, s.created_at
+      FROM medallion.stream s
+      JOIN pg_catalog.pg_class r ON r.oid = s.relid
+      LEFT JOIN medallion.stream_status f ON f.relid = s.relid
+      LEFT JOIN LATERAL (SELECT sum(p.row_count)::bigint AS rows,
+                                sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
+                                max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
+                           FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
+                           FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.streaming_tables IS
+    'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
+COMMENT ON COLUMN medallion.streaming_tables.state IS
+    'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
+COMMENT ON COLUMN medallion.streaming_tables.lag IS
+    'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
+
+CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
+    SELECT c.relid AS table_name, c.topic, c.kafka_partition, c.start_offset, c.next_offset,
+           c.high_watermark, greatest(c.high_watermark - c.next_offset, 0) AS lag,
+           c.row_count AS rows, c.dead_count AS dead_letters, c.last_timestamp, c.updated_at
+      FROM medallion.checkpoint c JOIN pg_catalog.pg_class r ON r.oid = c.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.stream_partitions IS
+    'partitions of streaming tables that the caller owns: all before next_offset is stored, a dead letter, or in a gap';
+COMMENT ON COLUMN medallion.stream_partitions.dead_letters IS
+    'records that became dead letters, those included that were requeued or discarded since';
+GRANT SELECT ON medallion.stream_partitions TO PUBLIC;
+
+CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
+    SELECT l.dead_letter_id, l.relid AS table_name, l.topic, l.kafka_partition, l.kafka_offset,
+           l.kafka_timestamp, l.kafka_key, l.payload, l.headers, l.sqlstate, l.message, l.detail,
+           l.failed_at
+      FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+COMMENT ON VIEW medallion.dead_letters IS
+    'records that could not be stored, with their bytes and their error, of tables that the caller may read';
+GRANT SELECT ON medallion.dead_letters TO PUBLIC;
+
+CREATE VIEW medallion.gaps WITH (security_barrier) AS
+    SELECT g.relid AS table_name, g.topic, g.kafka_partition, g.first_offset, g.next_offset,
+           g.reason, g.recorded_at
+      FROM medallion.gap g JOIN pg_catalog.pg_class r ON r.oid = g.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.gaps IS
+    'offsets from first_offset up to but without next_offset that hold no record for a table that the caller owns, and why';
+GRANT SELECT ON medallion.gaps TO PUBLIC;
 
 CREATE FUNCTION medallion.worker_slots(
         OUT slot int, OUT database_oid oid, OUT kind text, OUT worker_index int, OUT pid int,

@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "stream_options.h"
+#include "worker_slots.h"
 
 PG_FUNCTION_INFO_V1(md_database_identity);
 
@@ -188,7 +189,7 @@ attach_column_sources(List *streams, MemoryContext context)
 	MemoryContext old;
 
 	if (SPI_execute("SELECT c.relid::pg_catalog.oid, c.column_name, c.source_name"
-					"  FROM medallion.stream_column c", true, 0) != SPI_OK_SELECT)
+					"  FROM medallion.stream_column c", false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read medallion.stream_column");
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -225,7 +226,10 @@ load_streams(Oid relid, MemoryContext context)
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
-	/* rows of tables that are gone (a DROP while we were not loaded) are skipped */
+	/*
+	 * Rows of tables that are gone (a DROP while we were not loaded) are
+	 * skipped.  Not read-only: what this transaction changed counts.
+	 */
 	if (SPI_execute_with_args("SELECT s.relid::pg_catalog.oid, s.server::text, s.topic, s.format, s.start_at,"
 							  "       s.initialized, s.paused, s.generation,"
 							  "       s.origin <> medallion.database_identity(), s.options"
@@ -233,7 +237,7 @@ load_streams(Oid relid, MemoryContext context)
 							  " WHERE (s.relid = $1 OR $1 = 0)"
 							  "   AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relid)"
 							  " ORDER BY 1",
-							  1, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read medallion.stream");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -264,4 +268,22 @@ List *
 md_catalog_streams(MemoryContext context)
 {
 	return load_streams(InvalidOid, context);
+}
+
+/* Move a definition's generation on; its workers load it again after commit. */
+void
+md_catalog_bump_generation(Oid relid)
+{
+	MdSecurity	saved;
+	Oid			argtypes[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(relid)};
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	if (SPI_execute_with_args("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1",
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update medallion.stream");
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	md_definitions_changed();
 }

@@ -80,6 +80,9 @@ extern char *md_catalog_identity(void);
 extern MdStream *md_catalog_stream(Oid relid, MemoryContext context);
 extern List *md_catalog_streams(MemoryContext context);
 
+/* The definition of a stream changed: no batch made with the old one is stored. */
+extern void md_catalog_bump_generation(Oid relid);
+
 /* Name of a format, and back; -1 for a name that is none. */
 extern const char *md_format_name(MdFormat format);
 extern int	md_format_by_name(const char *name);

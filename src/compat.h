@@ -14,9 +14,23 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
+#include "datatype/timestamp.h"
+#include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "parser/parse_relation.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+/* The mark of a function that does not return stands first since 18. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
 
 /* JSON semantic actions return void in 15 and an error code since 16. */
 #if PG_VERSION_NUM >= 160000
@@ -46,6 +60,111 @@ md_restrict_search_path(void)
 {
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Privileges on any kind of object are asked for by one function since 16. */
+static inline AclResult
+md_server_aclcheck(Oid server_id, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server_id, user_id, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(server_id, user_id, ACL_USAGE);
+#endif
+}
+
+static inline bool
+md_relation_ownercheck(Oid relid, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, user_id);
+#else
+	return pg_class_ownercheck(relid, user_id);
+#endif
+}
+
+/* Macros for varlena values have a header of their own since 16. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* Intervals can be infinite since 17. */
+#if PG_VERSION_NUM < 170000
+#define INTERVAL_NOT_FINITE(i) (false)
+#define INTERVAL_IS_NOBEGIN(i) (false)
+#endif
+
+/* The number of a relation's file; it changes when the table is rewritten. */
+static inline Oid
+md_relation_filenode(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
+#endif
+}
+
+/* The index of a table's primary key; never a deferrable one. */
+static inline Oid
+md_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/*
+ * Let an executor state know the one table that it writes: error messages of
+ * constraints look it up to see which columns the user may be shown.
+ */
+static inline void
+md_init_range_table(EState *estate, Relation rel)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	{
+		List	   *permissions = NIL;
+
+		addRTEPermissionInfo(&permissions, rte);
+#if PG_VERSION_NUM >= 180000
+		ExecInitRangeTable(estate, list_make1(rte), permissions, bms_make_singleton(1));
+#else
+		ExecInitRangeTable(estate, list_make1(rte), permissions);
+#endif
+	}
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
+
+/* Enter a stored row into all indexes of its table. */
+static inline List *
+md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* A set of events to wait for that lives until it is freed. */
+static inline WaitEventSet *
+md_create_wait_event_set(int n_events)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, n_events);
+#else
+	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
 }
 
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */

@@ -11,7 +11,8 @@
 
 #include "postgres.h"
 #include "access/tupdesc.h"
-#include "executor/tuptable.h"
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
 
 #include "catalog.h"
 #include "record.h"
@@ -40,13 +41,22 @@ extern void md_decoder_free(MdDecoder *decoder);
 extern bool md_decoder_needs_headers(const MdDecoder *decoder);
 
 /*
+ * Is the column (from 1) filled by the decoder?  Those that are not, identity
+ * and generated columns, come out as NULL and are the store's to compute.
+ */
+extern bool md_decoder_fills_column(const MdDecoder *decoder, int attnum);
+
+/*
  * Fill values[] and isnull[] (natts entries each) from the record.  Values by
  * reference are allocated in CurrentMemoryContext, which the caller resets.
  * ingested_at is the batch's timestamp.
  *
  * Returns false and fills *error for bad data that was found without
- * throwing.  May also throw: input functions of types do.  The caller's
- * subtransaction, if any, decides what that means.
+ * throwing.  May also throw: input functions of types do, and the JSON parser
+ * when a value is nested deeper than max_stack_depth allows (class 54, which
+ * is the record's fault as 22 and 23 are).  The caller's subtransaction, if
+ * any, decides what that means, and md_decoder_describe_thrown() puts it into
+ * the form of the errors that are returned.
  *
  * Runs in: ingest worker or session, inside a transaction, as table owner.
  */
@@ -54,6 +64,15 @@ extern bool md_decoder_decode(MdDecoder *decoder, const MdRecord *record,
 							  TimestampTz ingested_at,
 							  Datum *values, bool *isnull,
 							  MdDecodeError *error);
+
+/*
+ * The error that decoding the last record threw, as if it had been returned:
+ * with the column in the message.  Of an error that came after decoding, from
+ * storing the row, just sqlstate, message and detail.
+ */
+extern void md_decoder_describe_thrown(const MdDecoder *decoder,
+									   const ErrorData *thrown,
+									   MdDecodeError *error);
 
 /* Headers as jsonb: [{"name": text, "value": text or null}, ...]; bytes that
  * are not valid text are base64 under "value_base64". NULL-free; the empty

@@ -24,6 +24,7 @@
 
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "nodes/value.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -39,6 +40,7 @@ struct MdKafkaClient
 	rd_kafka_queue_t *queue;
 	int			event_fd;
 	int			reserved_fds;
+	bool		consuming;		/* partitions are assigned: the queue holds records */
 	rd_kafka_message_t **messages;	/* taken and not released */
 	int			n_messages;
 	int			max_messages;
@@ -167,13 +169,26 @@ conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret
 			 secret ? 0 : errdetail("librdkafka says: %s.", reason)));
 }
 
+/* Set a property that the linked library may be too old to know. */
+static void
+conf_set_if_known(rd_kafka_conf_t *conf, const char *name, const char *value)
+{
+	char		reason[512];
+
+	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_INVALID)
+	{
+		rd_kafka_conf_destroy(conf);
+		elog(ERROR, "could not set Kafka property \"%s\": %s", name, reason);
+	}
+}
+
 /* The properties that are ours, whatever the server's options say. */
 static void
 conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 {
 	char		kilobytes[32];
 	char		fetch_bytes[32];
-	int			queue_max_kb = config ? config->queue_max_kb : 1024;
+	int			queue_max_kb = config ? config->queue_max_kb : 4096;
 
 	/* group.id is required for assign(); nothing is committed to a default one */
 	conf_set(conf, "group.id",
@@ -189,15 +204,21 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 			 false);
 
 	/*
-	 * The queue is bounded by its bytes.  By count it must never be full: 2.0
-	 * then stops fetching for a whole second.
+	 * The queue is bounded by its bytes, never by its count.  When it is full
+	 * the library stops fetching for a while; 2.0 does so for a whole second,
+	 * later versions let us say how long.
 	 */
 	conf_set(conf, "queued.min.messages", "10000000", false);
+	conf_set_if_known(conf, "fetch.queue.backoff.ms", "10");
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
-	/* what one fetch may bring comes on top of a queue that is nearly full */
+	/*
+	 * What one fetch may bring comes on top of a queue that is nearly full;
+	 * the library wants no less than its message.max.bytes, 1000000.  A larger
+	 * record comes all the same: a broker always sends at least one batch.
+	 */
 	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
-			 Max(1, Min(queue_max_kb / 4, 16384)) * 1024);
+			 Max(1024, Min(queue_max_kb / 4, 16384)) * 1024);
 	conf_set(conf, "fetch.max.bytes", fetch_bytes, false);
 	conf_set(conf, "max.partition.fetch.bytes", fetch_bytes, false);
 }
@@ -223,9 +244,13 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	conf_set_own(conf, config);
 	if (!has_property(properties, "client.id"))
 		conf_set(conf, "client.id", "pg_medallion", false);
-	/* a broker answers as soon as there is data, so waiting long costs nothing */
-	if (!has_property(properties, "fetch.wait.max.ms"))
-		conf_set(conf, "fetch.wait.max.ms", "500", false);
+	if (config != NULL && !has_property(properties, "fetch.wait.max.ms"))
+	{
+		char		wait_ms[32];
+
+		snprintf(wait_ms, sizeof(wait_ms), "%d", config->fetch_wait_ms);
+		conf_set(conf, "fetch.wait.max.ms", wait_ms, false);
+	}
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -294,26 +319,77 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 	return client;
 }
 
-/* All properties of the linked library, global and topic level. */
+/* Add the names of a list of pairs of names and values, and free it. */
+static List *
+add_dumped_names(List *names, const char **dump, size_t count)
+{
+	for (size_t i = 0; i < count; i += 2)
+		names = list_append_unique(names, makeString(pstrdup(dump[i])));
+	rd_kafka_conf_dump_free(dump, count);
+	return names;
+}
+
+/* Add the names of the table of properties that the library prints. */
+static List *
+add_printed_names(List *names)
+{
+	char	   *text = NULL;
+	size_t		size;
+	FILE	   *file = open_memstream(&text, &size);
+	char	   *rest;
+	char	   *line;
+
+	if (file == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	rd_kafka_conf_properties_show(file);
+	fclose(file);
+	for (line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
+	{
+		/* name, spaces, "|", ...; titles and rules are not names */
+		Size		len = strcspn(line, " |");
+
+		if (strchr(line, '|') == NULL || len == 0 || line[0] < 'a' || line[0] > 'z')
+			continue;
+		names = list_append_unique(names, makeString(pnstrdup(line, len)));
+	}
+	free(text);
+	return names;
+}
+
+/*
+ * The library has no call for this.  What it prints leaves out hidden
+ * properties; a dump leaves out aliases and those without a value.
+ */
 List *
 md_kafka_property_names(void)
 {
-	List	   *names = NIL;
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_topic_conf_t *topic_conf = rd_kafka_topic_conf_new();
+	List	   *names;
+	ListCell   *lc;
 	size_t		count;
-	const char **dump = rd_kafka_conf_dump(conf, &count);
+	const char **dump;
 
-	for (size_t i = 0; i < count; i += 2)
-		names = lappend(names, pstrdup(dump[i]));
-	rd_kafka_conf_dump_free(dump, count);
+	names = add_printed_names(NIL);
+	dump = rd_kafka_conf_dump(conf, &count);
+	names = add_dumped_names(names, dump, count);
 	dump = rd_kafka_topic_conf_dump(topic_conf, &count);
-	for (size_t i = 0; i < count; i += 2)
-		names = lappend(names, pstrdup(dump[i]));
-	rd_kafka_conf_dump_free(dump, count);
+	names = add_dumped_names(names, dump, count);
 	rd_kafka_conf_destroy(conf);
 	rd_kafka_topic_conf_destroy(topic_conf);
+
+	foreach(lc, names)
+		lfirst(lc) = strVal(lfirst(lc));
 	return names;
+}
+
+bool
+md_kafka_error_is_unknown_topic(const MdKafkaError *error)
+{
+	return error->code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC ||
+		error->code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 }
 
 const char *
@@ -323,24 +399,43 @@ md_kafka_library_version(void)
 }
 
 /*
- * A request failed: say why the client as a whole is in trouble, if it is,
- * because "timed out" alone tells nobody that the password is wrong.
+ * Serve what error_cb has to say, but never from a queue that may hold
+ * records: they would be lost.  There the next take serves it.
  */
-static bool
-request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+static void
+serve_errors(MdKafkaClient *client)
 {
-	/* serve what error_cb has to say; no partition is assigned, so no record is lost */
-	for (int i = 0; i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
+	while (!client->consuming && rd_kafka_queue_length(client->queue) > 0)
 	{
 		rd_kafka_message_t *message = NULL;
 
 		if (rd_kafka_consume_batch_queue(client->queue, 0, &message, 1) > 0)
 			rd_kafka_message_destroy(message);
 	}
+}
+
+/* A request was answered: what was wrong before is over. */
+static bool
+request_succeeded(MdKafkaClient *client)
+{
+	serve_errors(client);
+	if (!client->consuming)
+		client->has_last_error = false;
+	return true;
+}
+
+/*
+ * A request failed: say why the client as a whole is in trouble, if it is,
+ * because "timed out" alone tells nobody that the password is wrong.
+ */
+static bool
+request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+{
+	serve_errors(client);
 	if (client->has_last_error)
 	{
 		*error = client->last_error;
-		client->has_last_error = false;
+		client->has_last_error = client->consuming;
 	}
 	else
 		fill_error(error, code, NULL);
@@ -370,7 +465,7 @@ md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 	info->cluster_id = cluster_id ? pstrdup(cluster_id) : NULL;
 	if (cluster_id)
 		rd_kafka_mem_free(client->rk, cluster_id);
-	return true;
+	return request_succeeded(client);
 }
 
 bool
@@ -415,7 +510,7 @@ md_kafka_topics(MdKafkaClient *client, const char *topic, int timeout_ms,
 		*topics = lappend(*topics, found);
 	}
 	rd_kafka_metadata_destroy(metadata);
-	return true;
+	return request_succeeded(client);
 }
 
 static rd_kafka_topic_partition_list_t *
@@ -458,7 +553,7 @@ md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 			fill_error(&positions[i].error, answer->err, NULL);
 	}
 	rd_kafka_topic_partition_list_destroy(list);
-	return true;
+	return request_succeeded(client);
 }
 
 /* Throw what the library says of a change to the assignment. */
@@ -483,6 +578,7 @@ md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_p
 	rd_kafka_topic_partition_list_t *list = partition_list(positions, n_positions, false);
 	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
 
+	client->consuming = true;
 	rd_kafka_topic_partition_list_destroy(list);
 	check_assignment(error);
 }
@@ -501,6 +597,15 @@ int
 md_kafka_event_fd(MdKafkaClient *client)
 {
 	return client->event_fd;
+}
+
+void
+md_kafka_clear_ring(MdKafkaClient *client)
+{
+	uint64		rings;
+
+	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
+		elog(ERROR, "could not read the event descriptor: %m");
 }
 
 int
@@ -608,15 +713,12 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 			  int64 max_bytes, List **events, bool *drained)
 {
 	int64		bytes = 0;
-	uint64		rings;
 
 	Assert(client->n_messages == 0);
 	*events = NIL;
 	*drained = false;
 	/* before the queue is emptied, so that a ring in between is not lost */
-	if (read(client->event_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
-		elog(ERROR, "could not read the event descriptor: %m");
-
+	md_kafka_clear_ring(client);
 	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
 	{
 		int			asked = Min(max_records - client->n_messages, 1000);

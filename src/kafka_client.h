@@ -80,6 +80,7 @@ typedef struct MdKafkaEvent
 typedef struct MdKafkaConsumerConfig
 {
 	int			queue_max_kb;	/* memory for records that wait to be taken */
+	int			fetch_wait_ms;	/* how long a broker may wait for data to send */
 	bool		read_uncommitted;
 	const char *group_id;		/* progress is mirrored to it; NULL: to none */
 } MdKafkaConsumerConfig;
@@ -99,6 +100,9 @@ extern void md_kafka_close(MdKafkaClient *client);
 extern List *md_kafka_property_names(void);		/* of char *, palloc'd */
 extern const char *md_kafka_library_version(void);
 
+/* Does the error say that there is no such topic? */
+extern bool md_kafka_error_is_unknown_topic(const MdKafkaError *error);
+
 /* Requests with a time limit; they return false with *error set. */
 extern bool md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 								  MdKafkaClusterInfo *info, MdKafkaError *error);
@@ -112,7 +116,14 @@ extern void md_kafka_assign(MdKafkaClient *client,
 							const MdKafkaPosition *positions, int n_positions);
 extern void md_kafka_unassign(MdKafkaClient *client,
 							  const MdKafkaPosition *positions, int n_positions);
+
+/*
+ * The event fd becomes readable when the queue goes from empty to not empty,
+ * and only then: who clears the ring must drain the queue before waiting for
+ * the next one.
+ */
 extern int	md_kafka_event_fd(MdKafkaClient *client);
+extern void md_kafka_clear_ring(MdKafkaClient *client);
 
 /*
  * Take up to max_records records (about max_bytes of payload) off the queue

@@ -1,18 +1,463 @@
 /*
  * stream_ddl.c
- *		DDL on streaming tables: CREATE TABLE, ALTER TABLE ... SET, renames.
+ *		DDL on streaming tables and on their servers.
+ *
+ *		CREATE TABLE ... WITH (medallion. ...)	defines a streaming table
+ *		ALTER TABLE ... SET (medallion. ...)	changes its options
+ *		any other ALTER TABLE					is checked: the columns must fit
+ *		RENAME of a column						keeps where it is filled from
+ *		RENAME, ALTER, DROP of a server			reaches the tables that use it
+ *
+ * Our options are taken out of a statement and core runs the rest of it, so
+ * that both may stand in one statement.  All is one transaction.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
 #include "ddl.h"
+#include "decode.h"
+#include "server.h"
+#include "stream_define.h"
+#include "stream_state.h"
+#include "stream_table.h"
+#include "worker_slots.h"
+
+#define NAMESPACE "medallion"
+
+/*
+ * Take the options of our namespace out of *options.  A value may be missing
+ * only where it is a Boolean, or where the option is_reset.
+ */
+static List *
+take_options(List **options, bool is_reset)
+{
+	List	   *ours = NIL;
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	foreach(lc, *options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (def->defnamespace == NULL || strcmp(def->defnamespace, NAMESPACE) != 0)
+		{
+			others = lappend(others, def);
+			continue;
+		}
+		if (is_reset)
+			def->arg = NULL;
+		else if (def->arg == NULL && strcmp(def->defname, "check_topic") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("option \"%s\" requires a value", def->defname)));
+		ours = lappend(ours, def);
+	}
+	*options = others;
+	return ours;
+}
+
+/* ERROR for an option that is written twice, as core has it. */
+static void
+check_repeated(List *options)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	foreach(lc, options)
+		for_each_cell(lc2, options, lnext(options, lc))
+		if (strcmp(lfirst_node(DefElem, lc)->defname, lfirst_node(DefElem, lc2)->defname) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("option \"%s\" is given more than once",
+							lfirst_node(DefElem, lc)->defname)));
+}
+
+/* ERROR if the other table of a hierarchy is a streaming table. */
+static void
+check_relative(RangeVar *other)
+{
+	Oid			relid = RangeVarGetRelid(other, NoLock, true);
+
+	if (OidIsValid(relid) && md_stream_exists(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("streaming table \"%s\" cannot be part of an inheritance hierarchy",
+						other->relname)));
+}
+
+/* CREATE TABLE ... WITH (medallion. ...) */
+static bool
+create_table(MdUtility *u, CreateStmt *stmt)
+{
+	List	   *options = take_options(&stmt->options, false);
+	MdStreamDefinition definition;
+	MdStream	stream;
+	Oid			relid;
+	ListCell   *lc;
+
+	foreach(lc, stmt->inhRelations)
+		check_relative(lfirst_node(RangeVar, lc));
+	if (options == NIL)
+		return false;
+	md_worker_slots_require();
+	if (stmt->if_not_exists &&
+		OidIsValid(RangeVarGetRelid(stmt->relation, NoLock, true)))
+	{
+		/* core says that it skips the statement */
+		md_utility_next(u);
+		return true;
+	}
+
+	check_repeated(options);
+	md_stream_definition_init(&definition);
+	md_stream_definition_set(&definition, options, true);
+	(void) md_stream_definition_check(&definition, &stream);
+	md_stream_table_complete(stmt, stream.format);
+	md_utility_next(u);
+	CommandCounterIncrement();
+	relid = RangeVarGetRelid(stmt->relation, NoLock, false);
+	md_stream_define(relid, &definition);
+	return true;
+}
+
+/* CREATE TABLE ... AS with our options: say what to write instead. */
+static void
+refuse_create_table_as(CreateTableAsStmt *stmt)
+{
+	ListCell   *lc;
+
+	if (stmt->objtype != OBJECT_TABLE || stmt->into == NULL)
+		return;
+	foreach(lc, stmt->into->options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (def->defnamespace != NULL && strcmp(def->defnamespace, NAMESPACE) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("CREATE TABLE AS cannot create a streaming table"),
+					 errhint("Create the table first, and let medallion.create_streaming_table() adopt it.")));
+	}
+}
+
+/* ERROR for a column that every streaming table has. */
+static void
+check_drop_column(const MdStream *stream, const char *name)
+{
+	const char *source = md_stream_column_source(stream, name);
+
+	for (const MdMetadataColumn *m = md_metadata_columns; m->name != NULL; m++)
+		if (m->always && strcmp(m->name, source) == 0 &&
+			get_attnum(stream->relid, name) != InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot drop column \"%s\" of streaming table \"%s\"",
+							name, get_rel_name(stream->relid)),
+					 errdetail("Every streaming table has the metadata column \"%s\".", m->name)));
+}
+
+/*
+ * ERROR for a change that a streaming table cannot have.  One that changes
+ * rows, or hides changes from the guard, counts as a change of history.
+ */
+static void
+check_command(const MdStream *stream, AlterTableCmd *cmd)
+{
+	switch (cmd->subtype)
+	{
+		case AT_SetUnLogged:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("streaming table \"%s\" cannot be unlogged", get_rel_name(stream->relid)),
+					 errdetail("After a crash its rows would be gone, and the offsets would not.")));
+			break;
+		case AT_AddInherit:
+		case AT_AttachPartition:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("streaming table \"%s\" cannot be part of an inheritance hierarchy",
+							get_rel_name(stream->relid))));
+			break;
+		case AT_DropColumn:
+			check_drop_column(stream, cmd->name);
+			break;
+		case AT_AlterColumnType:
+		case AT_EnableTrig:
+		case AT_EnableAlwaysTrig:
+		case AT_EnableReplicaTrig:
+		case AT_EnableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_DisableTrig:
+		case AT_DisableTrigAll:
+		case AT_DisableTrigUser:
+			md_stream_history_changed(stream->relid);
+			break;
+		default:
+			break;
+	}
+}
+
+/* ATTACH PARTITION names the child, INHERIT the parent. */
+static void
+check_relatives(List *cmds)
+{
+	ListCell   *lc;
+
+	foreach(lc, cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype == AT_AttachPartition)
+			check_relative(((PartitionCmd *) cmd->def)->name);
+		else if (cmd->subtype == AT_AddInherit)
+			check_relative((RangeVar *) cmd->def);
+	}
+}
+
+/* Take our options out of the SET and RESET commands of an ALTER TABLE. */
+static List *
+take_alter_options(AlterTableStmt *stmt)
+{
+	List	   *ours = NIL;
+	List	   *commands = NIL;
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		List	   *rest;
+
+		if (cmd->subtype != AT_SetRelOptions && cmd->subtype != AT_ResetRelOptions)
+		{
+			commands = lappend(commands, cmd);
+			continue;
+		}
+		rest = (List *) cmd->def;
+		ours = list_concat(ours, take_options(&rest, cmd->subtype == AT_ResetRelOptions));
+		cmd->def = (Node *) rest;
+		if (rest != NIL)
+			commands = lappend(commands, cmd);
+	}
+	stmt->cmds = commands;
+	return ours;
+}
+
+static bool
+has_our_options(AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype != AT_SetRelOptions && cmd->subtype != AT_ResetRelOptions)
+			continue;
+		foreach(lc2, (List *) cmd->def)
+		{
+			DefElem    *def = lfirst_node(DefElem, lc2);
+
+			if (def->defnamespace != NULL && strcmp(def->defnamespace, NAMESPACE) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Our options on a table that is not ours: a view's are the next handler's. */
+static bool
+alter_other_table(AlterTableStmt *stmt, Oid relid)
+{
+	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
+		!md_stream_is_view_result(relid) && has_our_options(stmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid)),
+				 errhint("medallion.create_streaming_table() makes it one.")));
+	return false;
+}
+
+/* Columns that this statement drops are no longer renamed ones. */
+static void
+forget_dropped_columns(Oid relid, List *cmds)
+{
+	ListCell   *lc;
+
+	foreach(lc, cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype == AT_DropColumn &&
+			get_attnum(relid, cmd->name) == InvalidAttrNumber)
+			md_stream_column_dropped(relid, cmd->name);
+	}
+}
+
+/* ALTER TABLE */
+static bool
+alter_table(MdUtility *u, AlterTableStmt *stmt)
+{
+	List	   *options;
+	List	   *cmds;
+	MdStream   *stream;
+	Oid			relid;
+	Oid			owner;
+	ListCell   *lc;
+
+	if (stmt->objtype != OBJECT_TABLE)
+		return false;
+	check_relatives(stmt->cmds);
+	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+	if (!OidIsValid(relid) || !md_stream_exists(relid))
+		return alter_other_table(stmt, relid);
+
+	md_worker_slots_require();
+	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+									 RangeVarCallbackOwnsRelation, NULL);
+	stream = md_stream_lock(relid);
+	foreach(lc, stmt->cmds)
+		check_command(stream, lfirst_node(AlterTableCmd, lc));
+	options = take_alter_options(stmt);
+	check_repeated(options);
+	cmds = stmt->cmds;
+	owner = md_stream_table_owner(relid);
+	if (cmds != NIL)
+	{
+		md_utility_next(u);
+		CommandCounterIncrement();
+		forget_dropped_columns(relid, cmds);
+		/* a new owner must be able to connect */
+		if (md_stream_table_owner(relid) != owner)
+			(void) md_server_lookup(stream->server, md_stream_table_owner(relid));
+	}
+	if (options != NIL)
+		md_stream_alter(relid, options);
+	else
+	{
+		md_stream_check_columns(md_stream_load(relid));
+		md_stream_changed(relid);
+	}
+	return true;
+}
+
+/* ERROR for the guard trigger of a streaming table. */
+static void
+check_trigger(RangeVar *relation, const char *trigger, const char *verb)
+{
+	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
+
+	if (strcmp(trigger, MD_STREAM_GUARD) == 0 &&
+		OidIsValid(relid) && md_stream_exists(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot %s trigger \"%s\" of streaming table \"%s\"",
+						verb, trigger, relation->relname),
+				 errhint("To change rows, SET medallion.allow_direct_writes = on.")));
+}
+
+/* RENAME of a column of a streaming table, or of a server */
+static bool
+rename_object(MdUtility *u, RenameStmt *stmt)
+{
+	Oid			relid;
+
+	if (stmt->renameType == OBJECT_FOREIGN_SERVER)
+	{
+		md_utility_next(u);
+		md_stream_server_renamed(strVal(stmt->object), stmt->newname);
+		return true;
+	}
+	if (stmt->renameType == OBJECT_TRIGGER)
+		check_trigger(stmt->relation, stmt->subname, "rename");
+	if (stmt->renameType != OBJECT_COLUMN || stmt->relation == NULL)
+		return false;
+	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+	if (!OidIsValid(relid) || !md_stream_exists(relid))
+		return false;
+
+	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+									 RangeVarCallbackOwnsRelation, NULL);
+	(void) md_stream_lock(relid);
+	md_utility_next(u);
+	CommandCounterIncrement();
+	md_stream_column_renamed(relid, stmt->subname, stmt->newname);
+	return true;
+}
+
+/* DROP SERVER ... CASCADE too must not leave a streaming table without one. */
+static void
+check_drop(DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->objects)
+	{
+		if (stmt->removeType == OBJECT_FOREIGN_SERVER)
+			md_stream_server_check_unused(strVal(lfirst(lc)));
+		else if (stmt->removeType == OBJECT_TRIGGER)
+		{
+			List	   *name = lfirst_node(List, lc);
+
+			check_trigger(makeRangeVarFromNameList(list_truncate(list_copy(name),
+																 list_length(name) - 1)),
+						  strVal(llast(name)), "drop");
+		}
+	}
+}
 
 bool
 md_stream_utility(MdUtility *u)
 {
-	return false;
+	Node	   *stmt = u->pstmt->utilityStmt;
+
+	switch (nodeTag(stmt))
+	{
+		case T_CreateStmt:
+			return create_table(u, (CreateStmt *) stmt);
+		case T_CreateTableAsStmt:
+			refuse_create_table_as((CreateTableAsStmt *) stmt);
+			return false;
+		case T_AlterTableStmt:
+			return alter_table(u, (AlterTableStmt *) stmt);
+		case T_RenameStmt:
+			return rename_object(u, (RenameStmt *) stmt);
+		case T_DropStmt:
+			check_drop((DropStmt *) stmt);
+			return false;
+		case T_AlterForeignServerStmt:
+			md_utility_next(u);
+			md_stream_server_changed(((AlterForeignServerStmt *) stmt)->servername);
+			return true;
+		case T_CreateUserMappingStmt:
+			md_utility_next(u);
+			md_stream_server_changed(((CreateUserMappingStmt *) stmt)->servername);
+			return true;
+		case T_AlterUserMappingStmt:
+			md_utility_next(u);
+			md_stream_server_changed(((AlterUserMappingStmt *) stmt)->servername);
+			return true;
+		case T_DropUserMappingStmt:
+			md_utility_next(u);
+			md_stream_server_changed(((DropUserMappingStmt *) stmt)->servername);
+			return true;
+		default:
+			return false;
+	}
 }
 
 void
 md_stream_relation_dropped(Oid relid)
 {
+	if (get_rel_relkind(relid) == RELKIND_RELATION && md_stream_exists(relid))
+		md_stream_forget(relid);
 }

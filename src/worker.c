@@ -15,6 +15,7 @@
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 
 #include "settings.h"
 #include "worker.h"
@@ -47,6 +48,8 @@ md_worker_start(int slot, Oid database, MdWorkerKind kind,
 		[MD_WORKER_REFRESH] = "md_refresh_worker_main",
 	};
 	BackgroundWorker worker;
+	MemoryContext old;
+	bool		started;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -60,10 +63,13 @@ md_worker_start(int slot, Oid database, MdWorkerKind kind,
 	snprintf(worker.bgw_name, BGW_MAXLEN, "medallion %s of database %u",
 			 md_worker_kind_name(kind), database);
 
-	if (RegisterDynamicBackgroundWorker(&worker, handle))
-		return true;
-	md_worker_slot_free(slot);
-	return false;
+	/* the handle must outlive the caller's cycle */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	if (!started)
+		md_worker_slot_free(slot);
+	return started;
 }
 
 bool

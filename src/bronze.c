@@ -1,0 +1,376 @@
+/*
+ * bronze.c
+ *		Stores rows into a streaming table.
+ *
+ * Memory: the writer lives as long as one batch; row_context holds the values
+ * of the buffered rows and what storage needs for them, and is reset with the
+ * buffer (md_bronze_clear).
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "bronze.h"
+#include "catalog.h"
+#include "compat.h"
+
+/* Rows per slice, as in COPY; and the bytes after which a slice is full. */
+#define SLICE_ROWS	1000
+#define SLICE_BYTES (4 * 1024 * 1024)
+
+struct MdBronze
+{
+	Relation	rel;
+	TupleDesc	desc;
+	MemoryContext context;
+	MemoryContext row_context;
+	bool		direct;			/* straight to storage; else by INSERT */
+	EState	   *estate;
+	ResultRelInfo *result_rel;
+	BulkInsertState bistate;
+	SPIPlanPtr	plan;			/* INSERT, prepared at the first row */
+	int		   *plan_attnos;	/* its parameters' columns */
+	int			n_plan_attnos;
+	TupleTableSlot **slots;
+	int			n_slots;		/* made so far */
+	int			n_rows;
+	Size		n_bytes;
+	MdBronzeExtent extent;
+};
+
+/* Does the table have triggers besides our guard? */
+static bool
+has_foreign_triggers(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		char	   *function = get_func_name(triggers->triggers[i].tgfoid);
+
+		if (function == NULL || strcmp(function, "guard_write") != 0 ||
+			!TRIGGER_FOR_BEFORE(triggers->triggers[i].tgtype) ||
+			TRIGGER_FOR_ROW(triggers->triggers[i].tgtype))
+			return true;
+	}
+	return false;
+}
+
+/* Can rows go straight to storage, with nothing skipped that INSERT does? */
+static bool
+can_insert_directly(Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition ||
+		rel->rd_rules != NULL || rel->rd_rel->relforcerowsecurity ||
+		has_foreign_triggers(rel))
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attidentity != '\0')
+			return false;
+	return true;
+}
+
+static void
+bronze_on_reset(void *arg)
+{
+	MdBronze   *bronze = arg;
+
+	/* the transaction that failed has released all but this */
+	bronze->bistate = NULL;
+	bronze->rel = NULL;
+}
+
+MdBronze *
+md_bronze_open(Oid relid, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	MdBronze   *bronze = palloc0(sizeof(MdBronze));
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+
+	callback->func = bronze_on_reset;
+	callback->arg = bronze;
+	MemoryContextRegisterResetCallback(context, callback);
+
+	bronze->context = context;
+	bronze->row_context = AllocSetContextCreate(context, "bronze rows",
+												ALLOCSET_DEFAULT_MINSIZE,
+												1024 * 1024, 8 * 1024 * 1024);
+	bronze->rel = table_open(relid, NoLock);
+	bronze->desc = RelationGetDescr(bronze->rel);
+	bronze->direct = can_insert_directly(bronze->rel);
+	bronze->slots = palloc0(sizeof(TupleTableSlot *) * SLICE_ROWS);
+	bronze->extent.has_blocks = bronze->rel->rd_rel->relkind == RELKIND_RELATION;
+	bronze->extent.filenode = md_relation_filenode(bronze->rel);
+	bronze->extent.first_block = InvalidBlockNumber;
+	if (bronze->direct)
+	{
+		bronze->estate = CreateExecutorState();
+		md_init_range_table(bronze->estate, bronze->rel);
+		bronze->result_rel = makeNode(ResultRelInfo);
+		InitResultRelInfo(bronze->result_rel, bronze->rel, 1, NULL, 0);
+		ExecOpenIndices(bronze->result_rel, false);
+		bronze->bistate = GetBulkInsertState();
+	}
+	MemoryContextSwitchTo(old);
+	return bronze;
+}
+
+void
+md_bronze_close(MdBronze *bronze)
+{
+	md_bronze_clear(bronze);
+	for (int i = 0; i < bronze->n_slots; i++)
+		ExecDropSingleTupleTableSlot(bronze->slots[i]);
+	bronze->n_slots = 0;
+	if (bronze->direct)
+	{
+		FreeBulkInsertState(bronze->bistate);
+		table_finish_bulk_insert(bronze->rel, 0);
+		ExecCloseIndices(bronze->result_rel);
+		FreeExecutorState(bronze->estate);
+	}
+	if (bronze->plan != NULL)
+		SPI_freeplan(bronze->plan);
+	table_close(bronze->rel, NoLock);
+	bronze->rel = NULL;
+}
+
+TupleDesc
+md_bronze_tuple_desc(MdBronze *bronze)
+{
+	return bronze->desc;
+}
+
+MemoryContext
+md_bronze_row_context(MdBronze *bronze)
+{
+	return bronze->row_context;
+}
+
+const MdBronzeExtent *
+md_bronze_extent(MdBronze *bronze)
+{
+	if (bronze->extent.first_block == InvalidBlockNumber)
+		bronze->extent.has_blocks = false;
+	return &bronze->extent;
+}
+
+void
+md_bronze_next_row(MdBronze *bronze, Datum **values, bool **isnull)
+{
+	TupleTableSlot *slot;
+
+	if (bronze->n_rows == bronze->n_slots)
+	{
+		MemoryContext old = MemoryContextSwitchTo(bronze->context);
+
+		bronze->slots[bronze->n_slots++] =
+			MakeSingleTupleTableSlot(bronze->desc, &TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
+	slot = bronze->slots[bronze->n_rows];
+	ExecClearTuple(slot);
+	*values = slot->tts_values;
+	*isnull = slot->tts_isnull;
+}
+
+void
+md_bronze_put(MdBronze *bronze, Size bytes)
+{
+	ExecStoreVirtualTuple(bronze->slots[bronze->n_rows]);
+	bronze->n_rows++;
+	bronze->n_bytes += bytes;
+}
+
+int
+md_bronze_buffered(MdBronze *bronze)
+{
+	return bronze->n_rows;
+}
+
+bool
+md_bronze_is_full(MdBronze *bronze)
+{
+	return bronze->n_rows == SLICE_ROWS || bronze->n_bytes >= SLICE_BYTES;
+}
+
+void
+md_bronze_clear(MdBronze *bronze)
+{
+	for (int i = 0; i < bronze->n_rows; i++)
+		ExecClearTuple(bronze->slots[i]);
+	bronze->n_rows = 0;
+	bronze->n_bytes = 0;
+	MemoryContextReset(bronze->row_context);
+}
+
+/* Widen the extent by the place of one row. */
+static void
+note_place(MdBronze *bronze, ItemPointer tid)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+	if (bronze->extent.first_block == InvalidBlockNumber)
+	{
+		bronze->extent.first_block = block;
+		bronze->extent.last_block = block;
+		return;
+	}
+	bronze->extent.first_block = Min(bronze->extent.first_block, block);
+	bronze->extent.last_block = Max(bronze->extent.last_block, block);
+}
+
+/*
+ * Straight to storage: what ExecInsert does for a table without triggers.
+ * The bulk insert state keeps a page pinned, which a subtransaction's end
+ * would release behind its back.
+ */
+static void
+insert_directly(MdBronze *bronze, int from, int to, bool in_subtransaction)
+{
+	ResultRelInfo *result_rel = bronze->result_rel;
+	TupleConstr *constraints = bronze->desc->constr;
+	TupleTableSlot **slots = bronze->slots + from;
+	int			n = to - from;
+
+	for (int i = 0; i < n; i++)
+	{
+		slots[i]->tts_tableOid = RelationGetRelid(bronze->rel);
+		if (constraints && constraints->has_generated_stored)
+			ExecComputeStoredGenerated(result_rel, bronze->estate, slots[i], CMD_INSERT);
+		if (constraints)
+			ExecConstraints(result_rel, slots[i], bronze->estate);
+	}
+	table_multi_insert(bronze->rel, slots, n, GetCurrentCommandId(true), 0,
+					   in_subtransaction ? NULL : bronze->bistate);
+	for (int i = 0; i < n; i++)
+	{
+		note_place(bronze, &slots[i]->tts_tid);
+		if (result_rel->ri_NumIndices > 0)
+			list_free(md_insert_index_tuples(result_rel, slots[i], bronze->estate));
+		ResetPerTupleExprContext(bronze->estate);
+	}
+}
+
+/* INSERT INTO table (columns) VALUES ($1, ...), with OVERRIDING so that a
+ * column GENERATED ALWAYS AS IDENTITY may be left out or given alike. */
+static void
+prepare_insert(MdBronze *bronze)
+{
+	StringInfoData columns;
+	StringInfoData parameters;
+	Oid		   *types = palloc(sizeof(Oid) * bronze->desc->natts);
+	char	   *sql;
+	int			n = 0;
+
+	initStringInfo(&columns);
+	initStringInfo(&parameters);
+	bronze->plan_attnos = MemoryContextAlloc(bronze->context,
+											 sizeof(int) * bronze->desc->natts);
+	for (int i = 0; i < bronze->desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(bronze->desc, i);
+
+		if (attribute->attisdropped || attribute->attgenerated || attribute->attidentity)
+			continue;
+		types[n] = attribute->atttypid;
+		bronze->plan_attnos[n] = i;
+		n++;
+		appendStringInfo(&columns, "%s%s", n > 1 ? ", " : "",
+						 quote_identifier(NameStr(attribute->attname)));
+		appendStringInfo(&parameters, "%s$%d", n > 1 ? ", " : "", n);
+	}
+	bronze->n_plan_attnos = n;
+	sql = psprintf("INSERT INTO %s (%s) VALUES (%s)%s",
+				   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(bronze->rel)),
+											  RelationGetRelationName(bronze->rel)),
+				   columns.data, parameters.data,
+				   bronze->extent.has_blocks ? " RETURNING ctid" : "");
+	bronze->plan = SPI_prepare(sql, n, types);
+	if (bronze->plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	SPI_keepplan(bronze->plan);
+}
+
+/* Run the INSERT for one buffered row. */
+static void
+insert_one_by_sql(MdBronze *bronze, TupleTableSlot *slot)
+{
+	Datum	   *values = palloc(sizeof(Datum) * bronze->n_plan_attnos);
+	char	   *nulls = palloc(bronze->n_plan_attnos);
+	int			result;
+
+	for (int p = 0; p < bronze->n_plan_attnos; p++)
+	{
+		values[p] = slot->tts_values[bronze->plan_attnos[p]];
+		nulls[p] = slot->tts_isnull[bronze->plan_attnos[p]] ? 'n' : ' ';
+	}
+	result = SPI_execute_plan(bronze->plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not insert a row: %s", SPI_result_code_string(result));
+	if (!bronze->extent.has_blocks)
+		return;
+	for (uint64 i = 0; SPI_tuptable != NULL && i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		tid = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+
+		/* a rule or an INSTEAD trigger may send the row elsewhere */
+		if (isnull)
+			bronze->extent.has_blocks = false;
+		else
+			note_place(bronze, (ItemPointer) DatumGetPointer(tid));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* By INSERT, one row at a time, so that all that a table can have is obeyed. */
+static void
+insert_by_sql(MdBronze *bronze, int from, int to)
+{
+	md_catalog_guard_depth++;
+	PG_TRY();
+	{
+		SPI_connect();
+		if (bronze->plan == NULL)
+			prepare_insert(bronze);
+		for (int i = from; i < to; i++)
+			insert_one_by_sql(bronze, bronze->slots[i]);
+		SPI_finish();
+	}
+	PG_FINALLY();
+	{
+		md_catalog_guard_depth--;
+	}
+	PG_END_TRY();
+}
+
+void
+md_bronze_insert(MdBronze *bronze, int from, int to, bool in_subtransaction)
+{
+	MemoryContext old;
+
+	if (from >= to)
+		return;
+	old = MemoryContextSwitchTo(bronze->row_context);
+	if (bronze->direct)
+		insert_directly(bronze, from, to, in_subtransaction);
+	else
+		insert_by_sql(bronze, from, to);
+	MemoryContextSwitchTo(old);
+}

@@ -1,0 +1,358 @@
+/*
+ * checkpoint.c
+ *		Reads and moves checkpoints, and keeps the bounds of batches.
+ *
+ * A batch begins by moving its checkpoints from the value that its reader
+ * expects.  In READ COMMITTED, an UPDATE that had to wait for another writer
+ * of the same row looks at the row again: if that one moved it, the expected
+ * value is gone and nothing is updated.  So of two workers that both believe
+ * they own a partition one stores its batch, and the other learns it before it
+ * has stored a row.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "checkpoint.h"
+
+/* Milliseconds since 1970 as a timestamp of ours. */
+static TimestampTz
+timestamp_from_ms(int64 ms)
+{
+	return ms * 1000 -
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+}
+
+/* Statements are planned once per process. */
+static SPIPlanPtr
+prepared(SPIPlanPtr *plan, const char *sql, int n, Oid *types)
+{
+	if (*plan == NULL)
+	{
+		*plan = SPI_prepare(sql, n, types);
+		if (*plan == NULL)
+			elog(ERROR, "could not prepare \"%s\": %s", sql,
+				 SPI_result_code_string(SPI_result));
+		SPI_keepplan(*plan);
+	}
+	return *plan;
+}
+
+static int64
+row_int64(uint64 row, int attno, int64 if_null)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, attno, &isnull);
+
+	return isnull ? if_null : DatumGetInt64(value);
+}
+
+static int32
+row_int32(uint64 row, int attno)
+{
+	bool		isnull;
+
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, attno, &isnull));
+}
+
+void
+md_checkpoint_load(MdIngestStream *stream)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(stream->def->relid)};
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	prepared(&plan,
+			 "SELECT topic, kafka_partition, next_offset, high_watermark"
+			 "  FROM medallion.checkpoint WHERE relid = $1"
+			 " ORDER BY topic, kafka_partition", 1, types);
+	/* not read-only: checkpoints that this transaction just made count too */
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read checkpoints");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stream->context);
+		MdPartition *partition = palloc0(sizeof(MdPartition));
+
+		partition->stream = stream;
+		partition->topic = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		partition->partition = row_int32(i, 2);
+		partition->next_offset = row_int64(i, 3, 0);
+		partition->high_watermark = row_int64(i, 4, -1);
+		partition->eof_offset = -1;
+		partition->stuck_at = -1;
+		stream->partitions = lappend(stream->partitions, partition);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+/* The columns of an array of partitions, as arguments of one statement. */
+typedef struct PartitionArrays
+{
+	int			n;
+	Datum	   *relids;
+	Datum	   *topics;
+	Datum	   *partitions;
+	Datum	   *expected;
+	Datum	   *next;
+	Datum	   *watermarks;
+	Datum	   *records;
+	Datum	   *timestamps;		/* -infinity for none */
+	Datum	   *generations;
+} PartitionArrays;
+
+static PartitionArrays
+partition_arrays(List *partitions)
+{
+	PartitionArrays a;
+	int			n = list_length(partitions);
+	ListCell   *lc;
+
+	a.n = 0;
+	a.relids = palloc(n * sizeof(Datum));
+	a.topics = palloc(n * sizeof(Datum));
+	a.partitions = palloc(n * sizeof(Datum));
+	a.expected = palloc(n * sizeof(Datum));
+	a.next = palloc(n * sizeof(Datum));
+	a.watermarks = palloc(n * sizeof(Datum));
+	a.records = palloc(n * sizeof(Datum));
+	a.timestamps = palloc(n * sizeof(Datum));
+	a.generations = palloc(n * sizeof(Datum));
+	foreach(lc, partitions)
+	{
+		MdPartition *p = lfirst(lc);
+
+		a.relids[a.n] = ObjectIdGetDatum(p->stream->def->relid);
+		a.topics[a.n] = CStringGetTextDatum(p->topic);
+		a.partitions[a.n] = Int32GetDatum(p->partition);
+		a.expected[a.n] = Int64GetDatum(p->next_offset);
+		a.next[a.n] = Int64GetDatum(p->batch_next);
+		a.watermarks[a.n] = Int64GetDatum(Max(p->high_watermark, p->batch_next));
+		a.records[a.n] = Int64GetDatum(p->n_records);
+		a.timestamps[a.n] = TimestampTzGetDatum(p->max_timestamp_ms < 0 ? DT_NOBEGIN :
+												timestamp_from_ms(p->max_timestamp_ms));
+		a.generations[a.n] = Int64GetDatum(p->stream->def->generation);
+		a.n++;
+	}
+	return a;
+}
+
+static Datum
+make_array(Datum *values, int n, Oid type)
+{
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return PointerGetDatum(construct_array(values, n, type, len, byval, align));
+}
+
+void
+md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[11] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+	TIMESTAMPTZOID, BOOLOID};
+	Datum		args[11];
+	PartitionArrays a;
+	MdSecurity	saved;
+	ListCell   *lc;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	a = partition_arrays(partitions);
+	args[0] = make_array(a.relids, a.n, OIDOID);
+	args[1] = make_array(a.topics, a.n, TEXTOID);
+	args[2] = make_array(a.partitions, a.n, INT4OID);
+	args[3] = make_array(a.expected, a.n, INT8OID);
+	args[4] = make_array(a.next, a.n, INT8OID);
+	args[5] = make_array(a.watermarks, a.n, INT8OID);
+	args[6] = make_array(a.records, a.n, INT8OID);
+	args[7] = make_array(a.timestamps, a.n, TIMESTAMPTZOID);
+	args[8] = make_array(a.generations, a.n, INT8OID);
+	args[9] = TimestampTzGetDatum(now);
+	args[10] = BoolGetDatum(paused_too);
+	prepared(&plan,
+			 "UPDATE medallion.checkpoint c"
+			 "   SET next_offset = u.next_offset, high_watermark = u.high_watermark,"
+			 "       row_count = c.row_count + u.records, updated_at = $10,"
+			 "       last_timestamp = CASE WHEN u.ts > '-infinity' THEN u.ts ELSE c.last_timestamp END"
+			 "  FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+			 "       WITH ORDINALITY AS u (relid, topic, kafka_partition, expected, next_offset,"
+			 "          high_watermark, records, ts, generation, nr),"
+			 "       medallion.stream s"
+			 " WHERE c.relid = u.relid AND c.topic = u.topic AND c.kafka_partition = u.kafka_partition"
+			 "   AND c.next_offset = u.expected"
+			 "   AND s.relid = u.relid AND s.generation = u.generation AND (NOT s.paused OR $11)"
+			 " RETURNING u.nr", 11, types);
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
+		elog(ERROR, "could not advance checkpoints");
+
+	foreach(lc, partitions)
+		((MdPartition *) lfirst(lc))->in_batch = false;
+	for (uint64 i = 0; i < SPI_processed; i++)
+		((MdPartition *) list_nth(partitions, (int) row_int64(i, 1, 0) - 1))->in_batch = true;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+void
+md_checkpoint_correct(const MdPartition *partition)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[6] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
+	Datum		args[6];
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	args[0] = ObjectIdGetDatum(partition->stream->def->relid);
+	args[1] = CStringGetTextDatum(partition->topic);
+	args[2] = Int32GetDatum(partition->partition);
+	args[3] = Int64GetDatum(partition->batch_next);
+	args[4] = Int64GetDatum(partition->n_unstored);
+	args[5] = Int64GetDatum(partition->n_dead);
+	/* the batch began with row_count raised by all its records */
+	prepared(&plan,
+			 "UPDATE medallion.checkpoint"
+			 "   SET next_offset = $4, row_count = row_count - $5, dead_count = dead_count + $6"
+			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 6, types);
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
+		elog(ERROR, "could not correct a checkpoint");
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+void
+md_checkpoint_record_batch(const MdIngestStream *stream, const MdBronzeExtent *extent,
+						   TimestampTz now)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[11] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID,
+	OIDOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	MdSecurity	saved;
+	ListCell   *lc;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	prepared(&plan,
+			 "INSERT INTO medallion.batch (relid, topic, kafka_partition, first_offset, next_offset,"
+			 "   row_count, filenode, first_block, last_block, max_timestamp, stored_at)"
+			 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", 11, types);
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *p = lfirst(lc);
+		Datum		args[11];
+		char		nulls[12] = "           ";
+
+		if (!p->in_batch || p->batch_next == p->next_offset)
+			continue;
+		args[0] = ObjectIdGetDatum(stream->def->relid);
+		args[1] = CStringGetTextDatum(p->topic);
+		args[2] = Int32GetDatum(p->partition);
+		args[3] = Int64GetDatum(p->next_offset);
+		args[4] = Int64GetDatum(p->batch_next);
+		args[5] = Int64GetDatum(p->n_records - p->n_unstored);
+		args[6] = ObjectIdGetDatum(extent->filenode);
+		args[7] = Int64GetDatum((int64) extent->first_block);
+		args[8] = Int64GetDatum((int64) extent->last_block);
+		args[9] = TimestampTzGetDatum(p->max_timestamp_ms < 0 ? 0 :
+									  timestamp_from_ms(p->max_timestamp_ms));
+		args[10] = TimestampTzGetDatum(now);
+		if (p->n_records == p->n_unstored)
+			/* nothing stored: an empty range of blocks */
+			args[7] = args[8] = Int64GetDatum(0), nulls[7] = nulls[8] = 'n';
+		else if (!extent->has_blocks)
+			nulls[6] = nulls[7] = nulls[8] = 'n';
+		if (p->max_timestamp_ms < 0)
+			nulls[9] = 'n';
+		if (SPI_execute_plan(plan, args, nulls, false, 0) != SPI_OK_INSERT)
+			elog(ERROR, "could not record a batch");
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+bool
+md_checkpoint_record_gap(const MdPartition *partition, int64 to, const char *reason)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[7] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, TEXTOID, INT8OID};
+	Datum		args[7];
+	MdSecurity	saved;
+	bool		recorded;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	args[0] = ObjectIdGetDatum(partition->stream->def->relid);
+	args[1] = CStringGetTextDatum(partition->topic);
+	args[2] = Int32GetDatum(partition->partition);
+	args[3] = Int64GetDatum(partition->next_offset);
+	args[4] = Int64GetDatum(to);
+	args[5] = CStringGetTextDatum(reason);
+	args[6] = Int64GetDatum(partition->stream->def->generation);
+	prepared(&plan,
+			 "WITH moved AS ("
+			 "  UPDATE medallion.checkpoint c SET next_offset = $5, updated_at = now()"
+			 "   WHERE c.relid = $1 AND c.topic = $2 AND c.kafka_partition = $3 AND c.next_offset = $4"
+			 "     AND EXISTS (SELECT FROM medallion.stream s"
+			 "                  WHERE s.relid = $1 AND s.generation = $7 AND NOT s.paused)"
+			 "  RETURNING 1)"
+			 "INSERT INTO medallion.gap (relid, topic, kafka_partition, first_offset, next_offset, reason)"
+			 " SELECT $1, $2, $3, $4, $5, $6 FROM moved", 7, types);
+	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not record a gap");
+	recorded = SPI_processed == 1;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	return recorded;
+}
+
+void
+md_stream_set_status(Oid relid, int failures, const char *sqlstate, const char *message,
+					 TimestampTz retry_at)
+{
+	Oid			types[5] = {OIDOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	Datum		args[5];
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	args[0] = ObjectIdGetDatum(relid);
+	args[1] = Int32GetDatum(failures);
+	if (failures == 0)
+	{
+		SPI_execute_with_args("DELETE FROM medallion.stream_status WHERE relid = $1",
+							  1, types, args, NULL, false, 0);
+	}
+	else
+	{
+		args[2] = CStringGetTextDatum(sqlstate);
+		args[3] = CStringGetTextDatum(message);
+		args[4] = TimestampTzGetDatum(retry_at);
+		SPI_execute_with_args("INSERT INTO medallion.stream_status AS s"
+							  "   (relid, failures, sqlstate, message, since, retry_at)"
+							  " SELECT $1, $2, $3, $4, now(), $5"
+							  "  WHERE EXISTS (SELECT FROM medallion.stream WHERE relid = $1)"
+							  " ON CONFLICT (relid) DO UPDATE SET failures = excluded.failures,"
+							  "   sqlstate = excluded.sqlstate, message = excluded.message,"
+							  "   retry_at = excluded.retry_at",
+							  5, types, args, NULL, false, 0);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}

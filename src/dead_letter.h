@@ -1,0 +1,20 @@
+/*
+ * dead_letter.h
+ *		Keeps records that could not be stored, with their error.
+ */
+#ifndef MD_DEAD_LETTER_H
+#define MD_DEAD_LETTER_H
+
+#include "postgres.h"
+
+#include "record.h"
+
+/*
+ * Write a dead letter in the caller's transaction, as the extension's owner.
+ * Fetches the record's headers.  sqlstate as from MAKE_SQLSTATE; detail may be
+ * NULL.
+ */
+extern void md_dead_letter_write(Oid relid, MdRecord *record, int sqlstate,
+								 const char *message, const char *detail);
+
+#endif							/* MD_DEAD_LETTER_H */

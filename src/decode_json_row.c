@@ -1,0 +1,284 @@
+/*
+ * decode_json_row.c
+ *		Objects to rows: fields of a JSON object, by name, to the columns of
+ *		a table or the attributes of a composite type.
+ *
+ * One pass of Postgres's parser (see decode_json.c) validates the whole
+ * object and notes for each wanted field the slice of its value; only then
+ * values are read.  So nothing is converted of an object that is no JSON, and
+ * of a field that comes twice the last one wins, as in jsonb.
+ *
+ * Names match exactly, byte for byte; a name with escape sequences is
+ * de-escaped first.
+ */
+#include "postgres.h"
+
+#include "decode_json.h"
+
+/* An object while it is being parsed. */
+typedef struct RowParse
+{
+	JsonLexContext *lex;
+	MdJsonRow  *row;
+	const char *cursor;			/* the name of the next field lies behind */
+	MdSlice		literal;		/* name of the current field, with quotes */
+	const char *value;
+	MdDecodeError *error;
+	bool		failed;			/* a name that is no text */
+} RowParse;
+
+/* Hash of a name: its length, its first and its last eight bytes. */
+static inline uint32
+name_hash(const char *name, int len)
+{
+	uint64		head = 0;
+	uint64		tail = 0;
+
+	if (len >= 8)
+	{
+		memcpy(&head, name, 8);
+		memcpy(&tail, name + len - 8, 8);
+	}
+	else
+	{
+		for (int i = 0; i < len; i++)
+			head = head << 8 | (unsigned char) name[i];
+	}
+	head ^= (tail << 29 | tail >> 35) ^ (uint64) len;
+	return (uint32) ((head * UINT64CONST(0x9E3779B97F4A7C15)) >> 32);
+}
+
+/* The slot of a name, or -1. */
+static inline int
+find_slot(const MdJsonRow *row, const char *name, int len)
+{
+	uint32		bucket = name_hash(name, len) & row->bucket_mask;
+	int			slot;
+
+	while ((slot = row->buckets[bucket]) >= 0)
+	{
+		if (row->slot_names[slot].len == len &&
+			memcmp(row->slot_names[slot].data, name, len) == 0)
+			return slot;
+		bucket = (bucket + 1) & row->bucket_mask;
+	}
+	return -1;
+}
+
+/* Make a row without fields; noun names a field in messages. */
+MdJsonRow *
+md_json_row_create(int max_fields, const char *noun)
+{
+	MdJsonRow  *row = palloc0(sizeof(MdJsonRow));
+	uint32		n_buckets = 16;
+
+	while (n_buckets < (uint32) max_fields * 4)
+		n_buckets *= 2;
+	row->noun = noun;
+	row->fields = palloc0(sizeof(MdJsonField) * Max(max_fields, 1));
+	row->buckets = palloc(sizeof(int16) * n_buckets);
+	memset(row->buckets, 0xff, sizeof(int16) * n_buckets);
+	row->bucket_mask = n_buckets - 1;
+	row->slot_names = palloc0(sizeof(MdSlice) * Max(max_fields, 1));
+	row->slot_values = palloc0(sizeof(MdSlice) * Max(max_fields, 1));
+	return row;
+}
+
+/* Give the name a slot, or find the one that it has. */
+static int
+assign_slot(MdJsonRow *row, MdSlice name)
+{
+	uint32		bucket;
+	int			slot = find_slot(row, name.data, name.len);
+
+	if (slot >= 0)
+		return slot;
+	bucket = name_hash(name.data, name.len) & row->bucket_mask;
+	while (row->buckets[bucket] >= 0)
+		bucket = (bucket + 1) & row->bucket_mask;
+	slot = row->n_slots++;
+	row->buckets[bucket] = slot;
+	row->slot_names[slot] = name;
+	return slot;
+}
+
+/*
+ * Have values[index] filled from the field `name`.  Several columns may be
+ * filled from one field.
+ */
+void
+md_json_row_add_field(MdJsonRow *row, const char *name, int index,
+					  Oid type, int32 typmod)
+{
+	MdJsonField *field = &row->fields[row->n_fields++];
+
+	field->name.data = pstrdup(name);
+	field->name.len = strlen(name);
+	field->slot = assign_slot(row, field->name);
+	field->index = index;
+	field->type = md_json_type_create(type, typmod);
+}
+
+/* Forget the last object: all fields are missing. */
+void
+md_json_row_clear(MdJsonRow *row)
+{
+	memset(row->slot_values, 0, sizeof(MdSlice) * row->n_slots);
+	row->any_rescued = false;
+	row->current = NULL;
+}
+
+/* At "{" of the outermost object. */
+static MD_JSON_ACTION_RESULT
+row_object_start(void *state)
+{
+	RowParse   *parse = state;
+
+	if (parse->lex->lex_level == 0)
+		parse->cursor = parse->lex->token_start;
+	MD_JSON_ACTION_RETURN;
+}
+
+/*
+ * A field of the outermost object: the lexer stands on the first token of its
+ * value, and the token before was the colon.  Its name is what lies between
+ * the last comma or brace and the colon, without white space.
+ */
+static MD_JSON_ACTION_RESULT
+row_field_start(void *state, char *name, bool isnull)
+{
+	RowParse   *parse = state;
+
+	if (parse->lex->lex_level == 1)
+	{
+		const char *start = parse->cursor;
+		const char *end = parse->lex->prev_token_terminator - 1;
+
+		while (*start != '"')
+			start++;
+		while (end[-1] != '"')
+			end--;
+		parse->literal.data = start;
+		parse->literal.len = end - start;
+		parse->value = parse->lex->token_start;
+	}
+	MD_JSON_ACTION_RETURN;
+}
+
+/* Append a field that nobody wants to the object of such fields. */
+static void
+rescue_field(MdJsonRow *row, MdSlice literal, MdSlice value)
+{
+	if (!row->any_rescued)
+	{
+		initStringInfo(&row->rescued);
+		row->any_rescued = true;
+	}
+	appendStringInfoChar(&row->rescued, row->rescued.len == 0 ? '{' : ',');
+	appendBinaryStringInfo(&row->rescued, literal.data, literal.len);
+	appendStringInfoChar(&row->rescued, ':');
+	appendBinaryStringInfo(&row->rescued, value.data, value.len);
+}
+
+/* The field has ended: keep its slice. */
+static MD_JSON_ACTION_RESULT
+row_field_end(void *state, char *name, bool isnull)
+{
+	RowParse   *parse = state;
+
+	if (parse->lex->lex_level == 1 && !parse->failed)
+	{
+		MdSlice		field_name = {parse->literal.data + 1, parse->literal.len - 2};
+		MdSlice		value = {parse->value,
+			parse->lex->prev_token_terminator - parse->value};
+		int			slot;
+
+		parse->cursor = parse->lex->token_start;
+		if (memchr(field_name.data, '\\', field_name.len) != NULL &&
+			!md_json_unescape(parse->literal, &field_name, parse->error))
+		{
+			parse->failed = true;
+			MD_JSON_ACTION_RETURN;
+		}
+		slot = find_slot(parse->row, field_name.data, field_name.len);
+		if (slot >= 0)
+			parse->row->slot_values[slot] = value;
+		else if (parse->row->rescue)
+			rescue_field(parse->row, parse->literal, value);
+	}
+	MD_JSON_ACTION_RETURN;
+}
+
+/* What a JSON value that begins with this character is called. */
+static const char *
+json_noun(char first)
+{
+	switch (first)
+	{
+		case '[':
+			return "an array";
+		case '"':
+			return "a string";
+		case 't':
+		case 'f':
+			return "a boolean";
+		case 'n':
+			return "null";
+		default:
+			return "a number";
+	}
+}
+
+/*
+ * Parse an object and note the values of the row's fields.  false: not JSON,
+ * or JSON that is no object.
+ */
+bool
+md_json_row_split(MdJsonRow *row, MdSlice json, MdDecodeError *error)
+{
+	RowParse	parse = {.row = row, .error = error};
+	JsonSemAction actions = {
+		.semstate = &parse,
+		.object_start = row_object_start,
+		.object_field_start = row_field_start,
+		.object_field_end = row_field_end
+	};
+
+	md_json_row_clear(row);
+	if (!md_json_parse(json, &actions, &parse.lex, error))
+		return false;
+	if (parse.failed)
+		return md_decode_prefix(error, "name of a field");
+	if (parse.cursor == NULL)
+	{
+		md_decode_fail(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
+					   "JSON object expected");
+		error->detail = psprintf("The value is %s.",
+								 json_noun(md_json_skip_space(json).data[0]));
+		return false;
+	}
+	if (row->any_rescued)
+		appendStringInfoChar(&row->rescued, '}');
+	return true;
+}
+
+/* Read the fields that were noted; those that are missing are NULL. */
+bool
+md_json_row_read(MdJsonRow *row, Datum *values, bool *isnull,
+				 MdDecodeError *error)
+{
+	static const MdSlice json_null = {"null", 4};
+
+	for (int i = 0; i < row->n_fields; i++)
+	{
+		MdJsonField *field = &row->fields[i];
+		MdSlice		value = row->slot_values[field->slot];
+
+		row->current = field->name.data;
+		if (!md_json_type_read(field->type, value.data ? value : json_null,
+							   &values[field->index], &isnull[field->index], error))
+			return md_decode_prefix(error, "%s \"%s\"", row->noun, field->name.data);
+	}
+	row->current = NULL;
+	return true;
+}

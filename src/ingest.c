@@ -1,0 +1,214 @@
+/*
+ * ingest.c
+ *		A bounded run of ingest in the foreground.
+ *
+ * The same lanes and batches as in a worker, in the caller's transaction: what
+ * a worker does by ending a transaction, this does by ending a subtransaction.
+ * A lock keeps workers away from the table meanwhile; they leave it out of
+ * their batches and come back when the transaction has ended.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog.h"
+#include "clock.h"
+#include "ingest.h"
+#include "kafka_request.h"
+#include "settings.h"
+
+/* Where each partition's run ends: what is the end of the topic now. */
+static MdKafkaPosition *
+find_ends(MdIngestStream *stream)
+{
+	MdKafkaPosition *ends = palloc0(sizeof(MdKafkaPosition) *
+									Max(1, list_length(stream->partitions)));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+
+		ends[n].topic = partition->topic;
+		ends[n].partition = partition->partition;
+		ends[n++].query = MD_KAFKA_LATEST;
+	}
+	if (n > 0)
+		md_kafka_request_positions(stream->lane->client, stream->def->server, ends, n,
+								   md_kafka_timeout_ms);
+	return ends;
+}
+
+static bool
+reached(MdIngestStream *stream, MdKafkaPosition *ends)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+		if (((MdPartition *) lfirst(lc))->next_offset < ends[n++].offset)
+			return false;
+	return true;
+}
+
+/* One attempt at the batch, in a subtransaction; returns why it failed. */
+static ErrorData *
+try_batch(MdLane *lane, MdBatchResult *result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		md_ingest_store(lane, result);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* Store the batch, or throw why that cannot be. */
+static void
+store_batch(MdLane *lane, MdIngestStream *stream)
+{
+	MdBatchResult result;
+	ErrorData  *error;
+
+	while ((error = try_batch(lane, &result)) != NULL)
+		if (md_ingest_failed(lane, error) != MD_FAILURE_RETRY_CAREFULLY)
+			ReThrowError(error);
+	if (stream->skip_message != NULL)
+		ereport(ERROR,
+				(errcode(stream->skip_sqlstate ? stream->skip_sqlstate : ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not store records in streaming table \"%s\"",
+						get_rel_name(stream->def->relid)),
+				 errdetail("%s", stream->skip_message)));
+	md_ingest_stored(lane);
+}
+
+/* Trouble that the client tells of; it goes on trying what waiting may cure. */
+static void
+check_errors(MdIngestStream *stream, List *errors)
+{
+	ListCell   *lc;
+
+	foreach(lc, errors)
+	{
+		MdKafkaEvent *event = lfirst(lc);
+
+		if (event->topic != NULL || !event->error.retriable)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("could not read topic \"%s\" of server \"%s\"",
+							stream->def->topic, stream->def->server),
+					 errdetail("Kafka says: %s.", event->error.message)));
+	}
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+
+		if (partition->out_of_range)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("topic \"%s\" partition %d does not have offset %lld",
+							partition->topic, partition->partition,
+							(long long) partition->next_offset),
+					 errhint("Resume the table: its worker records the gap, or says what is wrong.")));
+	}
+}
+
+/* Wait for the client's queue; ERROR when nothing came for too long. */
+static void
+wait_for_queue(MdIngestStream *stream, TimestampTz last_progress)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(last_progress, md_kafka_timeout_ms);
+	int			left_ms = md_clock_ms_until(GetCurrentTimestamp(), give_up);
+
+	if (left_ms == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("topic \"%s\" of server \"%s\" sent nothing for %d ms",
+						stream->def->topic, stream->def->server, md_kafka_timeout_ms),
+				 errhint("Check the server with medallion.check_server(), or raise medallion.kafka_timeout.")));
+	(void) WaitLatchOrSocket(MyLatch,
+							 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 md_kafka_event_fd(stream->lane->client), left_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Batches until the ends are reached or max_records were read. */
+static int64
+run_to(MdIngestStream *stream, MdKafkaPosition *ends, int64 max_records)
+{
+	MdLane	   *lane = stream->lane;
+	TimestampTz last_progress = GetCurrentTimestamp();
+	int64		n_records = 0;
+	bool		drained = true;
+
+	while (!reached(stream, ends) && (max_records < 0 || n_records < max_records))
+	{
+		List	   *errors;
+		int64		room = max_records < 0 ? PG_INT32_MAX : max_records - n_records;
+
+		if (drained)
+			wait_for_queue(stream, last_progress);
+		if (md_ingest_take(lane, (int) Min(room, PG_INT32_MAX), &drained, &errors))
+		{
+			store_batch(lane, stream);
+			n_records += lane->n_records;
+			last_progress = GetCurrentTimestamp();
+		}
+		check_errors(stream, errors);
+		md_ingest_abandon(lane);
+	}
+	return n_records;
+}
+
+int64
+md_ingest_once(Oid relid, int64 max_records)
+{
+	MemoryContext context;
+	MdStream   *def;
+	MdIngestStream *stream;
+	MdShare		share = {.index = 0,.n = 1,.foreground = true};
+	List	   *lanes = NIL;
+	int64		n_records;
+
+	LockRelationOid(relid, ShareRowExclusiveLock);
+	def = md_catalog_stream(relid, CurrentMemoryContext);
+	if (def == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid))));
+
+	/* on an error the context goes with the caller's, and the client with it */
+	context = AllocSetContextCreate(CurrentMemoryContext, "ingest once", ALLOCSET_DEFAULT_SIZES);
+	stream = md_ingest_add_stream(&lanes, def, share, context);
+	n_records = run_to(stream, find_ends(stream), max_records);
+	md_ingest_close_lane(stream->lane);
+	MemoryContextDelete(context);
+	return n_records;
+}

@@ -1,0 +1,196 @@
+/*
+ * ingest.h
+ *		From a client's queue into streaming tables: lanes, their streams and
+ *		partitions, and one batch in one transaction.
+ *
+ * A lane is one Kafka client with the streaming tables that it serves: those
+ * on one server with the same delivery options, each topic once.  What a lane
+ * holds is a batch: it is taken off the queue, stored and checkpointed in one
+ * transaction.
+ */
+#ifndef MD_INGEST_H
+#define MD_INGEST_H
+
+#include "postgres.h"
+#include "access/tupdesc.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/hsearch.h"
+
+#include "catalog.h"
+#include "decode.h"
+#include "kafka_client.h"
+
+typedef struct MdIngestStream MdIngestStream;
+typedef struct MdLane MdLane;
+
+/* A partition that a lane reads, and what the batch under way holds of it. */
+typedef struct MdPartition
+{
+	MdIngestStream *stream;
+	char	   *topic;
+	int32		partition;
+	int64		next_offset;	/* as stored: the fence */
+	int64		high_watermark; /* -1: not known */
+	int64		eof_offset;		/* read up to here by an event; -1: none */
+	bool		out_of_range;	/* Kafka does not have next_offset */
+	bool		alive;			/* Kafka has answered for it since it was assigned */
+	int64		mirror_offset;	/* to be told to the group once it is flushed */
+	/* the batch under way, as it was taken off the queue */
+	bool		taken;
+	int64		taken_next;
+	int64		n_records;
+	int64		max_timestamp_ms;
+	/* and as this attempt stores it */
+	bool		in_batch;
+	int64		batch_next;		/* next_offset when the batch is stored */
+	int64		n_dead;
+	int64		n_unstored;		/* dead letters, and records after stuck_at */
+	int64		stuck_at;		/* on_error = fail: offset of the bad record; -1 */
+} MdPartition;
+
+/* Records [from, to) of a batch, all of one partition. */
+typedef struct MdRun
+{
+	int			from;
+	int			to;
+	MdPartition *partition;
+} MdRun;
+
+struct MdIngestStream
+{
+	MdStream   *def;
+	MemoryContext context;		/* holds this structure and all of it */
+	MdLane	   *lane;
+	Oid			owner;
+	TupleDesc	desc;			/* what the decoder was made for */
+	MdDecoder  *decoder;
+	bool		needs_headers;
+	int			n_known;		/* partitions of the topic, of any worker's share */
+	List	   *partitions;		/* of MdPartition: our share */
+	List	   *runs;			/* of MdRun, of the batch under way */
+	bool		careful;		/* find the bad records of the batch, one by one */
+	bool		skipped;		/* left out of the batch under way */
+	int			skip_sqlstate;	/* and why; 0: its definition changed */
+	char	   *skip_message;
+};
+
+struct MdLane
+{
+	MemoryContext context;
+	char	   *key;			/* server, user and delivery options */
+	char	   *properties_key; /* all properties with their values */
+	MdKafkaClient *client;
+	MdKafkaClient *asker;		/* for questions: see open_lane() */
+	int			flush_interval_ms;
+	int			batch_max_records;
+	int64		batch_max_bytes;
+	bool		mirror;			/* a group_id is set */
+	bool		foreground;		/* a session's own: reads paused tables too */
+	List	   *streams;		/* of MdIngestStream */
+	HTAB	   *partitions;		/* (topic, partition) -> MdPartition */
+	/* the batch under way */
+	MemoryContext batch_context;	/* reset when it is stored or abandoned */
+	MdRecord   *records;
+	int			n_records;
+	List	   *taken;			/* of MdPartition */
+	const char *last_topic;		/* cache of the last lookup */
+	int32		last_partition;
+	MdPartition *last_found;
+	MdIngestStream *storing;	/* whose rows are being stored; for errors */
+	bool		try_again;		/* the attempt failed for what is settled now */
+	/* waiting */
+	bool		rung;			/* the queue has something since rung_at */
+	TimestampTz rung_at;
+	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
+	uint64		mirror_lsn;		/* 0: nothing is pending */
+	bool		mirror_dirty;	/* more was stored since */
+};
+
+/*
+ * Which partitions are this process's share, as number index of n workers; a
+ * session takes all of them.
+ */
+typedef struct MdShare
+{
+	int			index;
+	int			n;
+	bool		foreground;
+} MdShare;
+
+/* Figures of a stored batch. */
+typedef struct MdBatchResult
+{
+	int64		rows;
+	int64		dead_letters;
+	int64		bytes;
+	int			streams;
+} MdBatchResult;
+
+/* ingest_lane.c: lanes and what is assigned to them */
+
+/*
+ * Find a lane in *lanes for the stream, or open one, and start reading its
+ * partitions at their checkpoints.  Initializes checkpoints that are missing,
+ * which asks Kafka.  ERROR if anything is wrong; nothing is left behind then.
+ * Needs a transaction.
+ */
+extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
+											MdShare share, MemoryContext context);
+
+/* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
+extern void md_ingest_remove_stream(MdIngestStream *stream);
+extern void md_ingest_close_lane(MdLane *lane);
+extern MdPartition *md_ingest_find_partition(MdLane *lane, const char *topic,
+											 int32 partition);
+
+/*
+ * Ask once for all topics of the lane, and give those partitions a checkpoint
+ * that came since the streams were added; their definitions' generation moves
+ * then, so that every worker deals partitions out anew.  Needs a transaction.
+ */
+extern void md_ingest_discover(MdLane *lane, int timeout_ms);
+
+/* All properties of the server as the stream's owner sees them, as one string. */
+extern char *md_ingest_properties_key(const MdStream *def, Oid owner);
+
+/* ingest_batch.c: one batch in one transaction */
+
+/* Take a batch off the queue; false if there is nothing to store. */
+extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors);
+
+/*
+ * Store the batch in the caller's transaction.  Streams that cannot take part
+ * (their table is locked, their definition or checkpoint has changed) are left
+ * out and marked skipped.  On an error the caller rolls back, asks
+ * md_ingest_failed() what to do, and calls again.
+ */
+extern void md_ingest_store(MdLane *lane, MdBatchResult *result);
+
+/* Leave a stream out of the batch under way; its partitions stay behind. */
+extern void md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message);
+
+/* The transaction has committed: positions move, records are released. */
+extern void md_ingest_stored(MdLane *lane);
+extern void md_ingest_abandon(MdLane *lane);
+
+typedef enum MdFailure
+{
+	MD_FAILURE_RETRY_CAREFULLY, /* call md_ingest_store again at once */
+	MD_FAILURE_STREAM,			/* leave lane->storing out and back off */
+	MD_FAILURE_LANE				/* back off with the whole lane */
+} MdFailure;
+
+extern MdFailure md_ingest_failed(MdLane *lane, const ErrorData *error);
+
+/* Is it the record that is bad, whenever it is tried? */
+extern bool md_ingest_is_data_error(int sqlstate);
+
+/*
+ * ingest.c: the foreground.  Reads the table from its checkpoints to what is
+ * the end of its topic now, or up to max_records records (negative: no limit),
+ * in the caller's transaction.  Returns the number of records read.
+ */
+extern int64 md_ingest_once(Oid relid, int64 max_records);
+
+#endif							/* MD_INGEST_H */

@@ -1,0 +1,393 @@
+/*
+ * ingest_lane.c
+ *		Lanes: which streams share a Kafka client, and what it reads.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "common/hashfn.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "checkpoint.h"
+#include "ingest.h"
+#include "server.h"
+#include "settings.h"
+#include "stream_start.h"
+
+/*
+ * A broker answers a fetch as soon as there is data, so a long wait costs no
+ * latency and, over many partitions, saves much idle work.  But what follows
+ * a fetch waits for its answer: closing the client, which in a session is soon.
+ */
+#define FETCH_WAIT_MS 500
+#define FETCH_WAIT_FOREGROUND_MS 50
+
+/* Kafka's limit on the length of a topic's name is 249. */
+#define TOPIC_NAME_LEN 256
+
+typedef struct LanePartitionKey
+{
+	char		topic[TOPIC_NAME_LEN];
+	int32		partition;
+} LanePartitionKey;
+
+typedef struct LanePartition
+{
+	LanePartitionKey key;
+	MdPartition *partition;
+} LanePartition;
+
+static LanePartitionKey
+partition_key(const char *topic, int32 partition)
+{
+	LanePartitionKey key;
+
+	memset(&key, 0, sizeof(key));
+	strlcpy(key.topic, topic, sizeof(key.topic));
+	key.partition = partition;
+	return key;
+}
+
+MdPartition *
+md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
+{
+	LanePartitionKey key;
+	LanePartition *entry;
+
+	/* records come in runs, and the client has one string per topic */
+	if (lane->last_found != NULL && lane->last_topic == topic &&
+		lane->last_partition == partition)
+		return lane->last_found;
+	key = partition_key(topic, partition);
+	entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
+	if (entry == NULL)
+		return NULL;
+	lane->last_topic = topic;
+	lane->last_partition = partition;
+	lane->last_found = entry->partition;
+	return entry->partition;
+}
+
+/* What streams must have in common to share a lane. */
+static char *
+lane_key(const MdStream *def, Oid owner)
+{
+	return psprintf("%s|%u|%d|%s|%d|%d|" INT64_FORMAT, def->server, owner,
+					def->read_uncommitted, def->group_id ? def->group_id : "",
+					def->flush_interval_ms, def->batch_max_records, def->batch_max_bytes);
+}
+
+char *
+md_ingest_properties_key(const MdStream *def, Oid owner)
+{
+	StringInfoData key;
+	ListCell   *lc;
+
+	initStringInfo(&key);
+	foreach(lc, md_server_properties(def->server, owner))
+	{
+		MdKafkaProperty *property = lfirst(lc);
+
+		appendStringInfo(&key, "%s=%s\n", property->name, property->value);
+	}
+	return key.data;
+}
+
+static bool
+lane_reads_topic(MdLane *lane, const char *topic)
+{
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+		if (strcmp(((MdIngestStream *) lfirst(lc))->def->topic, topic) == 0)
+			return true;
+	return false;
+}
+
+static MdLane *
+open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
+		  MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "ingest lane", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	MdLane	   *lane = palloc0(sizeof(MdLane));
+	MdKafkaConsumerConfig config;
+	HASHCTL		hash;
+
+	lane->context = context;
+	lane->batch_context = AllocSetContextCreate(context, "ingest batch", ALLOCSET_DEFAULT_SIZES);
+	lane->key = pstrdup(key);
+	lane->properties_key = md_ingest_properties_key(def, owner);
+	lane->flush_interval_ms = def->flush_interval_ms;
+	lane->batch_max_records = def->batch_max_records;
+	lane->batch_max_bytes = def->batch_max_bytes;
+	lane->mirror = def->group_id != NULL;
+	memset(&hash, 0, sizeof(hash));
+	hash.keysize = sizeof(LanePartitionKey);
+	hash.entrysize = sizeof(LanePartition);
+	hash.hcxt = context;
+	lane->partitions = hash_create("partitions of a lane", 64, &hash,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	lane->foreground = foreground;
+	config.queue_max_kb = md_ingest_memory_kb;
+	config.fetch_wait_ms = foreground ? FETCH_WAIT_FOREGROUND_MS : FETCH_WAIT_MS;
+	config.read_uncommitted = def->read_uncommitted;
+	config.group_id = def->group_id;
+	lane->client = md_kafka_open(md_server_properties(def->server, owner), &config, context);
+
+	/*
+	 * A broker answers a connection's requests in order: on the one that reads,
+	 * a question would wait behind a fetch that waits for data.
+	 */
+	lane->asker = md_kafka_open(md_server_properties(def->server, owner), NULL, context);
+	MemoryContextSwitchTo(old);
+	return lane;
+}
+
+/* A lane that the stream can join, or a new one. */
+static MdLane *
+find_lane(List **lanes, const MdStream *def, Oid owner, bool foreground,
+		  MemoryContext context)
+{
+	char	   *key = lane_key(def, owner);
+	char	   *properties = md_ingest_properties_key(def, owner);
+	MdLane	   *lane;
+	MemoryContext old;
+	ListCell   *lc;
+
+	foreach(lc, *lanes)
+	{
+		lane = lfirst(lc);
+		if (strcmp(lane->key, key) == 0 && strcmp(lane->properties_key, properties) == 0 &&
+			!lane_reads_topic(lane, def->topic))
+			return lane;
+	}
+	lane = open_lane(def, owner, key, foreground, context);
+	old = MemoryContextSwitchTo(context);
+	*lanes = lappend(*lanes, lane);
+	MemoryContextSwitchTo(old);
+	return lane;
+}
+
+/* Partitions are dealt out by number, beginning at another worker per table. */
+static void
+keep_share(MdIngestStream *stream, MdShare share)
+{
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+		uint32		nr = hash_uint32(stream->def->relid) + (uint32) partition->partition;
+
+		if (nr % (uint32) share.n != (uint32) share.index)
+			stream->partitions = foreach_delete_current(stream->partitions, lc);
+	}
+}
+
+/* The stream's partitions as positions for the client. */
+static MdKafkaPosition *
+positions_of(const MdIngestStream *stream)
+{
+	MdKafkaPosition *positions = palloc0(sizeof(MdKafkaPosition) *
+										 Max(list_length(stream->partitions), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+
+		positions[n].topic = partition->topic;
+		positions[n].partition = partition->partition;
+		positions[n].offset = partition->next_offset;
+		n++;
+	}
+	return positions;
+}
+
+/* Join the lane: its client reads the stream's partitions from now on. */
+static void
+join_lane(MdIngestStream *stream, MdLane *lane)
+{
+	MemoryContext old = MemoryContextSwitchTo(lane->context);
+	ListCell   *lc;
+
+	stream->lane = lane;
+	lane->streams = lappend(lane->streams, stream);
+	MemoryContextSwitchTo(old);
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+		LanePartitionKey key = partition_key(partition->topic, partition->partition);
+		LanePartition *entry = hash_search(lane->partitions, &key, HASH_ENTER, NULL);
+
+		entry->partition = partition;
+	}
+	if (stream->partitions != NIL)
+		md_kafka_assign(lane->client, positions_of(stream), list_length(stream->partitions));
+}
+
+/* Build the stream's structures: columns, decoder, checkpoints. */
+static MdIngestStream *
+make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
+{
+	MdIngestStream *stream = MemoryContextAllocZero(context, sizeof(MdIngestStream));
+	Relation	rel = relation_open(def->relid, AccessShareLock);
+	MemoryContext old;
+
+	stream->context = context;
+	stream->lane = lane;
+	stream->owner = rel->rd_rel->relowner;
+	old = MemoryContextSwitchTo(context);
+	stream->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	MemoryContextSwitchTo(old);
+	relation_close(rel, NoLock);
+
+	stream->def = md_catalog_stream(def->relid, context);
+	if (stream->def == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("streaming table %u does not exist", def->relid)));
+	stream->decoder = md_decoder_create(stream->def, stream->desc, context);
+	stream->needs_headers = md_decoder_needs_headers(stream->decoder);
+	md_checkpoint_load(stream);
+	stream->n_known = list_length(stream->partitions);
+	return stream;
+}
+
+/* Lock the table without waiting for anybody; returns its owner. */
+static Oid
+lock_table(Oid relid)
+{
+	Relation	rel;
+	Oid			owner;
+
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the table is locked by another session")));
+	rel = relation_open(relid, NoLock);
+	owner = rel->rd_rel->relowner;
+	relation_close(rel, NoLock);
+	return owner;
+}
+
+/* The lane's records of this stream go nowhere any more. */
+static void
+leave_lane(MdIngestStream *stream)
+{
+	MdLane	   *lane = stream->lane;
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+		LanePartitionKey key = partition_key(partition->topic, partition->partition);
+		LanePartition *entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
+
+		if (entry != NULL && entry->partition == partition)
+			hash_search(lane->partitions, &key, HASH_REMOVE, NULL);
+	}
+	lane->last_found = NULL;
+	lane->streams = list_delete_ptr(lane->streams, stream);
+}
+
+MdIngestStream *
+md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryContext context)
+{
+	volatile int lanes_before = list_length(*lanes);
+	MdStream   *start = palloc(sizeof(MdStream));
+	MemoryContext stream_context;
+	MdIngestStream *volatile stream = NULL;
+	MdLane	   *volatile lane = NULL;
+	Oid			owner = lock_table(def->relid);
+
+	/* initializing marks the definition, and the one given is not ours */
+	*start = *def;
+	stream_context = AllocSetContextCreate(context, "ingest stream", ALLOCSET_SMALL_SIZES);
+	PG_TRY();
+	{
+		lane = find_lane(lanes, def, owner, share.foreground, context);
+		/* partitions that came later are found by md_ingest_discover() */
+		if (!def->initialized)
+			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
+		stream = make_stream(def, lane, stream_context);
+		keep_share(stream, share);
+		join_lane(stream, lane);
+	}
+	PG_CATCH();
+	{
+		if (lane != NULL && stream != NULL)
+			leave_lane(stream);
+		if (lane != NULL && list_length(*lanes) > lanes_before)
+		{
+			*lanes = list_delete_ptr(*lanes, lane);
+			md_ingest_close_lane(lane);
+		}
+		MemoryContextDelete(stream_context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return stream;
+}
+
+void
+md_ingest_remove_stream(MdIngestStream *stream)
+{
+	MdLane	   *lane = stream->lane;
+
+	leave_lane(stream);
+	if (stream->partitions != NIL)
+		md_kafka_unassign(lane->client, positions_of(stream), list_length(stream->partitions));
+	MemoryContextDelete(stream->context);
+}
+
+static int
+compare_topics(const void *a, const void *b)
+{
+	return strcmp((*(MdKafkaTopic *const *) a)->name, (*(MdKafkaTopic *const *) b)->name);
+}
+
+void
+md_ingest_discover(MdLane *lane, int timeout_ms)
+{
+	MdKafkaTopic **topics;
+	List	   *list;
+	MdKafkaError error;
+	int			n = 0;
+	ListCell   *lc;
+
+	if (!md_kafka_topics(lane->asker, NULL, timeout_ms,
+						 &list, &error))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("%s", error.message)));
+	topics = palloc(sizeof(MdKafkaTopic *) * Max(1, list_length(list)));
+	foreach(lc, list)
+		topics[n++] = lfirst(lc);
+	qsort(topics, n, sizeof(MdKafkaTopic *), compare_topics);
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+		MdKafkaTopic wanted = {.name = stream->def->topic};
+		MdKafkaTopic *key = &wanted;
+		MdKafkaTopic **found = bsearch(&key, topics, n, sizeof(MdKafkaTopic *), compare_topics);
+
+		if (found == NULL || (*found)->n_partitions <= stream->n_known)
+			continue;
+		if (md_stream_initialize(stream->def, lane->asker, timeout_ms) > 0)
+			md_catalog_bump_generation(stream->def->relid);
+	}
+}
+
+void
+md_ingest_close_lane(MdLane *lane)
+{
+	md_kafka_close(lane->asker);
+	md_kafka_close(lane->client);
+	MemoryContextDelete(lane->context);
+}

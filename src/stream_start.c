@@ -1,0 +1,380 @@
+/*
+ * stream_start.c
+ *		Where a streaming table begins to read: start_at.
+ *
+ * The start is resolved to offsets once, and these are then the checkpoints:
+ * "latest" is what was the end when the table was defined, however long it
+ * takes until a worker reads the first record.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "kafka_request.h"
+#include "nearest_name.h"
+#include "stream_start.h"
+
+#define UNIX_EPOCH_MS \
+	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000))
+
+typedef enum StartKind
+{
+	START_EARLIEST,
+	START_LATEST,
+	START_TIME,
+	START_OFFSETS
+} StartKind;
+
+typedef struct StartOffset
+{
+	int32		partition;
+	int64		offset;
+} StartOffset;
+
+typedef struct Start
+{
+	StartKind	kind;
+	int64		time_ms;		/* since 1970 UTC */
+	int			n_offsets;
+	StartOffset *offsets;		/* in ascending order of partitions */
+} Start;
+
+static const char *const words[] = {"earliest", "latest", NULL};
+
+static void
+refuse_start(const char *start_at, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid start_at: \"%s\"", start_at),
+			 errdetail("It is \"earliest\", \"latest\", a timestamp, or an offset per partition, such as '{\"0\": 42, \"1\": 7}'."),
+			 hint != NULL ? errhint("%s", hint) : 0));
+}
+
+/* A whole number of a JSON key or value; refuses all else. */
+static int64
+parse_whole_number(const char *start_at, const char *text, int64 max)
+{
+	char	   *end;
+	int64		number;
+
+	errno = 0;
+	number = strtoi64(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || number > max)
+		refuse_start(start_at, "Partitions and offsets are whole numbers from 0.");
+	return number;
+}
+
+static int
+compare_offsets(const void *a, const void *b)
+{
+	int32		pa = ((const StartOffset *) a)->partition;
+	int32		pb = ((const StartOffset *) b)->partition;
+
+	return pa < pb ? -1 : pa > pb;
+}
+
+/* {"0": 42, "1": 7} */
+static void
+parse_offsets(const char *start_at, Start *start)
+{
+	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start_at)));
+	JsonbIterator *it = JsonbIteratorInit(&json->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	start->kind = START_OFFSETS;
+	start->offsets = palloc0((JB_ROOT_COUNT(json) + 1) * sizeof(StartOffset));
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			start->offsets[start->n_offsets].partition =
+				parse_whole_number(start_at, pnstrdup(value.val.string.val, value.val.string.len),
+								   PG_INT32_MAX);
+		if (token != WJB_VALUE)
+			continue;
+		if (value.type != jbvNumeric)
+			refuse_start(start_at, "Partitions and offsets are whole numbers from 0.");
+		start->offsets[start->n_offsets++].offset =
+			parse_whole_number(start_at,
+							   DatumGetCString(DirectFunctionCall1(numeric_out,
+																   NumericGetDatum(value.val.numeric))),
+							   PG_INT64_MAX);
+	}
+	if (start->n_offsets == 0)
+		refuse_start(start_at, NULL);
+	qsort(start->offsets, start->n_offsets, sizeof(StartOffset), compare_offsets);
+	for (int i = 1; i < start->n_offsets; i++)
+		if (start->offsets[i].partition == start->offsets[i - 1].partition)
+			refuse_start(start_at, "Each partition is named once.");
+}
+
+/* Says what an error of timestamptz_in is about. */
+static void
+start_error_context(void *arg)
+{
+	errcontext("start_at \"%s\"", (const char *) arg);
+}
+
+static void
+parse_time(const char *start_at, Start *start)
+{
+	ErrorContextCallback context;
+	TimestampTz time;
+
+	context.callback = start_error_context;
+	context.arg = unconstify(char *, start_at);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
+												   CStringGetDatum(start_at),
+												   ObjectIdGetDatum(InvalidOid),
+												   Int32GetDatum(-1)));
+	error_context_stack = context.previous;
+
+	start->kind = START_TIME;
+	start->time_ms = time / 1000 + UNIX_EPOCH_MS;
+	if (start->time_ms < 0)
+		refuse_start(start_at, "Times before 1970 are older than any record: use \"earliest\".");
+}
+
+static Start *
+parse_start(const char *start_at)
+{
+	Start	   *start = palloc0(sizeof(Start));
+
+	if (pg_strcasecmp(start_at, words[START_EARLIEST]) == 0)
+		start->kind = START_EARLIEST;
+	else if (pg_strcasecmp(start_at, words[START_LATEST]) == 0)
+		start->kind = START_LATEST;
+	else if (start_at[0] == '{')
+		parse_offsets(start_at, start);
+	else if (start_at[0] >= '0' && start_at[0] <= '9')
+		parse_time(start_at, start);
+	else
+	{
+		const char *nearest = md_nearest_name(start_at, words);
+
+		refuse_start(start_at, nearest ? psprintf("Perhaps you meant \"%s\".", nearest) : NULL);
+	}
+	return start;
+}
+
+/* 2026-01-02 03:04:05.678+00 */
+static char *
+format_time(int64 time_ms)
+{
+	TimestampTz time = (time_ms - UNIX_EPOCH_MS) * 1000;
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	return psprintf("%04d-%02d-%02d %02d:%02d:%02d.%03d+00",
+					tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min,
+					tm.tm_sec, (int) (fsec / 1000));
+}
+
+char *
+md_stream_start_canonical(const char *start_at)
+{
+	Start	   *start = parse_start(start_at);
+	StringInfoData text;
+
+	switch (start->kind)
+	{
+		case START_EARLIEST:
+		case START_LATEST:
+			return pstrdup(words[start->kind]);
+		case START_TIME:
+			return format_time(start->time_ms);
+		case START_OFFSETS:
+			break;
+	}
+	initStringInfo(&text);
+	for (int i = 0; i < start->n_offsets; i++)
+		appendStringInfo(&text, "%s\"%d\": " INT64_FORMAT, i ? ", " : "{",
+						 start->offsets[i].partition, start->offsets[i].offset);
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
+/* Which partitions of the topic have a checkpoint already? */
+static void
+mark_known_partitions(const MdStream *stream, bool *known, int n_partitions)
+{
+	Oid			argtypes[2] = {OIDOID, TEXTOID};
+	Datum		args[2] = {ObjectIdGetDatum(stream->relid), CStringGetTextDatum(stream->topic)};
+
+	if (SPI_execute_with_args("SELECT c.kafka_partition FROM medallion.checkpoint c"
+							  " WHERE c.relid = $1 AND c.topic = $2",
+							  2, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read medallion.checkpoint");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int			partition = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+															SPI_tuptable->tupdesc, 1, &isnull));
+
+		if (partition < n_partitions)
+			known[partition] = true;
+	}
+}
+
+static void
+insert_checkpoint(const MdStream *stream, const MdKafkaPosition *position)
+{
+	Oid			argtypes[4] = {OIDOID, TEXTOID, INT4OID, INT8OID};
+	Datum		args[4];
+
+	args[0] = ObjectIdGetDatum(stream->relid);
+	args[1] = CStringGetTextDatum(position->topic);
+	args[2] = Int32GetDatum(position->partition);
+	args[3] = Int64GetDatum(position->offset);
+	if (SPI_execute_with_args("INSERT INTO medallion.checkpoint"
+							  " (relid, topic, kafka_partition, start_offset, next_offset)"
+							  " VALUES ($1, $2, $3, $4, $4) ON CONFLICT DO NOTHING",
+							  4, argtypes, args, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into medallion.checkpoint");
+}
+
+static void
+mark_initialized(MdStream *stream)
+{
+	Oid			argtypes[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(stream->relid)};
+
+	if (SPI_execute_with_args("UPDATE medallion.stream SET initialized = true WHERE relid = $1",
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update medallion.stream");
+	stream->initialized = true;
+}
+
+/* Ask Kafka the same question about all n positions. */
+static void
+resolve(const MdStream *stream, MdKafkaClient *client, MdKafkaPosition *positions,
+		int n, int64 query, int timeout_ms)
+{
+	for (int i = 0; i < n; i++)
+	{
+		positions[i].query = query;
+		positions[i].offset = -1;
+	}
+	md_kafka_request_positions(client, stream->server, positions, n, timeout_ms);
+}
+
+/* The given offsets, checked against what the topic has. */
+static void
+resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
+				MdKafkaPosition *positions, int n, int timeout_ms)
+{
+	int64	   *first = palloc(n * sizeof(int64));
+
+	/* sorted and without repetition: names all of 0 .. n - 1 or not */
+	for (int i = 0; i < n; i++)
+		if (i >= start->n_offsets || start->offsets[i].partition != i)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("start_at has no offset for partition %d of topic \"%s\"", i, stream->topic),
+					 errhint("Name each of the %d partitions; the beginning of a partition is its first offset.", n)));
+	if (start->n_offsets > n)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("start_at names partition %d, but topic \"%s\" has %d partitions",
+						start->offsets[n].partition, stream->topic, n)));
+
+	resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
+	for (int i = 0; i < n; i++)
+		first[i] = positions[i].offset;
+	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
+	for (int i = 0; i < n; i++)
+	{
+		int64		offset = start->offsets[i].offset;
+
+		if (offset < first[i] || offset > positions[i].offset)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("offset " INT64_FORMAT " is outside partition %d of topic \"%s\"",
+							offset, i, stream->topic),
+					 errdetail("Its offsets go from " INT64_FORMAT " to " INT64_FORMAT ".",
+							   first[i], positions[i].offset)));
+		positions[i].offset = offset;
+	}
+}
+
+/* A time: the first record at or after it, or the end where there is none. */
+static void
+resolve_time(const MdStream *stream, MdKafkaClient *client, int64 time_ms,
+			 MdKafkaPosition *positions, int n, int timeout_ms)
+{
+	int64	   *end = palloc(n * sizeof(int64));
+
+	/* the end first: what arrives in between is after it, and is read */
+	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
+	for (int i = 0; i < n; i++)
+		end[i] = positions[i].offset;
+	resolve(stream, client, positions, n, time_ms, timeout_ms);
+	for (int i = 0; i < n; i++)
+		if (positions[i].offset < 0)
+			positions[i].offset = end[i];
+}
+
+int
+md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+{
+	MdKafkaTopic *topic = md_kafka_request_topic(client, stream->server, stream->topic, timeout_ms);
+	bool	   *known = palloc0(topic->n_partitions * sizeof(bool));
+	MdKafkaPosition *positions = palloc0(topic->n_partitions * sizeof(MdKafkaPosition));
+	Start	   *start = parse_start(stream->initialized ? words[START_EARLIEST] : stream->start_at);
+	MdSecurity	saved;
+	int			n = 0;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	mark_known_partitions(stream, known, topic->n_partitions);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+
+	for (int i = 0; i < topic->n_partitions; i++)
+		if (!known[i])
+		{
+			positions[n].topic = stream->topic;
+			positions[n++].partition = i;
+		}
+	if (n == 0 && stream->initialized)
+		return 0;
+
+	switch (start->kind)
+	{
+		case START_EARLIEST:
+			resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
+			break;
+		case START_LATEST:
+			resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
+			break;
+		case START_TIME:
+			resolve_time(stream, client, start->time_ms, positions, n, timeout_ms);
+			break;
+		case START_OFFSETS:
+			resolve_offsets(stream, client, start, positions, n, timeout_ms);
+			break;
+	}
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	for (int i = 0; i < n; i++)
+		insert_checkpoint(stream, &positions[i]);
+	if (!stream->initialized)
+		mark_initialized(stream);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	return n;
+}

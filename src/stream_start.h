@@ -1,0 +1,36 @@
+/*
+ * stream_start.h
+ *		Where a streaming table begins to read: start_at.
+ */
+#ifndef MD_STREAM_START_H
+#define MD_STREAM_START_H
+
+#include "postgres.h"
+
+#include "catalog.h"
+#include "kafka_client.h"
+
+/*
+ * Check start_at and bring it into one form: "earliest", "latest", a time in
+ * UTC, so that the session's time zone no longer matters, or partitions with
+ * their offsets as JSON.
+ */
+extern char *md_stream_start_canonical(const char *start_at);
+
+/*
+ * Make sure that each partition of the topic has a checkpoint.  The first
+ * time all of them start at start_at: the first record at or after a time (the
+ * end if there is none), or exactly the given offsets, which must name each
+ * partition and lie in its log; and stream->initialized is set, here and in
+ * the catalog.  Later, partitions that are new start at their beginning,
+ * because nothing in them was there before.  Returns the number of new
+ * checkpoints.
+ *
+ * ERROR when the topic or the start is not there, or Kafka does not answer.
+ *
+ * Runs in: ingest worker or session, inside a transaction; writes as the owner
+ * of the extension.
+ */
+extern int	md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms);
+
+#endif							/* MD_STREAM_START_H */

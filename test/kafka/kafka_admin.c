@@ -1,0 +1,288 @@
+/*
+ * kafka_admin.c
+ *		Topics, partitions and offsets of a real cluster, each call waiting
+ *		until what it changed can be seen.
+ */
+#include <time.h>
+
+#include "kafka_tool.h"
+
+#define TIMEOUT_MS	30000
+
+static rd_kafka_t *
+open_admin(const char *bootstrap)
+{
+	return open_client(RD_KAFKA_CONSUMER, bootstrap, NULL);
+}
+
+static int64_t
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/*
+ * Number of partitions that all have a leader, 0 if the topic is not there,
+ * -1 if no broker answered.
+ */
+static int
+count_partitions(rd_kafka_t *client, const char *topic, int timeout_ms)
+{
+	const rd_kafka_metadata_t *metadata;
+	rd_kafka_topic_t *handle = rd_kafka_topic_new(client, topic, NULL);
+	rd_kafka_resp_err_t err;
+	int			count = 0;
+
+	err = rd_kafka_metadata(client, 0, handle, &metadata, timeout_ms);
+	rd_kafka_topic_destroy(handle);
+	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return -1;
+	if (metadata->topic_cnt == 1 && metadata->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		count = metadata->topics[0].partition_cnt;
+		for (int i = 0; i < metadata->topics[0].partition_cnt; i++)
+		{
+			if (metadata->topics[0].partitions[i].leader < 0)
+				count = 0;
+		}
+	}
+	rd_kafka_metadata_destroy(metadata);
+	return count;
+}
+
+/* Wait until the topic has n partitions with leaders (0: until it is gone). */
+static void
+wait_for_partitions(rd_kafka_t *client, const char *topic, int n)
+{
+	int64_t		deadline_ms = now_ms() + TIMEOUT_MS;
+	struct timespec pause = {0, 20 * 1000 * 1000};
+
+	while (count_partitions(client, topic, 5000) != n)
+	{
+		if (now_ms() > deadline_ms)
+			die("topic \"%s\" did not reach %d partitions", topic, n);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* wait BOOTSTRAP SECONDS: until a broker answers a metadata request. */
+int
+admin_wait(int argc, char **argv)
+{
+	const char *bootstrap = text_argument(argc, argv, 0, "bootstrap servers");
+	int64_t		deadline_ms = now_ms() + number_argument(argc, argv, 1, "seconds") * 1000;
+	rd_kafka_t *client = open_admin(bootstrap);
+	const rd_kafka_metadata_t *metadata;
+
+	while (now_ms() < deadline_ms)
+	{
+		if (rd_kafka_metadata(client, 0, NULL, &metadata, 200) != RD_KAFKA_RESP_ERR_NO_ERROR)
+			continue;
+		rd_kafka_metadata_destroy(metadata);
+		rd_kafka_destroy(client);
+		return 0;
+	}
+	die("no broker answers at %s", bootstrap);
+}
+
+/* Take the answer to an admin request off the queue, or die. */
+static rd_kafka_event_t *
+await_answer(rd_kafka_queue_t *queue, const char *what)
+{
+	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, TIMEOUT_MS);
+
+	if (event == NULL)
+		die("%s: no answer", what);
+	if (rd_kafka_event_error(event))
+		die("%s: %s", what, rd_kafka_event_error_string(event));
+	return event;
+}
+
+static void
+check_topic_results(const rd_kafka_topic_result_t **results, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		if (rd_kafka_topic_result_error(results[i]))
+			die("%s: %s", what, rd_kafka_topic_result_error_string(results[i]) ?
+				rd_kafka_topic_result_error_string(results[i]) :
+				rd_kafka_err2str(rd_kafka_topic_result_error(results[i])));
+	}
+}
+
+/* create BOOTSTRAP TOPIC PARTITIONS [PROPERTY=VALUE]... */
+int
+admin_create(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	int			partitions = number_argument(argc, argv, 2, "partitions");
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	rd_kafka_NewTopic_t *request;
+	const rd_kafka_topic_result_t **results;
+	size_t		n;
+	char		error[512];
+
+	request = rd_kafka_NewTopic_new(topic, partitions, 1, error, sizeof(error));
+	if (request == NULL)
+		die("create: %s", error);
+	for (int i = 3; i < argc; i++)
+	{
+		char	   *value = strchr(argv[i], '=');
+
+		if (value == NULL)
+			die("create: \"%s\" is not PROPERTY=VALUE", argv[i]);
+		*value++ = '\0';
+		rd_kafka_NewTopic_set_config(request, argv[i], value);
+	}
+	rd_kafka_CreateTopics(client, &request, 1, NULL, queue);
+	event = await_answer(queue, "create");
+	results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
+	check_topic_results(results, n, "create");
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_NewTopic_destroy(request);
+	rd_kafka_queue_destroy(queue);
+	wait_for_partitions(client, topic, partitions);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* delete BOOTSTRAP TOPIC */
+int
+admin_delete(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	rd_kafka_DeleteTopic_t *request = rd_kafka_DeleteTopic_new(topic);
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	const rd_kafka_topic_result_t **results;
+	size_t		n;
+
+	rd_kafka_DeleteTopics(client, &request, 1, NULL, queue);
+	event = await_answer(queue, "delete");
+	results = rd_kafka_DeleteTopics_result_topics(rd_kafka_event_DeleteTopics_result(event), &n);
+	check_topic_results(results, n, "delete");
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_DeleteTopic_destroy(request);
+	rd_kafka_queue_destroy(queue);
+	wait_for_partitions(client, topic, 0);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* add-partitions BOOTSTRAP TOPIC TOTAL */
+int
+admin_add_partitions(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	int			total = number_argument(argc, argv, 2, "total");
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	rd_kafka_NewPartitions_t *request;
+	const rd_kafka_topic_result_t **results;
+	size_t		n;
+	char		error[512];
+
+	request = rd_kafka_NewPartitions_new(topic, total, error, sizeof(error));
+	if (request == NULL)
+		die("add-partitions: %s", error);
+	rd_kafka_CreatePartitions(client, &request, 1, NULL, queue);
+	event = await_answer(queue, "add-partitions");
+	results = rd_kafka_CreatePartitions_result_topics(rd_kafka_event_CreatePartitions_result(event), &n);
+	check_topic_results(results, n, "add-partitions");
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_NewPartitions_destroy(request);
+	rd_kafka_queue_destroy(queue);
+	wait_for_partitions(client, topic, total);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* delete-records BOOTSTRAP TOPIC PARTITION BEFORE_OFFSET */
+int
+admin_delete_records(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	int			partition = number_argument(argc, argv, 2, "partition");
+	rd_kafka_topic_partition_list_t *offsets = rd_kafka_topic_partition_list_new(1);
+	const rd_kafka_topic_partition_list_t *answer;
+	rd_kafka_DeleteRecords_t *request;
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+
+	rd_kafka_topic_partition_list_add(offsets, topic, partition)->offset =
+		number_argument(argc, argv, 3, "offset");
+	request = rd_kafka_DeleteRecords_new(offsets);
+	rd_kafka_DeleteRecords(client, &request, 1, NULL, queue);
+	event = await_answer(queue, "delete-records");
+	answer = rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event));
+	if (answer->elems[0].err)
+		die("delete-records: %s", rd_kafka_err2str(answer->elems[0].err));
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_DeleteRecords_destroy(request);
+	rd_kafka_topic_partition_list_destroy(offsets);
+	rd_kafka_queue_destroy(queue);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* watermarks BOOTSTRAP TOPIC */
+int
+admin_watermarks(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	int			n = count_partitions(client, topic, TIMEOUT_MS);
+
+	if (n <= 0)
+		die("watermarks: no topic \"%s\"", topic);
+	for (int i = 0; i < n; i++)
+	{
+		int64_t		low;
+		int64_t		high;
+		rd_kafka_resp_err_t err;
+
+		err = rd_kafka_query_watermark_offsets(client, topic, i, &low, &high, TIMEOUT_MS);
+		if (err)
+			die("watermarks: %s", rd_kafka_err2str(err));
+		printf("%d %lld %lld\n", i, (long long) low, (long long) high);
+	}
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* group-offsets BOOTSTRAP GROUP TOPIC; a partition without one has -1 */
+int
+admin_group_offsets(int argc, char **argv)
+{
+	const char *bootstrap = text_argument(argc, argv, 0, "bootstrap servers");
+	const char *const properties[] = {"group.id", text_argument(argc, argv, 1, "group"), NULL};
+	const char *topic = text_argument(argc, argv, 2, "topic");
+	rd_kafka_t *client = open_client(RD_KAFKA_CONSUMER, bootstrap, properties);
+	int			n = count_partitions(client, topic, TIMEOUT_MS);
+	rd_kafka_topic_partition_list_t *offsets = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_resp_err_t err;
+
+	for (int i = 0; i < n; i++)
+		rd_kafka_topic_partition_list_add(offsets, topic, i);
+	err = rd_kafka_committed(client, offsets, TIMEOUT_MS);
+	if (err)
+		die("group-offsets: %s", rd_kafka_err2str(err));
+	for (int i = 0; i < n; i++)
+		printf("%d %lld\n", offsets->elems[i].partition,
+			   (long long) (offsets->elems[i].offset < 0 ? -1 : offsets->elems[i].offset));
+	rd_kafka_topic_partition_list_destroy(offsets);
+	rd_kafka_destroy(client);
+	return 0;
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# Run all tests, on private servers, with everything they need.
+#
+#   test/run.sh [--asan] [PART | TEST]...
+#
+# PART is regress, isolation, pgtap, keys or tap; TEST is the name of one test
+# ("001_smoke") or its file ("test/t/001_smoke.pl"). Without either, all parts
+# run. --asan builds with the address and undefined-behaviour sanitizers.
+#
+# Missing packages are installed by name (apt-get; as root or through sudo).
+# The build happens in a cache directory, never in the checkout; servers
+# listen on loopback or unix sockets and are stopped whatever happens.
+#
+# Environment: PG_CONFIG picks an installed PostgreSQL; MD_CACHE the cache
+# directory; PROVE_FLAGS goes to prove.
+set -euo pipefail
+[ -n "${MD_RUN-}" ] || exec "$(dirname "$0")/lib/bootstrap.sh" run.sh "$@"
+
+. test/lib/build.sh
+. test/lib/servers.sh
+
+parts=(regress isolation pgtap keys tap)
+selected_parts=() selected_files=() summary=() failed=0
+
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' test/run.sh; }
+
+# Add the part that the test $1 belongs to, and the test's file.
+select_test() {
+    local name file
+    name=$(basename "$1") && name=${name%.*}
+    for file in "sql/$name.sql" "test/specs/$name.spec" "test/pgtap/$name.sql" "test/t/$name.pl"; do
+        if [ -e "$file" ] && { [ "${1##*/}" = "$1" ] || [[ $1 == *"$file" ]]; }; then
+            selected_files+=("$file")
+            case $file in
+                sql/*) selected_parts+=(regress) ;;
+                test/specs/*) selected_parts+=(isolation) ;;
+                test/pgtap/*) selected_parts+=(pgtap) ;;
+                test/t/*) selected_parts+=(tap) ;;
+            esac
+            return
+        fi
+    done
+    echo "test/run.sh: no part and no test is named \"$1\"" >&2
+    exit 2
+}
+
+# The files of a part: those asked for, or all that match the pattern $1.
+part_files() {
+    local file
+    if [ ${#selected_files[@]} -eq 0 ]; then
+        compgen -G "$1" | sort || true
+    else
+        # shellcheck disable=SC2254
+        for file in "${selected_files[@]}"; do
+            case $file in $1) echo "$file" ;; esac
+        done
+    fi
+}
+
+# Remember the outcome of part $1: passed, failed, and the runner's exit code.
+# A runner that failed without a failed test counts as one.
+finish_part() {
+    local passed=$2 bad=$3
+    [ "$4" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    [ "$passed" -gt 0 ] || [ "$bad" -gt 0 ] || bad=1
+    [ "$bad" -eq 0 ] || failed=1
+    summary+=("$1: $passed passed, $bad failed")
+}
+
+# Run pg_regress or pg_isolation_regress through make, as users do.
+run_regress() {
+    local part=$1 variable=$2 other=$3 pattern=$4 names log=$MD_RUN/$1.log code=0
+    names=$(part_files "$pattern" | sed 's,.*/,,; s,\.[a-z]*$,,' | tr '\n' ' ')
+    [ -n "$names" ] || { finish_part "$part" 0 0 1; return; }
+    make -s with_llvm=no PG_CONFIG="$PG_CONFIG" installcheck "$variable=$names" "$other=" 2>&1 | tee "$log" || code=1
+    [ $code -eq 0 ] || cat regression.diffs output_iso/regression.diffs 2>/dev/null || true
+    # PostgreSQL 15 prints "test x ... ok", later ones print TAP.
+    finish_part "$part" \
+        "$(grep -cE '^test .*\.\.\. +ok|^ok [0-9]' "$log" || true)" \
+        "$(grep -cE '^test .*\.\.\. +FAILED|^not ok [0-9]' "$log" || true)" $code
+}
+
+# Run prove for part $1 with the rest as its arguments.
+run_prove() {
+    local part=$1 log=$MD_RUN/$1.log code=0 total bad
+    shift
+    # shellcheck disable=SC2086
+    prove ${PROVE_FLAGS-} "$@" 2>&1 | tee "$log" || code=1
+    total=$(sed -n 's/^Files=.*Tests=\([0-9]*\),.*/\1/p' "$log" | tail -1)
+    # A file that ended badly without a failed test counts as one.
+    bad=$(perl -ne '$n += $2 || $1 || 1 if /\(Wstat: (\d+).* Tests: \d+ Failed: (\d+)\)/; END { print $n // 0 }' \
+        < <(sed 's/Wstat: [0-9]*/Wstat: 0/' "$log"))
+    total=${total:-0}
+    [ "$bad" -le "$total" ] || total=$bad
+    finish_part "$part" $((total - bad)) "$bad" $code
+}
+
+run_part_regress() { run_regress regress REGRESS ISOLATION 'sql/*.sql'; }
+run_part_isolation() { run_regress isolation ISOLATION REGRESS 'test/specs/*.spec'; }
+
+run_part_pgtap() {
+    local files
+    mapfile -t files < <(part_files 'test/pgtap/*.sql')
+    [ ${#files[@]} -gt 0 ] || { finish_part pgtap 0 0 1; return; }
+    run_prove pgtap --exec 'bash test/lib/pgtap.sh' "${files[@]}"
+}
+
+run_part_keys() {
+    { psql -Xqd postgres -c 'CREATE DATABASE keys' && psql -Xqd keys -c 'CREATE EXTENSION pg_medallion'; } ||
+        { finish_part keys 0 1 1; return; }
+    PGDATABASE=keys run_prove keys --exec bash test/keys/run.sh
+}
+
+run_part_tap() {
+    local files
+    mapfile -t files < <(part_files 'test/t/*.pl')
+    [ ${#files[@]} -gt 0 ] || { finish_part tap 0 0 1; return; }
+    start_broker
+    mkdir -p "$MD_RUN/tap"
+    (
+        # The modules make their own servers and must not see ours.
+        unset PGHOST PGPORT PGUSER PGDATABASE
+        export TESTDIR=$MD_RUN/tap TESTDATADIR=$MD_RUN/tap/data TESTLOGDIR=$MD_RUN/tap/log
+        export PG_REGRESS=$PG_TEST_DIR/regress/pg_regress
+        run_prove tap -j "${MD_JOBS:-2}" -I "$PG_TEST_DIR/perl" -I test/perl "${files[@]}"
+        printf '%s\n' "${summary[-1]}" "$failed" >"$MD_RUN/tap.result"
+    )
+    { IFS= read -r line && IFS= read -r bad; } <"$MD_RUN/tap.result"
+    summary+=("$line")
+    [ "$bad" -eq 0 ] || failed=1
+}
+
+for arg; do
+    case $arg in
+        --asan) ;;                      # bootstrap.sh saw to it
+        -h | --help) usage && exit 0 ;;
+        -*) echo "test/run.sh: unknown option \"$arg\"" >&2 && usage >&2 && exit 2 ;;
+        regress | isolation | pgtap | keys | tap) selected_parts+=("$arg") ;;
+        *) select_test "$arg" ;;
+    esac
+done
+[ ${#selected_parts[@]} -gt 0 ] || selected_parts=("${parts[@]}")
+
+build_extension
+start_postgres
+for part in "${parts[@]}"; do
+    case " ${selected_parts[*]} " in *" $part "*) ;; *) continue ;; esac
+    printf '\n== %s ==\n' "$part"
+    "run_part_$part"
+done
+
+printf '\n== PostgreSQL %s, librdkafka %s%s ==\n' "$PG_VERSION" "$(kafka_tool version)" "${MD_ASAN:+, sanitizers}"
+printf '%s\n' "${summary[@]}"
+[ $failed -eq 0 ] && echo "all tests passed" || echo "SOME TESTS FAILED, logs: $MD_RUN"
+exit $failed
