@@ -94,9 +94,7 @@ struct MdLane
 	MdRecord   *records;
 	int			n_records;
 	List	   *taken;			/* of MdPartition */
-	const char *last_topic;		/* cache of the last lookup */
-	int32		last_partition;
-	MdPartition *last_found;
+	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
 	/* waiting */

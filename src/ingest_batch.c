@@ -164,8 +164,14 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		int64		high = md_kafka_high_watermark(lane->client, partition->topic,
 												   partition->partition);
 
-		if (high >= 0)
-			partition->high_watermark = high;
+		if (high < 0)
+			continue;
+		partition->high_watermark = high;
+		/* a checkpoint beyond the end would lose what is yet to come */
+		if (partition->taken_next > high)
+			elog(ERROR, "topic \"%s\" partition %d was read up to offset %lld, beyond its end %lld",
+				 partition->topic, partition->partition,
+				 (long long) partition->taken_next, (long long) high);
 	}
 	MemoryContextSwitchTo(old);
 	return lane->taken != NIL;

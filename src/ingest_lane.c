@@ -59,16 +59,14 @@ md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
 	LanePartitionKey key;
 	LanePartition *entry;
 
-	/* records come in runs, and the client has one string per topic */
-	if (lane->last_found != NULL && lane->last_topic == topic &&
-		lane->last_partition == partition)
+	/* records come in runs */
+	if (lane->last_found != NULL && lane->last_found->partition == partition &&
+		strcmp(lane->last_found->topic, topic) == 0)
 		return lane->last_found;
 	key = partition_key(topic, partition);
 	entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
 	if (entry == NULL)
 		return NULL;
-	lane->last_topic = topic;
-	lane->last_partition = partition;
 	lane->last_found = entry->partition;
 	return entry->partition;
 }
