@@ -100,8 +100,9 @@ write_server(const char *sql, const char *name, const char *new_name)
 		md_definitions_changed();
 }
 
-MdStream *
-md_stream_load(Oid relid)
+/* Load in a new snapshot; NULL if it is not a streaming table. */
+static MdStream *
+load_now(Oid relid)
 {
 	MdStream   *stream;
 
@@ -109,18 +110,33 @@ md_stream_load(Oid relid)
 	PushActiveSnapshot(GetLatestSnapshot());
 	stream = md_catalog_stream(relid, CurrentMemoryContext);
 	PopActiveSnapshot();
+	return stream;
+}
+
+MdStream *
+md_stream_load(Oid relid)
+{
+	MdStream   *stream = load_now(relid);
+
 	if (stream == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("streaming table with OID %u was dropped concurrently", relid)));
+		elog(ERROR, "table with OID %u is not a streaming table", relid);
 	return stream;
 }
 
 MdStream *
 md_stream_lock(Oid relid)
 {
+	char	   *name = get_rel_name(relid);
+	MdStream   *stream;
+
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	return md_stream_load(relid);
+	stream = load_now(relid);
+	if (stream == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("streaming table \"%s\" was dropped concurrently",
+						name != NULL ? name : "???")));
+	return stream;
 }
 
 void

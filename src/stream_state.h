@@ -27,12 +27,15 @@ extern bool md_stream_is_view_result(Oid relid);
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
 /*
- * The definition as it is now, whatever snapshot the statement has; ERROR if
- * there is none (any more).
+ * The definition as it is now, whatever snapshot the statement has, of a
+ * streaming table that is locked.
  */
 extern MdStream *md_stream_load(Oid relid);
 
-/* Wait for a batch that is being stored, keep the next one waiting, and load. */
+/*
+ * Wait for a batch that is being stored, keep the next one waiting, and load.
+ * ERROR if the table was dropped meanwhile.
+ */
 extern MdStream *md_stream_lock(Oid relid);
 
 /* Rows may change, or have changed, unseen: views over it refresh in full. */
