@@ -312,8 +312,8 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 	PG_TRY();
 	{
 		lane = find_lane(lanes, def, owner, share.foreground, context);
-		/* partitions that came later are found by md_ingest_discover() */
-		if (!def->initialized)
+		/* in a worker, md_ingest_discover() finds partitions that came later */
+		if (!def->initialized || share.foreground)
 			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
 		stream = make_stream(def, lane, stream_context);
 		keep_share(stream, share);
