@@ -17,9 +17,6 @@
 /* Is it a streaming table?  Costs one index probe, and no SPI. */
 extern bool md_stream_exists(Oid relid);
 
-/* Is it the result of a materialized view of ours? */
-extern bool md_stream_is_view_result(Oid relid);
-
 /*
  * Run one INSERT, UPDATE or DELETE on our tables as the owner of the
  * extension; returns the number of rows.
@@ -66,7 +63,10 @@ extern void md_stream_pause(Oid relid);
  */
 extern void md_stream_resume(Oid relid);
 
-/* Resume all that the user owns. */
+/*
+ * Take over all that came by restore or clone and that the user owns.  Tables
+ * that were paused by hand stay paused.
+ */
 extern void md_stream_resume_all(void);
 
 #endif							/* MD_STREAM_STATE_H */
