@@ -29,6 +29,7 @@
 #include "stream_define.h"
 #include "stream_state.h"
 #include "stream_table.h"
+#include "view_catalog.h"
 #include "worker_slots.h"
 
 #define NAMESPACE "medallion"
@@ -279,7 +280,7 @@ static bool
 alter_other_table(AlterTableStmt *stmt, Oid relid)
 {
 	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
-		!md_stream_is_view_result(relid) && has_our_options(stmt))
+		!md_view_exists(relid) && has_our_options(stmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid)),
