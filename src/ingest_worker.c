@@ -168,14 +168,18 @@ write_status(const Entry *entry, const char *sqlstate, const char *message)
 	PG_END_TRY();
 }
 
-/* Note trouble: one log line for each new message, the state row each time. */
+/*
+ * Note trouble: one log line for each new message, the state row each time.  A
+ * lock that is gone at the second attempt, as most DDL takes it, is no news.
+ */
 static void
 note_failure(Entry *entry, int sqlstate, const char *message)
 {
 	entry->failures++;
 	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  md_worker_backoff_ms(entry->failures));
-	if (entry->last_message == NULL || strcmp(entry->last_message, message) != 0)
+	if ((entry->failures > 1 || sqlstate != ERRCODE_LOCK_NOT_AVAILABLE) &&
+		(entry->last_message == NULL || strcmp(entry->last_message, message) != 0))
 	{
 		ereport(LOG,
 				(errcode(sqlstate),
@@ -192,9 +196,10 @@ note_failure(Entry *entry, int sqlstate, const char *message)
 static void
 note_recovery(Entry *entry)
 {
-	ereport(LOG,
-			(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
-					entry->name, entry->failures)));
+	if (entry->last_message != NULL)
+		ereport(LOG,
+				(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
+						entry->name, entry->failures)));
 	entry->failures = 0;
 	if (entry->last_message)
 		pfree(entry->last_message);
