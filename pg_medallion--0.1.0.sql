@@ -140,17 +140,6 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.gap', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter_dead_letter_id_seq', '');
 
-CREATE FUNCTION medallion.prune_history() RETURNS void
-    LANGUAGE sql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    DELETE FROM medallion.batch
-     WHERE stored_at < now() - current_setting('medallion.batch_history_retention')::interval;
-END;
-COMMENT ON FUNCTION medallion.prune_history() IS
-    'deletes bounds of batches and rows of refresh history that are older than their settings allow; the supervisor calls it';
-REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
-
 -- Direct writes to streaming tables and to results of views.
 CREATE FUNCTION medallion.guard_write() RETURNS trigger
     AS 'MODULE_PATHNAME', 'md_guard_write'
@@ -273,13 +262,221 @@ COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
 -- Materialized views
 ------------------------------------------------------------------------------
 
+-- Definitions are kept as real views here, and partial aggregates as tables, so
+-- that Postgres tracks what they depend on and follows renames.  Each of these
+-- relations goes away with the result that it belongs to.
+CREATE SCHEMA medallion_def;
+COMMENT ON SCHEMA medallion_def IS
+    'definitions of materialized views, and their state tables; of no use by themselves';
+GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
+
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
-    refresh_interval  interval,
+    definition        regclass NOT NULL,
+    state_table       regclass,
+    merge_index       regclass,
+    key_index         regclass,
+    key_columns       smallint[],
+    refresh_interval  interval CHECK (refresh_interval > interval '0'),
+    refresh_mode      text NOT NULL CHECK (refresh_mode IN ('auto', 'incremental', 'full')),
+    settings          jsonb NOT NULL,
     paused            boolean NOT NULL DEFAULT false,
-    origin            text NOT NULL
+    paused_reason     text,
+    origin            text NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
+COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
+COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
+COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
+COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs';
+COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
+COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
+COMMENT ON COLUMN medallion.view.settings IS 'settings of the session that created the view; every refresh runs under them';
+COMMENT ON COLUMN medallion.view.origin IS 'database_identity() of the database that defined it';
+
+CREATE TABLE medallion.view_state (
+    relid             regclass PRIMARY KEY,
+    populated         boolean NOT NULL DEFAULT false,
+    refresh_number    bigint NOT NULL DEFAULT 0,
+    rewritten_number  bigint NOT NULL DEFAULT 0,
+    started_at        timestamptz,
+    refreshed_at      timestamptz,
+    strategy          text,
+    always_refresh    boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+COMMENT ON TABLE medallion.view_state IS 'how far each view is';
+COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
+COMMENT ON COLUMN medallion.view_state.rewritten_number IS 'the last of them that did more than add rows';
+COMMENT ON COLUMN medallion.view_state.refreshed_at IS 'now() of the last refresh';
+COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change although no source did: now(), volatile functions, sources whose changes are not known';
+
+CREATE TABLE medallion.view_source (
+    relid            regclass NOT NULL,
+    source           regclass NOT NULL,
+    frontier         jsonb,
+    history_changes  bigint,
+    PRIMARY KEY (relid, source)
+) WITH (fillfactor = 50);
+CREATE INDEX view_source_source ON medallion.view_source (source);
+COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
+COMMENT ON COLUMN medallion.view_source.frontier IS
+    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; NULL when not known';
+COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, when it was read';
+
+-- Rows that an append-only view gained, for the views that read it: those whose
+-- xmin is xid, from first_tid to last_tid.  Means nothing in another cluster, so
+-- it is not dumped.
+CREATE TABLE medallion.view_change (
+    relid           regclass NOT NULL,
+    refresh_number  bigint NOT NULL,
+    xid             xid8 NOT NULL,
+    filenode        oid NOT NULL,
+    first_tid       tid NOT NULL,
+    last_tid        tid NOT NULL,
+    row_count       bigint NOT NULL,
+    PRIMARY KEY (relid, refresh_number)
+);
+COMMENT ON TABLE medallion.view_change IS 'where the rows are that an append-only view gained, while a view that reads it has not read them';
+
+CREATE TABLE medallion.view_status (
+    relid       regclass PRIMARY KEY,
+    sqlstate    text NOT NULL,
+    message     text NOT NULL,
+    failures    int NOT NULL,
+    since       timestamptz NOT NULL,
+    retry_at    timestamptz NOT NULL
+);
+COMMENT ON TABLE medallion.view_status IS 'views whose refresh fails at present, and when it is tried again';
+
+CREATE TABLE medallion.refresh_run (
+    run_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relid          regclass NOT NULL,
+    started_at     timestamptz NOT NULL,
+    finished_at    timestamptz NOT NULL,
+    strategy       text,
+    reason         text,
+    rows_read      bigint,
+    rows_inserted  bigint,
+    rows_updated   bigint,
+    rows_deleted   bigint,
+    sqlstate       text,
+    message        text
+);
+CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, run_id);
+CREATE INDEX refresh_run_started_at ON medallion.refresh_run (started_at);
+COMMENT ON TABLE medallion.refresh_run IS 'refreshes that found something to do, or failed';
+
+SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
+
+-- What a view has read of each source, beside how far that source is now.
+CREATE VIEW medallion.source_position AS
+    SELECT s.relid, s.source,
+           CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
+                WHEN u.relid IS NOT NULL THEN 'materialized view'
+                WHEN s.frontier ? 'definition' THEN 'view'
+                ELSE 'table' END AS kind,
+           s.frontier AS read_frontier,
+           s.history_changes AS read_history_changes,
+           CASE WHEN t.relid IS NOT NULL THEN
+                    (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
+                       FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
+                               FROM medallion.checkpoint c WHERE c.relid = s.source GROUP BY c.topic) p)
+                WHEN u.relid IS NOT NULL THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN s.frontier ? 'definition' THEN
+                    (SELECT jsonb_build_object('definition', r.xmin::text) FROM pg_catalog.pg_rewrite r
+                      WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
+           END AS frontier,
+           t.history_changes,
+           u.rewritten_number
+      FROM medallion.view_source s
+           LEFT JOIN medallion.stream t ON t.relid = s.source
+           LEFT JOIN medallion.view_state u ON u.relid = s.source;
+COMMENT ON VIEW medallion.source_position IS
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known)';
+
+CREATE FUNCTION medallion.prune_history() RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    -- bounds that some view has not read yet stay
+    DELETE FROM medallion.batch b
+     WHERE b.stored_at < now() - current_setting('medallion.batch_history_retention')::interval
+       AND NOT EXISTS (SELECT FROM medallion.view_source s
+                        WHERE s.source = b.relid
+                          AND (s.frontier #>> ARRAY[b.topic, b.kafka_partition::text])::bigint < b.next_offset);
+    DELETE FROM medallion.view_change c
+     WHERE NOT EXISTS (SELECT FROM medallion.view_source s
+                        WHERE s.source = c.relid
+                          AND (s.frontier ->> 'refresh')::bigint < c.refresh_number);
+    DELETE FROM medallion.refresh_run
+     WHERE started_at < now() - current_setting('medallion.refresh_history_retention')::interval;
+END;
+COMMENT ON FUNCTION medallion.prune_history() IS
+    'deletes bounds of batches and rows of refresh history that are older than their settings allow; the supervisor calls it';
+REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
+
+CREATE FUNCTION medallion.create_materialized_view(
+        view_name text, query text,
+        refresh_interval interval DEFAULT '1 minute',
+        refresh_mode text DEFAULT 'auto',
+        key_columns text[] DEFAULT NULL,
+        with_data boolean DEFAULT true,
+        options jsonb DEFAULT '{}')
+    RETURNS regclass
+    AS 'MODULE_PATHNAME', 'md_create_materialized_view'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.create_materialized_view(text, text, interval, text, text[], boolean, jsonb) IS
+    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only)';
+
+CREATE FUNCTION medallion.alter_materialized_view(
+        view regclass,
+        query text DEFAULT NULL,
+        refresh_interval interval DEFAULT interval '-1 second',
+        refresh_mode text DEFAULT NULL,
+        key_columns text[] DEFAULT '{*}')
+    RETURNS void
+    AS 'MODULE_PATHNAME', 'md_alter_materialized_view'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.alter_materialized_view(regclass, text, interval, text, text[]) IS
+    'changes a materialized view; what is not given stays (a refresh_interval of NULL means on demand only, key_columns of NULL none); a new query must keep the columns of the old one and may add some at the end';
+
+CREATE FUNCTION medallion.drop_materialized_view(view regclass, cascade boolean DEFAULT false)
+    RETURNS void
+    AS 'MODULE_PATHNAME', 'md_drop_materialized_view'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.drop_materialized_view(regclass, boolean) IS
+    'drops a materialized view, with cascade also what reads it; DROP MATERIALIZED VIEW does the same';
+
+CREATE FUNCTION medallion.refresh(
+        view regclass, full_refresh boolean DEFAULT false, only_where text DEFAULT NULL,
+        OUT strategy text, OUT reason text, OUT rows_read bigint, OUT rows_inserted bigint,
+        OUT rows_updated bigint, OUT rows_deleted bigint, OUT frontier jsonb)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_refresh'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
+    'brings a materialized view up to its sources as they are now; strategy is "none" when nothing was new; only_where overwrites just the rows of the result that it selects';
+
+CREATE FUNCTION medallion.explain_refresh(
+        query_or_view text,
+        OUT step text, OUT strategy text, OUT changes text, OUT detail text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'md_explain_refresh'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.explain_refresh(text) IS
+    'how a query, or an existing view, is refreshed: one row for the whole, then one per step with its strategy, how its output changes, and what forbids more';
+
+CREATE FUNCTION medallion.verify(
+        view regclass,
+        OUT difference text, OUT row_data jsonb, OUT copies bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'md_verify'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.verify(regclass) IS
+    'compares a view with its query at the frontier and the time of its last refresh: rows that are missing or extra; no row means that they are equal';
 
 ------------------------------------------------------------------------------
 -- Keys
@@ -399,3 +596,53 @@ CREATE VIEW medallion.workers AS
 COMMENT ON VIEW medallion.workers IS
     'processes of this extension: transactions, rows and bytes since started_at';
 GRANT SELECT ON medallion.workers TO PUBLIC;
+
+CREATE VIEW medallion.materialized_views AS
+    SELECT v.relid AS view, c.relowner::pg_catalog.regrole AS owner,
+           pg_catalog.pg_get_viewdef(v.definition) AS query,
+           v.refresh_mode, v.refresh_interval,
+           (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
+              FROM pg_catalog.unnest(v.key_columns) WITH ORDINALITY k(attnum, n)
+                   JOIN pg_catalog.pg_attribute a ON a.attrelid = v.relid AND a.attnum = k.attnum) AS key_columns,
+           coalesce(s.populated, false) AS populated,
+           s.strategy, s.refreshed_at,
+           CASE WHEN NOT s.populated THEN NULL
+                WHEN p.current AND NOT s.always_refresh THEN interval '0'
+                ELSE pg_catalog.clock_timestamp() - s.refreshed_at END AS freshness,
+           CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN NULL
+                WHEN f.relid IS NOT NULL THEN f.retry_at
+                ELSE s.started_at + v.refresh_interval END AS next_refresh,
+           v.paused OR v.origin <> medallion.database_identity() AS paused,
+           CASE WHEN v.origin <> medallion.database_identity()
+                THEN 'the database was restored or cloned; call medallion.resume_all()'
+                ELSE v.paused_reason END AS paused_reason,
+           f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
+           v.state_table,
+           pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
+           coalesce(pg_catalog.pg_total_relation_size(v.state_table), 0) AS state_bytes
+      FROM medallion.view v
+           JOIN pg_catalog.pg_class c ON c.oid = v.relid
+           LEFT JOIN medallion.view_state s ON s.relid = v.relid
+           LEFT JOIN medallion.view_status f ON f.relid = v.relid
+           CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
+                                       WHERE q.relid = v.relid
+                                         AND (q.frontier IS NULL OR q.frontier IS DISTINCT FROM q.read_frontier
+                                              OR q.history_changes IS DISTINCT FROM q.read_history_changes)) AS current) p
+     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
+        OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW medallion.materialized_views IS
+    'the materialized views of this database that the reader owns: definition, freshness (how old what it shows is), next refresh, last error';
+GRANT SELECT ON medallion.materialized_views TO PUBLIC;
+
+CREATE VIEW medallion.refresh_history AS
+    SELECT r.run_id, r.relid AS view, r.started_at, r.finished_at,
+           r.finished_at - r.started_at AS duration,
+           r.strategy, r.reason, r.rows_read, r.rows_inserted, r.rows_updated, r.rows_deleted,
+           r.sqlstate, r.message
+      FROM medallion.refresh_run r
+           JOIN pg_catalog.pg_class c ON c.oid = r.relid
+     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
+        OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW medallion.refresh_history IS
+    'refreshes that found something to do, or failed, of views that the reader owns: strategy, why that one, rows, duration';
+GRANT SELECT ON medallion.refresh_history TO PUBLIC;

@@ -27,6 +27,11 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+/* The mark of a function that does not return stands first since 18. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* JSON semantic actions return void in 15 and an error code since 16. */
 #if PG_VERSION_NUM >= 160000
 #define MD_JSON_ACTION_RESULT JsonParseErrorType
@@ -97,6 +102,17 @@ md_relation_filenode(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* The index of a table's primary key; never a deferrable one. */
+static inline Oid
+md_primary_key_index(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
 #endif
 }
 

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -17,9 +19,44 @@
 #include "utils/rel.h"
 
 #include "catalog.h"
+#include "guard.h"
 #include "settings.h"
 
 PG_FUNCTION_INFO_V1(md_guard_write);
+
+static Oid	open_relid = InvalidOid;
+
+/* A refresh never spans a boundary of a transaction. */
+static void
+close_at_end(XactEvent event, void *arg)
+{
+	open_relid = InvalidOid;
+}
+
+/* Nor one of a subtransaction that fails: whoever caught the error is not us. */
+static void
+close_at_subxact_abort(SubXactEvent event, SubTransactionId my_subid,
+					   SubTransactionId parent_subid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		open_relid = InvalidOid;
+}
+
+Oid
+md_guard_open(Oid relid)
+{
+	static bool registered = false;
+	Oid			previous = open_relid;
+
+	if (!registered)
+	{
+		RegisterXactCallback(close_at_end, NULL);
+		RegisterSubXactCallback(close_at_subxact_abort, NULL);
+		registered = true;
+	}
+	open_relid = relid;
+	return previous;
+}
 
 /* Count a direct write to a streaming table; false if relid is none. */
 static bool
@@ -51,10 +88,13 @@ md_guard_write(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by trigger manager", "guard_write")));
-	if (md_catalog_guard_depth > 0)
+	rel = trigger->tg_relation;
+	if (md_catalog_guard_depth > 0 || RelationGetRelid(rel) == open_relid)
+		return PointerGetDatum(NULL);
+	/* state that belongs to a result is written together with it */
+	if (OidIsValid(open_relid) && RelationGetNamespace(rel) == get_namespace_oid("medallion_def", true))
 		return PointerGetDatum(NULL);
 
-	rel = trigger->tg_relation;
 	if (md_catalog_stream(RelationGetRelid(rel), CurrentMemoryContext) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

@@ -193,7 +193,7 @@ md_ingest_once(Oid relid, int64 max_records)
 	MemoryContext context;
 	MdStream   *def;
 	MdIngestStream *stream;
-	MdShare		share = {.index = 0,.n = 1};
+	MdShare		share = {.index = 0,.n = 1,.foreground = true};
 	List	   *lanes = NIL;
 	int64		n_records;
 
@@ -206,7 +206,7 @@ md_ingest_once(Oid relid, int64 max_records)
 
 	/* on an error the context goes with the caller's, and the client with it */
 	context = AllocSetContextCreate(CurrentMemoryContext, "ingest once", ALLOCSET_DEFAULT_SIZES);
-	stream = md_ingest_add_stream(&lanes, def, share, true, context);
+	stream = md_ingest_add_stream(&lanes, def, share, context);
 	n_records = run_to(stream, find_ends(stream), max_records);
 	md_ingest_close_lane(stream->lane);
 	MemoryContextDelete(context);

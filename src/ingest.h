@@ -66,7 +66,8 @@ struct MdIngestStream
 	TupleDesc	desc;			/* what the decoder was made for */
 	MdDecoder  *decoder;
 	bool		needs_headers;
-	List	   *partitions;		/* of MdPartition */
+	int			n_known;		/* partitions of the topic, of any worker's share */
+	List	   *partitions;		/* of MdPartition: our share */
 	List	   *runs;			/* of MdRun, of the batch under way */
 	bool		careful;		/* find the bad records of the batch, one by one */
 	bool		skipped;		/* left out of the batch under way */
@@ -80,6 +81,7 @@ struct MdLane
 	char	   *key;			/* server, user and delivery options */
 	char	   *properties_key; /* all properties with their values */
 	MdKafkaClient *client;
+	MdKafkaClient *asker;		/* for questions: see open_lane() */
 	int			flush_interval_ms;
 	int			batch_max_records;
 	int64		batch_max_bytes;
@@ -97,6 +99,7 @@ struct MdLane
 	MdPartition *last_found;
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
+	TimestampTz next_discovery; /* when to look for new partitions */
 	/* waiting */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
@@ -105,11 +108,15 @@ struct MdLane
 	bool		mirror_dirty;	/* more was stored since */
 };
 
-/* Which partitions are this process's share: index of n workers. */
+/*
+ * Which partitions are this process's share, as number index of n workers; a
+ * session takes all of them.
+ */
 typedef struct MdShare
 {
 	int			index;
 	int			n;
+	bool		foreground;
 } MdShare;
 
 /* Figures of a stored batch. */
@@ -131,8 +138,7 @@ typedef struct MdBatchResult
  * Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share, bool foreground,
-											MemoryContext context);
+											MdShare share, MemoryContext context);
 
 /* Read the stream's partitions from its positions again. */
 extern void md_ingest_reassign(MdIngestStream *stream);
@@ -142,6 +148,13 @@ extern void md_ingest_remove_stream(MdIngestStream *stream);
 extern void md_ingest_close_lane(MdLane *lane);
 extern MdPartition *md_ingest_find_partition(MdLane *lane, const char *topic,
 											 int32 partition);
+
+/*
+ * Ask once for all topics of the lane, and give those partitions a checkpoint
+ * that came since the streams were added; their definitions' generation moves
+ * then, so that every worker deals partitions out anew.  Needs a transaction.
+ */
+extern void md_ingest_discover(MdLane *lane, int timeout_ms);
 
 /* All properties of the server as the stream's owner sees them, as one string. */
 extern char *md_ingest_properties_key(const MdStream *def, Oid owner);

@@ -17,6 +17,14 @@
 #include "settings.h"
 #include "stream_start.h"
 
+/*
+ * A broker answers a fetch as soon as there is data, so a long wait costs no
+ * latency and, over many partitions, saves much idle work.  But what follows
+ * a fetch waits for its answer: closing the client, which in a session is soon.
+ */
+#define FETCH_WAIT_MS 500
+#define FETCH_WAIT_FOREGROUND_MS 50
+
 /* Kafka's limit on the length of a topic's name is 249. */
 #define TOPIC_NAME_LEN 256
 /* What a worker waits for Kafka at a stream's first start: others wait for it. */
@@ -102,7 +110,8 @@ lane_reads_topic(MdLane *lane, const char *topic)
 }
 
 static MdLane *
-open_lane(const MdStream *def, Oid owner, const char *key, MemoryContext parent)
+open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
+		  MemoryContext parent)
 {
 	MemoryContext context = AllocSetContextCreate(parent, "ingest lane", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -125,17 +134,26 @@ open_lane(const MdStream *def, Oid owner, const char *key, MemoryContext parent)
 	hash.hcxt = context;
 	lane->partitions = hash_create("partitions of a lane", 64, &hash,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	lane->foreground = foreground;
 	config.queue_max_kb = md_ingest_memory_kb;
+	config.fetch_wait_ms = foreground ? FETCH_WAIT_FOREGROUND_MS : FETCH_WAIT_MS;
 	config.read_uncommitted = def->read_uncommitted;
 	config.group_id = def->group_id;
 	lane->client = md_kafka_open(md_server_properties(def->server, owner), &config, context);
+
+	/*
+	 * A broker answers a connection's requests in order: on the one that reads,
+	 * a question would wait behind a fetch that waits for data.
+	 */
+	lane->asker = md_kafka_open(md_server_properties(def->server, owner), NULL, context);
 	MemoryContextSwitchTo(old);
 	return lane;
 }
 
 /* A lane that the stream can join, or a new one. */
 static MdLane *
-find_lane(List **lanes, const MdStream *def, Oid owner, MemoryContext context)
+find_lane(List **lanes, const MdStream *def, Oid owner, bool foreground,
+		  MemoryContext context)
 {
 	char	   *key = lane_key(def, owner);
 	char	   *properties = md_ingest_properties_key(def, owner);
@@ -150,7 +168,7 @@ find_lane(List **lanes, const MdStream *def, Oid owner, MemoryContext context)
 			!lane_reads_topic(lane, def->topic))
 			return lane;
 	}
-	lane = open_lane(def, owner, key, context);
+	lane = open_lane(def, owner, key, foreground, context);
 	old = MemoryContextSwitchTo(context);
 	*lanes = lappend(*lanes, lane);
 	MemoryContextSwitchTo(old);
@@ -240,40 +258,68 @@ make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 	stream->decoder = md_decoder_create(stream->def, stream->desc, context);
 	stream->needs_headers = md_decoder_needs_headers(stream->decoder);
 	md_checkpoint_load(stream);
+	stream->n_known = list_length(stream->partitions);
 	return stream;
 }
 
+/* Lock the table without waiting for anybody; returns its owner. */
+static Oid
+lock_table(Oid relid)
+{
+	Relation	rel;
+	Oid			owner;
+
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the table is locked by another session")));
+	rel = relation_open(relid, NoLock);
+	owner = rel->rd_rel->relowner;
+	relation_close(rel, NoLock);
+	return owner;
+}
+
+/* The lane's records of this stream go nowhere any more. */
+static void
+leave_lane(MdIngestStream *stream)
+{
+	MdLane	   *lane = stream->lane;
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+		LanePartitionKey key = partition_key(partition->topic, partition->partition);
+		LanePartition *entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
+
+		if (entry != NULL && entry->partition == partition)
+			hash_search(lane->partitions, &key, HASH_REMOVE, NULL);
+	}
+	lane->last_found = NULL;
+	lane->streams = list_delete_ptr(lane->streams, stream);
+}
+
 MdIngestStream *
-md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, bool foreground,
-					 MemoryContext context)
+md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryContext context)
 {
 	volatile int lanes_before = list_length(*lanes);
 	MdStream   *start = palloc(sizeof(MdStream));
 	MemoryContext stream_context;
 	MdIngestStream *volatile stream = NULL;
 	MdLane	   *volatile lane = NULL;
-	Relation	rel;
-	Oid			owner;
+	Oid			owner = lock_table(def->relid);
 
-	/* waiting for a lock would hold up the other tables */
-	if (!ConditionalLockRelationOid(def->relid, AccessShareLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("the table is locked by another session")));
-	rel = relation_open(def->relid, NoLock);
-	owner = rel->rd_rel->relowner;
-	relation_close(rel, NoLock);
 	/* initializing marks the definition, and the one given is not ours */
 	*start = *def;
 	stream_context = AllocSetContextCreate(context, "ingest stream", ALLOCSET_SMALL_SIZES);
 	PG_TRY();
 	{
-		lane = find_lane(lanes, def, owner, context);
-		lane->foreground = foreground;
-		if (foreground)
-			md_stream_initialize(start, lane->client, md_kafka_timeout_ms);
+		lane = find_lane(lanes, def, owner, share.foreground, context);
+		/* in a worker, md_ingest_discover() finds partitions that came later */
+		if (share.foreground)
+			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
 		else if (!start->initialized)
-			md_stream_initialize(start, lane->client, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
+			md_stream_initialize(start, lane->asker, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
 		stream = make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
@@ -281,7 +327,7 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, bool fore
 	PG_CATCH();
 	{
 		if (lane != NULL && stream != NULL)
-			lane->streams = list_delete_ptr(lane->streams, stream);
+			leave_lane(stream);
 		if (lane != NULL && list_length(*lanes) > lanes_before)
 		{
 			*lanes = list_delete_ptr(*lanes, lane);
@@ -298,20 +344,49 @@ void
 md_ingest_remove_stream(MdIngestStream *stream)
 {
 	MdLane	   *lane = stream->lane;
-	ListCell   *lc;
 
-	foreach(lc, stream->partitions)
-	{
-		MdPartition *partition = lfirst(lc);
-		LanePartitionKey key = partition_key(partition->topic, partition->partition);
-
-		hash_search(lane->partitions, &key, HASH_REMOVE, NULL);
-	}
-	lane->last_found = NULL;
-	lane->streams = list_delete_ptr(lane->streams, stream);
+	leave_lane(stream);
 	if (stream->partitions != NIL)
 		md_kafka_unassign(lane->client, positions_of(stream), list_length(stream->partitions));
 	MemoryContextDelete(stream->context);
+}
+
+static int
+compare_topics(const void *a, const void *b)
+{
+	return strcmp((*(MdKafkaTopic *const *) a)->name, (*(MdKafkaTopic *const *) b)->name);
+}
+
+void
+md_ingest_discover(MdLane *lane, int timeout_ms)
+{
+	MdKafkaTopic **topics;
+	List	   *list;
+	MdKafkaError error;
+	int			n = 0;
+	ListCell   *lc;
+
+	if (!md_kafka_topics(lane->asker, NULL, timeout_ms,
+						 &list, &error))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("%s", error.message)));
+	topics = palloc(sizeof(MdKafkaTopic *) * Max(1, list_length(list)));
+	foreach(lc, list)
+		topics[n++] = lfirst(lc);
+	qsort(topics, n, sizeof(MdKafkaTopic *), compare_topics);
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+		MdKafkaTopic wanted = {.name = stream->def->topic};
+		MdKafkaTopic *key = &wanted;
+		MdKafkaTopic **found = bsearch(&key, topics, n, sizeof(MdKafkaTopic *), compare_topics);
+
+		if (found == NULL || (*found)->n_partitions <= stream->n_known)
+			continue;
+		if (md_stream_initialize(stream->def, lane->asker, timeout_ms) > 0)
+			md_catalog_bump_generation(stream->def->relid);
+	}
 }
 
 void
@@ -326,6 +401,7 @@ md_ingest_reassign(MdIngestStream *stream)
 void
 md_ingest_close_lane(MdLane *lane)
 {
+	md_kafka_close(lane->asker);
 	md_kafka_close(lane->client);
 	MemoryContextDelete(lane->context);
 }

@@ -31,6 +31,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -42,7 +43,6 @@
 #include "ingest.h"
 #include "launcher.h"
 #include "settings.h"
-#include "stream_start.h"
 #include "worker.h"
 
 /* A queue that fills before its flush is due is looked at this often. */
@@ -66,7 +66,6 @@ typedef struct Entry
 	int			failures;
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
-	TimestampTz next_discovery; /* when to look for new partitions of the topic */
 	bool		seen;			/* during a reload */
 } Entry;
 
@@ -168,18 +167,16 @@ write_status(const Entry *entry, const char *sqlstate, const char *message)
 	PG_END_TRY();
 }
 
-/*
- * Note trouble: one log line for each new message, the state row each time.  A
- * lock that is gone at the second attempt, as most DDL takes it, is no news.
- */
+/* Note trouble: one log line for each new message, the state row each time. */
 static void
 note_failure(Entry *entry, int sqlstate, const char *message)
 {
 	entry->failures++;
 	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  md_worker_backoff_ms(entry->failures));
-	if ((entry->failures > 1 || sqlstate != ERRCODE_LOCK_NOT_AVAILABLE) &&
-		(entry->last_message == NULL || strcmp(entry->last_message, message) != 0))
+	/* a lock that is soon released is not worth a line */
+	if ((entry->last_message == NULL || strcmp(entry->last_message, message) != 0) &&
+		(sqlstate != ERRCODE_LOCK_NOT_AVAILABLE || entry->failures > 2))
 	{
 		ereport(LOG,
 				(errcode(sqlstate),
@@ -384,11 +381,14 @@ start_due(void)
 			begin_transaction();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			forget_wait_set();
-			entry->stream = md_ingest_add_stream(&lanes, entry->def, share, false, worker_context);
-			entry->next_discovery = 0;
+			/* dropped: the definition, which is loaded again, is gone with it */
+			if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
+				entry->def = NULL;
+			else
+				entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
 			entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_OF_LIFE_MS);
 			/* what an earlier worker had to say is of no interest any more */
-			if (entry->failures == 0)
+			if (entry->stream != NULL && entry->failures == 0)
 				md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
 			PopActiveSnapshot();
 			commit_transaction();
@@ -605,8 +605,8 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 
 	first.query = MD_KAFKA_EARLIEST;
 	last.query = MD_KAFKA_LATEST;
-	if (!md_kafka_resolve(lane->client, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
-		!md_kafka_resolve(lane->client, &last, 1, REQUEST_TIMEOUT_MS, &error))
+	if (!md_kafka_resolve(lane->asker, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
+		!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
 	else if (first.offset < 0 || last.offset < 0)
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
@@ -729,19 +729,15 @@ is_due(MdLane *lane)
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
 }
 
-/* Look for partitions that an entry's topic got since we read their number. */
+/* Look for partitions that the lane's topics got since we read their number. */
 static void
-discover_partitions(Entry *entry)
+discover_partitions(MdLane *lane)
 {
-	MdIngestStream *stream = entry->stream;
-
 	PG_TRY();
 	{
 		begin_transaction();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		/* new checkpoints: every worker deals out the partitions again */
-		if (md_stream_initialize(stream->def, stream->lane->client, REQUEST_TIMEOUT_MS) > 0)
-			md_catalog_bump_generation(stream->def->relid);
+		md_ingest_discover(lane, REQUEST_TIMEOUT_MS);
 		PopActiveSnapshot();
 		commit_transaction();
 	}
@@ -753,15 +749,19 @@ discover_partitions(Entry *entry)
 		ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
 	}
 	PG_END_TRY();
-	entry->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
+	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
 }
 
-/* Can and should we look for new partitions of the entry's topic? */
+/* Kafka is asked while it answers: silence would hold up the other lanes. */
 static bool
-wants_discovery(const Entry *entry)
+wants_discovery(const MdLane *lane)
 {
-	/* a broker that does not answer would hold up the other streams */
-	return entry->stream != NULL && (entry->stream->partitions == NIL || any_alive(entry->stream));
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+		if (any_alive(lfirst(lc)))
+			return true;
+	return false;
 }
 
 static void
@@ -769,10 +769,10 @@ discover_due(void)
 {
 	ListCell   *lc;
 
-	foreach(lc, entries)
+	foreach(lc, lanes)
 	{
 		if (wants_discovery(lfirst(lc)) &&
-			md_clock_ms_until(GetCurrentTimestamp(), ((Entry *) lfirst(lc))->next_discovery) == 0)
+			md_clock_ms_until(GetCurrentTimestamp(), ((MdLane *) lfirst(lc))->next_discovery) == 0)
 			discover_partitions(lfirst(lc));
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -792,13 +792,13 @@ next_wait_ms(void)
 
 		if ((entry->stream == NULL && entry->def != NULL) || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
-		if (wants_discovery(entry))
-			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->next_discovery));
 	}
 	foreach(lc, lanes)
 	{
 		MdLane	   *lane = lfirst(lc);
 
+		if (wants_discovery(lane))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 		if (lane->rung)
 			wait_ms = Min(wait_ms,
 						  Min(QUEUE_CHECK_MS,

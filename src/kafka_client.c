@@ -257,12 +257,13 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	conf_set_own(conf, config);
 	if (!has_property(properties, "client.id"))
 		conf_set(conf, "client.id", "pg_medallion", false);
-	/*
-	 * A broker answers as soon as there is data, so waiting longer would only
-	 * delay what waits for the answer: new partitions, and the end.
-	 */
-	if (!has_property(properties, "fetch.wait.max.ms"))
-		conf_set(conf, "fetch.wait.max.ms", "100", false);
+	if (config != NULL && !has_property(properties, "fetch.wait.max.ms"))
+	{
+		char		wait_ms[32];
+
+		snprintf(wait_ms, sizeof(wait_ms), "%d", config->fetch_wait_ms);
+		conf_set(conf, "fetch.wait.max.ms", wait_ms, false);
+	}
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -411,27 +412,43 @@ md_kafka_library_version(void)
 }
 
 /*
- * A request failed: say why the client as a whole is in trouble, if it is,
- * because "timed out" alone tells nobody that the password is wrong.
+ * Serve what error_cb has to say, but never from a queue that may hold
+ * records: they would be lost.  There the next take serves it.
  */
-static bool
-request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+static void
+serve_errors(MdKafkaClient *client)
 {
-	/*
-	 * Serve what error_cb has to say, but never from a queue that may hold
-	 * records: they would be lost.  There the next take serves it.
-	 */
-	for (int i = 0; !client->consuming && i < 16 && rd_kafka_queue_length(client->queue) > 0; i++)
+	while (!client->consuming && rd_kafka_queue_length(client->queue) > 0)
 	{
 		rd_kafka_message_t *message = NULL;
 
 		if (rd_kafka_consume_batch_queue(client->queue, 0, &message, 1) > 0)
 			rd_kafka_message_destroy(message);
 	}
+}
+
+/* A request was answered: what was wrong before is over. */
+static bool
+request_succeeded(MdKafkaClient *client)
+{
+	serve_errors(client);
+	if (!client->consuming)
+		client->has_last_error = false;
+	return true;
+}
+
+/*
+ * A request failed: say why the client as a whole is in trouble, if it is,
+ * because "timed out" alone tells nobody that the password is wrong.
+ */
+static bool
+request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+{
+	serve_errors(client);
 	if (client->has_last_error)
 	{
 		*error = client->last_error;
-		client->has_last_error = false;
+		client->has_last_error = client->consuming;
 	}
 	else
 		fill_error(error, code, NULL);
@@ -461,7 +478,7 @@ md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 	info->cluster_id = cluster_id ? pstrdup(cluster_id) : NULL;
 	if (cluster_id)
 		rd_kafka_mem_free(client->rk, cluster_id);
-	return true;
+	return request_succeeded(client);
 }
 
 bool
@@ -506,7 +523,7 @@ md_kafka_topics(MdKafkaClient *client, const char *topic, int timeout_ms,
 		*topics = lappend(*topics, found);
 	}
 	rd_kafka_metadata_destroy(metadata);
-	return true;
+	return request_succeeded(client);
 }
 
 static rd_kafka_topic_partition_list_t *
@@ -549,7 +566,7 @@ md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 			fill_error(&positions[i].error, answer->err, NULL);
 	}
 	rd_kafka_topic_partition_list_destroy(list);
-	return true;
+	return request_succeeded(client);
 }
 
 /* Throw what the library says of a change to the assignment. */

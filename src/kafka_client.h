@@ -80,6 +80,7 @@ typedef struct MdKafkaEvent
 typedef struct MdKafkaConsumerConfig
 {
 	int			queue_max_kb;	/* memory for records that wait to be taken */
+	int			fetch_wait_ms;	/* how long a broker may wait for data to send */
 	bool		read_uncommitted;
 	const char *group_id;		/* progress is mirrored to it; NULL: to none */
 } MdKafkaConsumerConfig;

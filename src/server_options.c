@@ -11,6 +11,7 @@
 
 #include "catalog/pg_authid.h"
 #include "commands/defrem.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/acl.h"
@@ -216,6 +217,18 @@ is_url(const char *value)
 	return len > 0 && memchr(host, '@', len) == NULL && strpbrk(value, " \t\r\n") == NULL;
 }
 
+/* "a, b, c", for a detail. */
+static char *
+list_values(const char *const *values)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (const char *const *v = values; *v != NULL; v++)
+		appendStringInfo(&text, "%s%s", v == values ? "" : ", ", *v);
+	return text.data;
+}
+
 /* ERROR for a value that librdkafka would refuse, where we can tell. */
 static void
 check_value(const char *name, const MdServerOption *option, const char *value)
@@ -239,7 +252,7 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-					 errdetail("It is a Boolean.")));
+					 errdetail("It is \"true\" or \"false\".")));
 			break;
 		case MD_OPTION_INTEGER:
 			errno = 0;
@@ -258,12 +271,11 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 				if (pg_strcasecmp(*v, value) == 0)
 					return;
 			nearest = md_nearest_name(value, option->values);
-			if (nearest == NULL)
-				nearest = option->values[0];
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("invalid value for option \"%s\": \"%s\"", name, value),
-					 errhint("Perhaps you meant \"%s\".", nearest)));
+					 errdetail("Its values are %s.", list_values(option->values)),
+					 nearest != NULL ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
 			break;
 		case MD_OPTION_BROKERS:
 			if (are_brokers(value))

@@ -25,6 +25,7 @@
 
 #include "ddl.h"
 #include "decode.h"
+#include "server.h"
 #include "stream_define.h"
 #include "stream_state.h"
 #include "stream_table.h"
@@ -33,8 +34,8 @@
 #define NAMESPACE "medallion"
 
 /*
- * Take the options of our namespace out of *options; those returned have a
- * string for a value, "true" where none was written, or NULL if is_reset.
+ * Take the options of our namespace out of *options.  A value may be missing
+ * only where it is a Boolean, or where the option is_reset.
  */
 static List *
 take_options(List **options, bool is_reset)
@@ -54,8 +55,10 @@ take_options(List **options, bool is_reset)
 		}
 		if (is_reset)
 			def->arg = NULL;
-		else if (def->arg == NULL)
-			def->arg = (Node *) makeString("true");
+		else if (def->arg == NULL && strcmp(def->defname, "check_topic") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("option \"%s\" requires a value", def->defname)));
 		ours = lappend(ours, def);
 	}
 	*options = others;
@@ -146,12 +149,29 @@ refuse_create_table_as(CreateTableAsStmt *stmt)
 	}
 }
 
-/* ERROR for a change that a streaming table cannot have. */
+/* ERROR for a column that every streaming table has. */
+static void
+check_drop_column(const MdStream *stream, const char *name)
+{
+	const char *source = md_stream_column_source(stream, name);
+
+	for (const MdMetadataColumn *m = md_metadata_columns; m->name != NULL; m++)
+		if (m->always && strcmp(m->name, source) == 0 &&
+			get_attnum(stream->relid, name) != InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot drop column \"%s\" of streaming table \"%s\"",
+							name, get_rel_name(stream->relid)),
+					 errdetail("Every streaming table has the metadata column \"%s\".", m->name)));
+}
+
+/*
+ * ERROR for a change that a streaming table cannot have.  One that changes
+ * rows, or hides changes from the guard, counts as a change of history.
+ */
 static void
 check_command(const MdStream *stream, AlterTableCmd *cmd)
 {
-	const char *source;
-
 	switch (cmd->subtype)
 	{
 		case AT_SetUnLogged:
@@ -168,15 +188,18 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 							get_rel_name(stream->relid))));
 			break;
 		case AT_DropColumn:
-			source = md_stream_column_source(stream, cmd->name);
-			for (const MdMetadataColumn *m = md_metadata_columns; m->name != NULL; m++)
-				if (m->always && strcmp(m->name, source) == 0 &&
-					get_attnum(stream->relid, cmd->name) != InvalidAttrNumber)
-					ereport(ERROR,
-							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							 errmsg("cannot drop column \"%s\" of streaming table \"%s\"",
-									cmd->name, get_rel_name(stream->relid)),
-							 errdetail("Every streaming table has the metadata column \"%s\".", m->name)));
+			check_drop_column(stream, cmd->name);
+			break;
+		case AT_AlterColumnType:
+		case AT_EnableTrig:
+		case AT_EnableAlwaysTrig:
+		case AT_EnableReplicaTrig:
+		case AT_EnableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_DisableTrig:
+		case AT_DisableTrigAll:
+		case AT_DisableTrigUser:
+			md_stream_history_changed(stream->relid);
 			break;
 		default:
 			break;
@@ -288,6 +311,8 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	List	   *cmds;
 	MdStream   *stream;
 	Oid			relid;
+	Oid			owner;
+	LOCKMODE	lock_mode = ShareRowExclusiveLock;
 	ListCell   *lc;
 
 	if (stmt->objtype != OBJECT_TABLE)
@@ -298,28 +323,50 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 		return alter_other_table(stmt, relid);
 
 	md_worker_slots_require();
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	options = take_alter_options(stmt);
+	check_repeated(options);
+	/* what core will need, at once: upgrading a lock invites a deadlock */
+	if (stmt->cmds != NIL)
+		lock_mode = Max(lock_mode, AlterTableGetLockLevel(stmt->cmds));
+	relid = RangeVarGetRelidExtended(stmt->relation, lock_mode, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	stream = md_stream_lock(relid);
 	foreach(lc, stmt->cmds)
 		check_command(stream, lfirst_node(AlterTableCmd, lc));
-	options = take_alter_options(stmt);
-	check_repeated(options);
 	cmds = stmt->cmds;
+	owner = md_stream_table_owner(relid);
 	if (cmds != NIL)
 	{
 		md_utility_next(u);
 		CommandCounterIncrement();
 		forget_dropped_columns(relid, cmds);
+		/* a new owner must be able to connect */
+		if (md_stream_table_owner(relid) != owner)
+			(void) md_server_lookup(stream->server, md_stream_table_owner(relid));
 	}
 	if (options != NIL)
 		md_stream_alter(relid, options);
 	else
 	{
 		md_stream_check_columns(md_stream_load(relid));
-		md_stream_changed(relid);
+		md_catalog_bump_generation(relid);
 	}
 	return true;
+}
+
+/* ERROR for the guard trigger of a streaming table. */
+static void
+check_trigger(RangeVar *relation, const char *trigger, const char *verb)
+{
+	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
+
+	if (strcmp(trigger, MD_STREAM_GUARD) == 0 &&
+		OidIsValid(relid) && md_stream_exists(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot %s trigger \"%s\" of streaming table \"%s\"",
+						verb, trigger, relation->relname),
+				 errhint("To change rows, SET medallion.allow_direct_writes = on.")));
 }
 
 /* RENAME of a column of a streaming table, or of a server */
@@ -334,13 +381,15 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 		md_stream_server_renamed(strVal(stmt->object), stmt->newname);
 		return true;
 	}
+	if (stmt->renameType == OBJECT_TRIGGER)
+		check_trigger(stmt->relation, stmt->subname, "rename");
 	if (stmt->renameType != OBJECT_COLUMN || stmt->relation == NULL)
 		return false;
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	if (!OidIsValid(relid) || !md_stream_exists(relid))
 		return false;
 
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	(void) md_stream_lock(relid);
 	md_utility_next(u);
@@ -355,10 +404,19 @@ check_drop(DropStmt *stmt)
 {
 	ListCell   *lc;
 
-	if (stmt->removeType != OBJECT_FOREIGN_SERVER)
-		return;
 	foreach(lc, stmt->objects)
-		md_stream_server_check_unused(strVal(lfirst(lc)));
+	{
+		if (stmt->removeType == OBJECT_FOREIGN_SERVER)
+			md_stream_server_check_unused(strVal(lfirst(lc)));
+		else if (stmt->removeType == OBJECT_TRIGGER)
+		{
+			List	   *name = lfirst_node(List, lc);
+
+			check_trigger(makeRangeVarFromNameList(list_truncate(list_copy(name),
+																 list_length(name) - 1)),
+						  strVal(llast(name)), "drop");
+		}
+	}
 }
 
 bool

@@ -41,9 +41,11 @@
 
 #define MAX_TOPIC_BYTES 249
 
+/* What DDL writes beside the options; a function has arguments for all but one. */
 static const char *const definition_names[] = {
 	"server", "topic", "format", "start_at", "check_topic", NULL
 };
+static const char *const function_names[] = {"check_topic", NULL};
 
 void
 md_stream_definition_init(MdStreamDefinition *definition)
@@ -63,6 +65,7 @@ md_stream_definition_set(MdStreamDefinition *definition, List *options, bool nam
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 
+		md_stream_options_check_name(def->defname, names_too ? definition_names : function_names);
 		if (strcmp(def->defname, "check_topic") == 0)
 			definition->check_topic = defGetBoolean(def);
 		else if (names_too && strcmp(def->defname, "server") == 0)
@@ -225,8 +228,10 @@ md_stream_create(RangeVar *relation, const char *columns,
 	Oid			relid;
 
 	md_stream_definition_check(definition, &stream);
-	relid = RangeVarGetRelidExtended(relation, ShareRowExclusiveLock, RVR_MISSING_OK,
-									 RangeVarCallbackOwnsRelation, NULL);
+	relid = RangeVarGetRelid(relation, NoLock, true);
+	if (OidIsValid(relid))
+		relid = RangeVarGetRelidExtended(relation, md_stream_table_lock_mode(relid), RVR_MISSING_OK,
+										 RangeVarCallbackOwnsRelation, NULL);
 	if (!OidIsValid(relid))
 	{
 		(void) md_server_lookup(stream.server, GetUserId());

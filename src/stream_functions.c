@@ -38,6 +38,9 @@ PG_FUNCTION_INFO_V1(md_resume_all);
 PG_FUNCTION_INFO_V1(md_wait_for_offset);
 PG_FUNCTION_INFO_V1(md_wait_until_caught_up);
 
+/* A longer wait, for ever say, is one of a thousand years. */
+#define MAX_TIMEOUT_MS (1000 * 365.0 * SECS_PER_DAY * 1000)
+
 /* ERROR if an argument is NULL. */
 static void
 require_argument(FunctionCallInfo fcinfo, int n, const char *name)
@@ -95,11 +98,11 @@ timeout_argument(FunctionCallInfo fcinfo, int n, const char *name)
 	interval = PG_GETARG_INTERVAL_P(n);
 	ms = interval->time / 1000.0 +
 		(interval->day + interval->month * (double) DAYS_PER_MONTH) * SECS_PER_DAY * 1000.0;
-	if (ms < 0 || ms > 1e15)
+	if (ms < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must be from 0 to 31 thousand years", name)));
-	return (int64) rint(ms);
+				 errmsg("argument \"%s\" must not be negative", name)));
+	return (int64) rint(Min(ms, MAX_TIMEOUT_MS));
 }
 
 Datum

@@ -133,7 +133,7 @@ parse_number(OptionId id, const char *value, int flags, int min, int max,
 
 /* Parse value into the option's field. */
 static void
-set_option(MdStream *stream, OptionId id, const char *value)
+parse_option(MdStream *stream, OptionId id, const char *value)
 {
 	switch (id)
 	{
@@ -174,6 +174,26 @@ set_option(MdStream *stream, OptionId id, const char *value)
 		case N_OPTIONS:
 			break;
 	}
+}
+
+/* Says which option an error of an input function is about. */
+static void
+option_error_context(void *arg)
+{
+	errcontext("option \"%s\"", (const char *) arg);
+}
+
+static void
+set_option(MdStream *stream, OptionId id, const char *value)
+{
+	ErrorContextCallback context;
+
+	context.callback = option_error_context;
+	context.arg = unconstify(char *, option_names[id]);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	parse_option(stream, id, value);
+	error_context_stack = context.previous;
 }
 
 static void
@@ -236,17 +256,21 @@ option_by_name(const char *name)
 }
 
 void
-md_stream_options_refuse_unknown(const char *name, const char *const *more_names)
+md_stream_options_check_name(const char *name, const char *const *more_names)
 {
-	const char *names[N_OPTIONS + 16];
+	const char *names[N_OPTIONS + 8];
 	const char *nearest;
 	int			n = 0;
 
 	for (int i = 0; i < N_OPTIONS; i++)
 		names[n++] = option_names[i];
-	while (more_names != NULL && *more_names != NULL && n < lengthof(names) - 1)
+	while (*more_names != NULL && n < lengthof(names) - 1)
 		names[n++] = *more_names++;
 	names[n] = NULL;
+	for (int i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return;
+
 	nearest = md_nearest_name(name, names);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -338,6 +362,7 @@ md_stream_options_canonical(Jsonb *base, List *options)
 	MdStream	stream = {0};
 	bool		is_set[N_OPTIONS] = {0};
 	bool		seen[N_OPTIONS] = {0};
+	static const char *const no_names[] = {NULL};
 	JsonbParseState *state = NULL;
 	ListCell   *lc;
 
@@ -347,10 +372,10 @@ md_stream_options_canonical(Jsonb *base, List *options)
 	foreach(lc, options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
-		int			id = option_by_name(def->defname);
+		int			id;
 
-		if (id < 0)
-			md_stream_options_refuse_unknown(def->defname, NULL);
+		md_stream_options_check_name(def->defname, no_names);
+		id = option_by_name(def->defname);
 		if (seen[id])
 			ereport(ERROR,
 					(errcode(ERRCODE_SYNTAX_ERROR),

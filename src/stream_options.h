@@ -14,6 +14,7 @@
 #include "utils/jsonb.h"
 
 #include "catalog.h"
+#include "compat.h"
 
 /* The members of a jsonb object as DefElems; ERROR unless all are scalars. */
 extern List *md_stream_options_from_jsonb(Jsonb *options);
@@ -28,8 +29,10 @@ extern Jsonb *md_stream_options_canonical(Jsonb *base, List *options);
 /* Set the option fields of stream: defaults first, then those of options. */
 extern void md_stream_options_apply(MdStream *stream, Jsonb *options);
 
-/* ERROR with the nearest of names: option "name" is none. */
-extern void md_stream_options_refuse_unknown(const char *name,
-											 const char *const *more_names) pg_attribute_noreturn();
+/*
+ * ERROR, with the nearest name, unless name is an option or among more_names
+ * (which ends with NULL).
+ */
+extern void md_stream_options_check_name(const char *name, const char *const *more_names);
 
 #endif							/* MD_STREAM_OPTIONS_H */

@@ -44,7 +44,7 @@ has_row(const char *table, Oid relid)
 		return false;
 	rel = table_open(table_id, AccessShareLock);
 	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, RelationGetPrimaryKeyIndex(rel), true, NULL, 1, key);
+	scan = systable_beginscan(rel, md_primary_key_index(rel), true, NULL, 1, key);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -89,14 +89,15 @@ write_relid(const char *sql, Oid relid)
 	return md_stream_write(sql, 1, argtypes, args);
 }
 
-/* The same, with two texts. */
-static uint64
-write_texts(const char *sql, const char *a, const char *b)
+/* The definitions of all tables of a server changed; it may have a new name. */
+static void
+write_server(const char *sql, const char *name, const char *new_name)
 {
 	Oid			argtypes[2] = {TEXTOID, TEXTOID};
-	Datum		args[2] = {CStringGetTextDatum(a), CStringGetTextDatum(b)};
+	Datum		args[2] = {CStringGetTextDatum(name), CStringGetTextDatum(new_name)};
 
-	return md_stream_write(sql, 2, argtypes, args);
+	if (md_stream_write(sql, 2, argtypes, args) > 0)
+		md_definitions_changed();
 }
 
 MdStream *
@@ -123,26 +124,23 @@ md_stream_lock(Oid relid)
 }
 
 void
-md_stream_changed(Oid relid)
+md_stream_history_changed(Oid relid)
 {
-	write_relid("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1", relid);
-	md_definitions_changed();
+	write_relid("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1", relid);
 }
 
 void
 md_stream_server_changed(const char *server_name)
 {
-	if (write_texts("UPDATE medallion.stream SET generation = generation + 1"
-					" WHERE server = $1 AND $2 = ''", server_name, "") > 0)
-		md_definitions_changed();
+	write_server("UPDATE medallion.stream SET generation = generation + 1 WHERE server = $1",
+				 server_name, server_name);
 }
 
 void
 md_stream_server_renamed(const char *old_name, const char *new_name)
 {
-	if (write_texts("UPDATE medallion.stream SET server = $2, generation = generation + 1"
-					" WHERE server = $1", old_name, new_name) > 0)
-		md_definitions_changed();
+	write_server("UPDATE medallion.stream SET server = $2, generation = generation + 1"
+				 " WHERE server = $1", old_name, new_name);
 }
 
 void
@@ -186,9 +184,9 @@ md_stream_column_renamed(Oid relid, const char *old_name, const char *new_name)
 		md_stream_write("INSERT INTO medallion.stream_column (relid, column_name, source_name)"
 						" VALUES ($1, $3, $2)", 3, argtypes, args);
 	md_stream_write("DELETE FROM medallion.stream_column"
-					" WHERE relid = $1 AND column_name = $3 AND source_name = $3 AND $2 <> ''",
+					" WHERE relid = $1 AND column_name = $3 AND source_name = $3",
 					3, argtypes, args);
-	md_stream_changed(relid);
+	md_catalog_bump_generation(relid);
 }
 
 void

@@ -35,8 +35,8 @@ extern MdStream *md_stream_load(Oid relid);
 /* Wait for a batch that is being stored, keep the next one waiting, and load. */
 extern MdStream *md_stream_lock(Oid relid);
 
-/* The definition changed: workers load it anew. */
-extern void md_stream_changed(Oid relid);
+/* Rows may change, or have changed, unseen: views over it refresh in full. */
+extern void md_stream_history_changed(Oid relid);
 
 /* A server, or a user mapping of it, changed, or has a new name. */
 extern void md_stream_server_changed(const char *server_name);

@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include "ddl.h"
+#include "view_catalog.h"
+#include "worker_slots.h"
 
 bool
 md_view_utility(MdUtility *u)
@@ -15,4 +17,8 @@ md_view_utility(MdUtility *u)
 void
 md_view_relation_dropped(Oid relid)
 {
+	if (!md_view_exists(relid))
+		return;
+	md_view_delete(relid);
+	md_definitions_changed();
 }

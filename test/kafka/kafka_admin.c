@@ -12,10 +12,7 @@
 static rd_kafka_t *
 open_admin(const char *bootstrap)
 {
-	/* Chatter about brokers that are not up yet is no news here. */
-	static const char *const properties[] = {"log_level", "2", NULL};
-
-	return open_client(RD_KAFKA_CONSUMER, bootstrap, properties);
+	return open_client(RD_KAFKA_CONSUMER, bootstrap, NULL);
 }
 
 static int64_t

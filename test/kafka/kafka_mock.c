@@ -85,8 +85,7 @@ int
 run_mock_cluster(int argc, char **argv)
 {
 	const char *brokers = take_option(&argc, argv, "--brokers");
-	static const char *const properties[] = {"log_level", "2", NULL};
-	rd_kafka_t *client = open_client(RD_KAFKA_PRODUCER, "", properties);
+	rd_kafka_t *client = open_client(RD_KAFKA_PRODUCER, "", NULL);
 	rd_kafka_mock_cluster_t *cluster;
 	char	   *line = NULL;
 	size_t		size = 0;

@@ -105,8 +105,10 @@ open_client(rd_kafka_type_t type, const char *bootstrap, const char *const *prop
 	rd_kafka_t *client;
 	char		error[512];
 
-	if (rd_kafka_conf_set(conf, "bootstrap.servers", bootstrap, error, sizeof(error)) != RD_KAFKA_CONF_OK)
+	if (*bootstrap && rd_kafka_conf_set(conf, "bootstrap.servers", bootstrap, error, sizeof(error)) != RD_KAFKA_CONF_OK)
 		die("%s", error);
+	/* Brokers that are not ready yet are no news; what fails is told anyway. */
+	rd_kafka_conf_set(conf, "log_level", "2", NULL, 0);
 	for (; properties && properties[0]; properties += 2)
 	{
 		if (properties[1] &&

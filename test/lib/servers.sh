@@ -26,3 +26,23 @@ start_broker() {
     MD_KAFKA_BOOTSTRAP=$(bash test/kafka/broker.sh start "$MD_RUN/kafka") || exit 1
     export MD_KAFKA_BOOTSTRAP
 }
+
+# Start librdkafka's mock cluster with the arguments of kafka_mock.c; sets
+# `bootstrap`. Its standard input is a pipe that it holds open itself, so it
+# runs until it is stopped.
+start_mock_cluster() {
+    local dir=$MD_RUN/mock
+    mkdir -p "$dir"
+    mkfifo "$dir/commands"
+    (
+        cd "$dir"
+        exec kafka_tool mock "$@" 0<>commands >answers 2>mock.log
+    ) &
+    echo $! >"$dir/broker.pid"
+    disown $!
+    while [ ! -s "$dir/answers" ]; do
+        kill -0 "$(cat "$dir/broker.pid")" 2>/dev/null || { cat "$dir/mock.log" >&2; exit 1; }
+        sleep 0.02
+    done
+    bootstrap=$(head -n 1 "$dir/answers")
+}

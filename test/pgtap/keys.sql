@@ -1,8 +1,6 @@
 -- Contracts of the key functions: what the catalog promises about them, who
 -- may call them, and that they hold for a plain user.
 BEGIN;
-CREATE EXTENSION IF NOT EXISTS pgtap;
-CREATE EXTENSION IF NOT EXISTS pg_medallion;
 SELECT plan(5 * 7 + 6);
 
 CREATE TEMP TABLE key_function (name name, returns text);

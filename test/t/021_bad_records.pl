@@ -187,7 +187,7 @@ sub trouble_ok
 	$n++;
 	$session->query_safe($_) for @$begin;
 	produce($kafka, $topic{t_waits}, map { { partition => $_ % 2, value => sprintf('{"id": %d}', $n * 100 + $_) } } 0 .. 9);
-	wait_for($node, "SELECT count(*) = 1 FROM medallion.stream_status WHERE relid = 't_waits'::regclass AND failures > 1");
+	wait_for($node, "SELECT count(*) = 1 FROM medallion.stream_status WHERE relid = 't_waits'::regclass AND failures > 2");
 	like(status_of($node, 't_waits'), $pattern, "$what: the state says so");
 	produce($kafka, $topic{t_goes_on}, map { { partition => $_ % 2, value => '{"id": 1}' } } 0 .. 9);
 	wait_until_caught_up($node, 't_goes_on', $kafka, $topic{t_goes_on});

@@ -1,0 +1,62 @@
+/*
+ * frontier.h
+ *		How far a view has read its sources, and what is new in them.
+ *
+ * A frontier is per source: of a streaming table its checkpoint, of a view of
+ * ours the number of its last refresh.  Both are advanced in the transaction
+ * that writes the rows, and have one writer at a time, so a snapshot that sees
+ * the number sees the rows, and the other way round.
+ */
+#ifndef MD_FRONTIER_H
+#define MD_FRONTIER_H
+
+#include "postgres.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+
+typedef enum MdSourceKind
+{
+	MD_SOURCE_STREAM,
+	MD_SOURCE_VIEW,
+	MD_SOURCE_INLINED,			/* a plain view whose text the plan contains */
+	MD_SOURCE_TABLE				/* anything else: changes are not known */
+} MdSourceKind;
+
+typedef struct MdSource
+{
+	Oid			relid;
+	MdSourceKind kind;
+	Jsonb	   *read_frontier;	/* NULL: never read */
+	Jsonb	   *frontier;		/* as of the snapshot; NULL: not known */
+	int64		read_history_changes;
+	int64		history_changes;
+	int64		rewritten_number;	/* of a view */
+	bool		changed;		/* or perhaps changed */
+} MdSource;
+
+/* What is new in a source. */
+typedef struct MdDelta
+{
+	char	   *why_full;		/* cannot be read alone; NULL: it can */
+	char	   *condition;		/* of the new rows */
+	char	   *note;			/* for the history; NULL: nothing to say */
+	int64		rows;			/* -1: not known */
+} MdDelta;
+
+/* The sources of a view, in the current context. */
+extern List *md_frontier_load(Oid view, Snapshot snapshot);
+
+/* Frontiers of all sources as {"schema.table": frontier}; for people. */
+extern Jsonb *md_frontier_summary(List *sources);
+
+/* What is new in a source that the plan reads by its changes. */
+extern void md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta);
+
+/*
+ * Condition of the rows that had been read at the stored frontier; NULL: all.
+ * ERROR if it cannot be told any more.
+ */
+extern char *md_frontier_read_rows(MdSource *source, Snapshot snapshot);
+
+#endif							/* MD_FRONTIER_H */

@@ -1,0 +1,326 @@
+/*
+ * refresh_exec.c
+ *		One refresh of one view.
+ *
+ *	lock the view -> take a snapshot -> what is new? -> plan -> apply -> frontier
+ *
+ * All of it is one transaction, and everything that is read is read under one
+ * snapshot, taken after the lock: a second refresh waits, then sees what the
+ * first has stored, and finds nothing new.  The frontier is what the sources'
+ * own counters were in that snapshot, so rows and frontier agree.
+ *
+ * The query runs as the owner of the view, in a security-restricted operation,
+ * with search_path fixed and the view's pinned settings.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/itemptr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "debug_point.h"
+#include "frontier.h"
+#include "guard.h"
+#include "refresh_exec.h"
+#include "sql_run.h"
+#include "stable_functions.h"
+#include "view_settings.h"
+
+char *
+md_refresh_query_text(Query *query, TimestampTz time)
+{
+	return md_query_text((Query *) md_unstable_fix_time((Node *) query, time));
+}
+
+/* Is there anything to do? */
+static bool
+is_due(MdRefresh *refresh)
+{
+	ListCell   *lc;
+
+	if (!refresh->view->populated || refresh->view->always_refresh)
+		return true;
+	foreach(lc, refresh->sources)
+		if (((MdSource *) lfirst(lc))->changed)
+			return true;
+	return false;
+}
+
+static MdSource *
+find_source(List *sources, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		MdSource   *source = lfirst(lc);
+
+		if (source->relid == relid)
+			return source;
+	}
+	return NULL;
+}
+
+/* Do the stored sources and those of the plan agree? */
+static bool
+same_sources(MdRefresh *refresh)
+{
+	List	   *planned = list_concat_copy(refresh->plan->source_ids, refresh->plan->inlined_ids);
+	ListCell   *lc;
+
+	if (list_length(planned) != list_length(refresh->sources))
+		return false;
+	foreach(lc, planned)
+		if (find_source(refresh->sources, lfirst_oid(lc)) == NULL)
+			return false;
+	return true;
+}
+
+/*
+ * Why the refresh must recompute although the plan is incremental; NULL if it
+ * need not, with the parts of the sources that are new.
+ */
+static char *
+why_rebuild(MdRefresh *refresh, List **parts)
+{
+	ListCell   *lc;
+
+	*parts = NIL;
+	if (!refresh->view->populated)
+		return "first refresh";
+	foreach(lc, refresh->sources)
+	{
+		MdSource   *source = lfirst(lc);
+
+		if (source->kind == MD_SOURCE_INLINED && source->changed)
+			return psprintf("view %s was redefined", md_read_relation_name(source->relid));
+	}
+	refresh->run.rows_read = 0;
+	foreach(lc, refresh->plan->source_ids)
+	{
+		MdSource   *source = find_source(refresh->sources, lfirst_oid(lc));
+		MdPart	   *part = palloc(sizeof(MdPart));
+		MdDelta		delta;
+
+		md_frontier_delta(source, refresh->snapshot, &delta);
+		if (delta.why_full != NULL)
+			return delta.why_full;
+		part->relid = source->relid;
+		part->condition = delta.condition;
+		*parts = lappend(*parts, part);
+		if (delta.rows < 0 || refresh->run.rows_read < 0)
+			refresh->run.rows_read = -1;
+		else
+			refresh->run.rows_read += delta.rows;
+		if (delta.note != NULL)
+			refresh->run.reason = delta.note;
+	}
+	return NULL;
+}
+
+static Oid
+present_filenode(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	Oid			filenode = rel->rd_rel->relfilenode;
+
+	table_close(rel, NoLock);
+	return filenode;
+}
+
+/* Insert the query's rows over what is new; remember for readers which. */
+static void
+append_apply(MdRefresh *refresh, List *parts)
+{
+	Query	   *change = md_read_substitute(refresh->plan->query, parts, refresh->view->owner);
+	MdView	   *view = refresh->view;
+	Oid			guarded = md_guard_open(view->relid);
+	bool		isnull;
+	ItemPointerData first;
+	ItemPointerData last;
+
+	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
+						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
+						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
+						md_query_text(change)),
+			   NULL, refresh->snapshot);
+	md_guard_open(guarded);
+	refresh->run.rows_inserted = md_sql_int64(0, 1);
+	if (refresh->run.rows_inserted == 0)
+		return;
+	first = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 2, &isnull));
+	last = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 3, &isnull));
+
+	view->refresh_number++;
+	if (TransactionIdEquals(view->state_xid, GetCurrentTransactionId()))
+	{
+		/* two refreshes in one transaction: their rows are not told apart */
+		view->rewritten_number = view->refresh_number;
+		return;
+	}
+	md_view_store_change(view, GetCurrentFullTransactionId(),
+						 present_filenode(view->relid), &first, &last,
+						 refresh->run.rows_inserted, refresh->snapshot);
+}
+
+/* Columns of the result by which rows are told apart; NIL: none. */
+static List *
+unique_columns(MdRefresh *refresh)
+{
+	return md_target_numbers(refresh->result, refresh->view->key_count, refresh->view->keys);
+}
+
+/* Recompute, and change what differs. */
+static void
+rebuild(MdRefresh *refresh)
+{
+	MdView	   *view = refresh->view;
+	MdPlan	   *plan = refresh->plan;
+	MdRun	   *run = &refresh->run;
+
+	run->rows_read = -1;
+	if (plan->merge != NULL)
+		md_merge_rebuild(refresh);
+	else if (view->refresh_number == 0)
+		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
+					 refresh->snapshot, run);
+	else
+		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
+					  unique_columns(refresh), NULL, refresh->snapshot, run);
+	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+		view->rewritten_number = ++view->refresh_number;
+}
+
+/* An incremental view is never recomputed in silence. */
+static void
+refuse_rebuild(MdRefresh *refresh, const char *reason)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot refresh materialized view \"%s\" incrementally",
+					get_rel_name(refresh->view->relid)),
+			 errdetail("Its refresh mode is \"incremental\", but: %s.", reason),
+			 errhint("Call medallion.refresh(%s, full_refresh => true) to recompute it once.",
+					 quote_literal_cstr(refresh->result->name))));
+}
+
+/* Choose the strategy and do it. */
+static void
+apply(MdRefresh *refresh, bool full)
+{
+	MdView	   *view = refresh->view;
+	MdPlan	   *plan = refresh->plan;
+	bool		was_populated = view->populated;
+	char	   *reason = NULL;
+	List	   *parts = NIL;
+
+	if (view->mode == MD_MODE_FULL)
+	{
+		plan->strategy = MD_STRATEGY_FULL;
+		plan->merge = NULL;
+		reason = "refresh_mode is full";
+	}
+	md_merge_prepare(view, plan);
+	if (reason == NULL)
+	{
+		if (plan->strategy == MD_STRATEGY_FULL)
+			reason = plan->reason;
+		else
+			reason = why_rebuild(refresh, &parts);
+		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
+			refuse_rebuild(refresh, reason);
+	}
+	if (full && was_populated)
+		reason = "asked for";
+
+	if (reason != NULL)
+	{
+		refresh->run.strategy = "full";
+		refresh->run.reason = reason;
+		rebuild(refresh);
+	}
+	else if (plan->strategy == MD_STRATEGY_APPEND)
+	{
+		refresh->run.strategy = "append";
+		append_apply(refresh, parts);
+	}
+	else
+	{
+		refresh->run.strategy = "merge";
+		md_merge_apply(refresh, parts);
+		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
+			view->rewritten_number = ++view->refresh_number;
+	}
+}
+
+/* Plan and apply as the owner, then store how far the view is. */
+static void
+run_refresh(MdRefresh *refresh, bool full)
+{
+	MdView	   *view = refresh->view;
+	MdSecurity	saved;
+
+	view->refreshed_at = GetCurrentTransactionStartTimestamp();
+	md_catalog_become(view->owner, &saved);
+	md_view_settings_apply(view->settings);
+	SPI_connect();
+	refresh->result = md_target_make(view->relid);
+	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	if (!same_sources(refresh))
+	{
+		/* a plain view that was inlined reads other relations now */
+		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
+		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
+	}
+	apply(refresh, full);
+	MD_DEBUG_POINT("refresh-applied");
+	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
+	view->populated = true;
+	MD_DEBUG_POINT("refresh-before-frontier");
+	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
+						refresh->run.started_at, refresh->snapshot);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+void
+md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+	Relation	result;
+
+	PreventCommandIfReadOnly("medallion.refresh()");
+	refresh.run.started_at = GetCurrentTimestamp();
+	refresh.run.strategy = "none";
+	md_view_lock(relid);
+	result = try_table_open(relid, RowExclusiveLock);
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("materialized view with OID %u was dropped", relid)));
+	table_close(result, NoLock);
+	MD_DEBUG_POINT("refresh-locked");
+
+	refresh.snapshot = md_sql_take_snapshot();
+	refresh.view = md_view_get(relid, refresh.snapshot);
+	refresh.sources = md_frontier_load(relid, refresh.snapshot);
+	if (full || is_due(&refresh))
+	{
+		run_refresh(&refresh, full);
+		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	}
+	if (frontier)
+		*frontier = md_frontier_summary(refresh.sources);
+	UnregisterSnapshot(refresh.snapshot);
+	*run = refresh.run;
+}

@@ -1,0 +1,86 @@
+/*
+ * refresh_exec.h
+ *		One refresh of one view, and the comparison of a view with its query.
+ */
+#ifndef MD_REFRESH_EXEC_H
+#define MD_REFRESH_EXEC_H
+
+#include "postgres.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+#include "utils/tuplestore.h"
+
+#include "refresh_plan.h"
+#include "refresh_target.h"
+#include "view_catalog.h"
+
+/* A refresh while it runs. */
+typedef struct MdRefresh
+{
+	MdView	   *view;
+	MdPlan	   *plan;
+	MdTarget   *result;
+	Snapshot	snapshot;		/* of all that is read */
+	List	   *sources;		/* of MdSource */
+	MdRun		run;
+} MdRefresh;
+
+/*
+ * Bring a view up to its sources, in the caller's transaction.  The caller has
+ * checked that the user may.  full: recompute; only_where: recompute just the
+ * rows that it selects, at the view's frontier (NULL: all).  *frontier, if not
+ * NULL, gets the frontiers of the sources.
+ *
+ * Runs in: a session or a refresh worker, inside a transaction.
+ */
+extern void md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run,
+						   Jsonb **frontier);
+
+/*
+ * Differences between a view and its query at the frontier and time of its
+ * last refresh: rows (difference text, row_data jsonb, copies bigint).
+ */
+extern void md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc);
+
+/* The query of a view as of its last refresh, as SQL; for only_where too. */
+extern char *md_refresh_frontier_query(MdView *view, Snapshot snapshot);
+
+/* The query as it is to be run at `time`: now() replaced, as SQL. */
+extern char *md_refresh_query_text(Query *query, TimestampTz time);
+
+/* refresh_exec_diff.c */
+
+/*
+ * Make target equal to the rows of `query`, changing only those that differ.
+ * keys: columns (of int) that are unique, NIL if none are.  where: only rows
+ * for which it holds, NULL for all.
+ */
+extern void md_diff_apply(const MdTarget *target, const char *query, List *keys,
+						  const char *where, Snapshot snapshot, MdRun *run);
+
+/* SELECT of the differences: columns c1, ..., w (copies, > 0: missing), tid. */
+extern char *md_diff_sql(const MdTarget *target, const char *query, const char *where);
+
+/* Fill an empty target. */
+extern void md_diff_fill(const MdTarget *target, const char *query, Snapshot snapshot,
+						 MdRun *run);
+
+/* Make a tuplestore a relation of the name for SQL run through SPI. */
+extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc tupdesc);
+
+/* refresh_exec_merge.c */
+
+/* Tables and indexes that the plan needs; drops what it needs no more. */
+extern void md_merge_prepare(MdView *view, MdPlan *plan);
+
+/* Merge the change, given as parts of sources (of MdPart). */
+extern void md_merge_apply(MdRefresh *refresh, List *parts);
+
+/* Recompute state and result. */
+extern void md_merge_rebuild(MdRefresh *refresh);
+
+/* Columns of the result that identify a row under the plan; NIL: none. */
+extern List *md_merge_result_keys(MdMerge *merge);
+
+#endif							/* MD_REFRESH_EXEC_H */

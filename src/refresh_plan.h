@@ -1,0 +1,125 @@
+/*
+ * refresh_plan.h
+ *		How a query can be refreshed: a tree of nodes, each with a strategy.
+ *
+ *	   query text --analyze--> Query --md_plan_make--> MdPlan
+ *
+ * A node takes the changes of its inputs and hands changes of its own output
+ * up.  A change is rows with a sign; an output of kind `append` only ever
+ * gains rows.  In this version changes pass through scans, filters,
+ * projections, lateral functions and UNION ALL, and end in an aggregate at the
+ * top, whose partial results are merged; a node that can do none of it has a
+ * reason, and the whole is then recomputed.
+ */
+#ifndef MD_REFRESH_PLAN_H
+#define MD_REFRESH_PLAN_H
+
+#include "postgres.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+
+#include "refresh_read.h"
+
+typedef enum MdStrategy
+{
+	MD_STRATEGY_APPEND,
+	MD_STRATEGY_MERGE,
+	MD_STRATEGY_FULL
+} MdStrategy;
+
+extern const char *md_strategy_name(MdStrategy strategy);
+
+typedef enum MdNodeKind
+{
+	MD_NODE_SCAN,
+	MD_NODE_MAP,				/* filter, project, expand */
+	MD_NODE_UNION_ALL,
+	MD_NODE_AGGREGATE,
+	MD_NODE_OTHER
+} MdNodeKind;
+
+typedef struct MdNode
+{
+	MdNodeKind	kind;
+	char	   *label;			/* what explain_refresh() shows */
+	MdStrategy	strategy;
+	MdChangeKind changes;		/* of the output */
+	char	   *state;			/* what is kept beside the result; NULL: nothing */
+	char	   *reason;			/* why only full; NULL: it is not */
+	int			location;		/* of the construct in the query's text, or -1 */
+	List	   *children;		/* of MdNode */
+} MdNode;
+
+/* How a column of a merge target takes in a change. */
+typedef enum MdCombine
+{
+	MD_COMBINE_KEY,				/* group key: identifies the row */
+	MD_COMBINE_ADD,				/* old + new */
+	MD_COMBINE_LEAST,
+	MD_COMBINE_GREATEST,
+	MD_COMBINE_AND,
+	MD_COMBINE_OR
+} MdCombine;
+
+typedef struct MdMergeColumn
+{
+	Expr	   *expr;			/* over the query's FROM */
+	MdCombine	combine;
+	Index		sort_group_ref; /* of a key; 0 otherwise */
+} MdMergeColumn;
+
+/*
+ * A merge.  Its target is the result itself when each column of that is a key
+ * or a partial result, and no key is missing; else a state table with these
+ * columns named c1, c2, ..., from which the result's columns are computed.
+ */
+typedef struct MdMerge
+{
+	bool		needs_state;
+	List	   *columns;		/* of MdMergeColumn, in the order of the target */
+	int			key_count;
+	/* with a state table */
+	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
+	Node	   *having;			/* likewise, or NULL */
+	List	   *result_keys;	/* of int: column of the result per key; NIL: not all there */
+} MdMerge;
+
+typedef struct MdPlan
+{
+	Query	   *query;			/* plain views inlined */
+	MdNode	   *root;
+	MdStrategy	strategy;
+	MdChangeKind changes;		/* of the result */
+	char	   *reason;			/* why full; NULL otherwise */
+	int			location;
+	bool		time_dependent; /* reads the time of the refresh */
+	bool		repeatable;		/* no volatile function: verify() is exact */
+	List	   *source_ids;		/* of Oid: relations that are read, each once */
+	List	   *inlined_ids;	/* of Oid: plain views that were inlined */
+	MdMerge    *merge;			/* strategy merge only */
+} MdPlan;
+
+/*
+ * Analyze a query's text as the current user under the current search_path.
+ * Errors are those of the parser, with their position.
+ */
+extern Query *md_query_analyze(const char *text);
+
+/* The query of a relation in medallion_def. */
+extern Query *md_query_of_definition(Oid definition);
+
+/* ERROR if a view cannot be made of the query at all, at refresh_mode full. */
+extern void md_query_check(Query *query, const char *text);
+
+/* The query as SQL that means the same under any search_path. */
+extern char *md_query_text(Query *query);
+
+/*
+ * Make a plan, for a view owned by `owner`.  The query is not changed.
+ */
+extern MdPlan *md_plan_make(Query *query, Oid owner);
+
+/* Analyze an aggregate query; NULL with *reason, *location if it cannot merge. */
+extern MdMerge *md_merge_make(Query *query, char **reason, int *location);
+
+#endif							/* MD_REFRESH_PLAN_H */

@@ -1,0 +1,48 @@
+/*
+ * refresh_target.h
+ *		A table that a refresh writes: its columns as pieces of SQL.
+ */
+#ifndef MD_REFRESH_TARGET_H
+#define MD_REFRESH_TARGET_H
+
+#include "postgres.h"
+#include "access/attnum.h"
+#include "nodes/pg_list.h"
+
+typedef struct MdTargetColumn
+{
+	AttrNumber	attnum;
+	char	   *name;			/* quoted */
+	char	   *type;			/* qualified, with modifier */
+	Oid			type_id;
+	bool		comparable;		/* else its text is compared */
+} MdTargetColumn;
+
+typedef struct MdTarget
+{
+	Oid			relid;
+	char	   *name;			/* qualified and quoted */
+	int			count;
+	MdTargetColumn *columns;
+} MdTarget;
+
+extern MdTarget *md_target_make(Oid relid);
+
+/*
+ * Comma-separated: "a.x, a.y"; alias may be NULL.  `numbers` (of int, from 1)
+ * picks columns; NIL: all.  The second spells columns so that they compare, the
+ * third names them c1, c2, ... after an alias.
+ */
+extern char *md_target_columns(const MdTarget *target, const char *alias, List *numbers);
+extern char *md_target_comparable(const MdTarget *target, const char *alias, List *numbers);
+extern char *md_target_numbered(const MdTarget *target, const char *alias, List *numbers);
+
+/* Columns c1, c2, ... spelled so that they compare. */
+extern char *md_target_numbered_comparable(const MdTarget *target, const char *alias,
+										   List *numbers);
+
+/* Column numbers (from 1) of the given attributes, and all but some. */
+extern List *md_target_numbers(const MdTarget *target, int count, const AttrNumber *attnums);
+extern List *md_target_others(const MdTarget *target, List *numbers);
+
+#endif							/* MD_REFRESH_TARGET_H */

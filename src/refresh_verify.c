@@ -1,0 +1,174 @@
+/*
+ * refresh_verify.c
+ *		Is a view what its query says?
+ *
+ * The query is run as of the last refresh: streaming tables below the stored
+ * frontier, now() at its time, so ingest may go on meanwhile.  Sources whose
+ * changes are not known are read as they are now; what has changed in them
+ * since the last refresh shows as a difference.
+ *
+ * Sums of floating-point numbers depend on the order of their terms, and the
+ * query itself gives another one from run to run.  Rows that differ only in
+ * such columns count as equal when these are within a relative 1e-9 (real:
+ * 1e-4) of each other.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "frontier.h"
+#include "refresh_exec.h"
+#include "sql_run.h"
+#include "view_settings.h"
+
+#define DIFFERENCES "medallion_differences"
+
+/* Parts of the sources that had been read at the stored frontier. */
+static List *
+read_parts(MdView *view, Snapshot snapshot)
+{
+	List	   *parts = NIL;
+	ListCell   *lc;
+
+	foreach(lc, md_frontier_load(view->relid, snapshot))
+	{
+		MdSource   *source = lfirst(lc);
+		MdPart	   *part = palloc(sizeof(MdPart));
+
+		part->relid = source->relid;
+		part->condition = md_frontier_read_rows(source, snapshot);
+		if (part->condition != NULL)
+			parts = lappend(parts, part);
+	}
+	return parts;
+}
+
+char *
+md_refresh_frontier_query(MdView *view, Snapshot snapshot)
+{
+	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	Query	   *query = md_read_substitute(plan->query, read_parts(view, snapshot), view->owner);
+
+	return md_refresh_query_text(query, view->refreshed_at);
+}
+
+/* "AND a nearly equals b" for a column, or nothing if it is not a float. */
+static void
+append_near(StringInfo near, const MdTargetColumn *column, int number)
+{
+	const char *tolerance = column->type_id == FLOAT4OID ? "1e-4" : "1e-9";
+
+	appendStringInfo(near,
+					 " AND (n.c%d IS NOT DISTINCT FROM o.c%d OR"
+					 " pg_catalog.abs(n.c%d::pg_catalog.float8 - o.c%d::pg_catalog.float8) <= %s *"
+					 " GREATEST(pg_catalog.abs(n.c%d), pg_catalog.abs(o.c%d)))",
+					 number, number, number, number, tolerance, number, number);
+}
+
+/* Condition that leaves out rows that differ by rounding alone. */
+static char *
+tolerance_condition(const MdTarget *target)
+{
+	List	   *exact = NIL;
+	StringInfoData near;
+
+	initStringInfo(&near);
+	for (int i = 1; i <= target->count; i++)
+	{
+		const MdTargetColumn *column = &target->columns[i - 1];
+
+		if (column->type_id == FLOAT4OID || column->type_id == FLOAT8OID)
+			append_near(&near, column, i);
+		else
+			exact = lappend_int(exact, i);
+	}
+	if (near.len == 0)
+		return "true";
+	return psprintf("NOT EXISTS (SELECT FROM " DIFFERENCES " o WHERE o.w = - n.w"
+					" AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record%s)",
+					exact ? md_target_numbered_comparable(target, "o", exact) : "1",
+					exact ? md_target_numbered_comparable(target, "n", exact) : "1",
+					near.data);
+}
+
+/* "n.c1 AS a, n.c2 AS b" */
+static char *
+named_columns(const MdTarget *target)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 1; i <= target->count; i++)
+		appendStringInfo(&list, "%sn.c%d AS %s", i > 1 ? ", " : "", i,
+						 target->columns[i - 1].name);
+	return list.data;
+}
+
+/* Put the rows of the last result, as they are, into the caller's store. */
+static void
+store_rows(Tuplestorestate *store, TupleDesc tupdesc)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3];
+
+		for (int k = 0; k < 3; k++)
+			values[k] = md_sql_datum(i, k + 1, &nulls[k]);
+		tuplestore_putvalues(store, tupdesc, values, nulls);
+	}
+}
+
+/* Compare under the owner's privileges; connected to SPI. */
+static void
+compare(MdView *view, Snapshot snapshot, Tuplestorestate *store, TupleDesc tupdesc)
+{
+	MdTarget   *target = md_target_make(view->relid);
+	char	   *query = md_refresh_frontier_query(view, snapshot);
+	TupleDesc	differences_desc;
+	Tuplestorestate *differences;
+
+	differences = md_sql_run_into_store(md_diff_sql(target, query, NULL), snapshot,
+										&differences_desc);
+	if (tuplestore_tuple_count(differences) > 0)
+	{
+		md_diff_register(DIFFERENCES, differences, differences_desc);
+		md_sql_run(psprintf("SELECT CASE WHEN n.w > 0 THEN 'missing' ELSE 'extra' END,"
+							"       (SELECT pg_catalog.to_jsonb(x) FROM (SELECT %s) x),"
+							"       pg_catalog.abs(n.w)"
+							"  FROM " DIFFERENCES " n WHERE %s ORDER BY 1, 2",
+							named_columns(target), tolerance_condition(target)),
+				   NULL, snapshot);
+		store_rows(store, tupdesc);
+		SPI_unregister_relation(DIFFERENCES);
+	}
+	tuplestore_end(differences);
+}
+
+void
+md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
+{
+	Snapshot	snapshot = md_sql_take_snapshot();
+	MdView	   *view = md_view_get(relid, snapshot);
+	MdSecurity	saved;
+
+	if (!view->populated)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(relid)),
+				 errhint("Call medallion.refresh() first.")));
+	md_catalog_become(view->owner, &saved);
+	md_view_settings_apply(view->settings);
+	SPI_connect();
+	compare(view, snapshot, store, tupdesc);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	UnregisterSnapshot(snapshot);
+}

@@ -1,0 +1,239 @@
+/*
+ * relation_make.c
+ *		Making the tables and views that belong to a materialized view.
+ *
+ * The result belongs to its owner and lies where he wants it.  Definition and
+ * state lie in medallion_def:
+ *
+ *		gold.daily  <--internal-- medallion_def."gold.daily"	 (view)
+ *			^  ^------internal-- medallion_def."gold.daily state" (table)
+ *			|						|
+ *		 readers				 sources, by what a view depends on
+ *
+ * so that dropping a source is refused because of the result, and dropping the
+ * result takes its parts along.
+ */
+#include "postgres.h"
+
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/toasting.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "refresh_read.h"
+#include "relation_make.h"
+
+#define GUARD_NAME "medallion_guard"
+
+/* Run one statement of DDL as the owner of the extension. */
+static void
+run_ddl(const char *sql)
+{
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	CommandCounterIncrement();
+}
+
+List *
+md_relation_columns(List *names, List *exprs)
+{
+	List	   *columns = NIL;
+	ListCell   *name;
+	ListCell   *expr;
+
+	forboth(name, names, expr, exprs)
+	{
+		Node	   *node = lfirst(expr);
+		ColumnDef  *column = makeColumnDef(strVal(lfirst(name)), exprType(node),
+										   exprTypmod(node), exprCollation(node));
+
+		/* as CREATE TABLE AS says it */
+		if (!OidIsValid(column->collOid) && type_is_collatable(exprType(node)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INDETERMINATE_COLLATION),
+					 errmsg("no collation was derived for column \"%s\" with collatable type %s",
+							column->colname, format_type_be(exprType(node))),
+					 errhint("Use the COLLATE clause to set the collation explicitly.")));
+		columns = lappend(columns, column);
+	}
+	return columns;
+}
+
+Oid
+md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
+{
+	static char *validnsps[] = HEAP_RELOPT_NAMESPACES;
+	CreateStmt *create = makeNode(CreateStmt);
+	ObjectAddress address;
+	Datum		toast_options;
+
+	create->relation = name;
+	create->tableElts = columns;
+	create->oncommit = ONCOMMIT_NOOP;
+	if (like != NULL)
+	{
+		create->options = like->options;
+		create->tablespacename = like->tableSpaceName;
+		create->accessMethod = like->accessMethod;
+	}
+	address = DefineRelation(create, RELKIND_RELATION, owner, NULL, NULL);
+	CommandCounterIncrement();
+	toast_options = transformRelOptions((Datum) 0, create->options, "toast", validnsps,
+										true, false);
+	(void) heap_reloptions(RELKIND_TOASTVALUE, toast_options, true);
+	NewRelationCreateToastTable(address.objectId, toast_options);
+	CommandCounterIncrement();
+	md_relation_guard(address.objectId);
+	return address.objectId;
+}
+
+void
+md_relation_guard(Oid relid)
+{
+	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
+		return;
+	run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
+					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
+					 md_read_relation_name(relid)));
+}
+
+char *
+md_relation_internal_name(Oid result, const char *suffix)
+{
+	Oid			namespace_id = get_namespace_oid("medallion_def", false);
+	char	   *base = psprintf("%s.%s", get_namespace_name(get_rel_namespace(result)),
+								get_rel_name(result));
+
+	for (int n = 1;; n++)
+	{
+		char	   *tail = n == 1 ? pstrdup(suffix) : psprintf("%s %d", suffix, n);
+		int			room = NAMEDATALEN - 1 - strlen(tail);
+		char	   *name = psprintf("%.*s%s", pg_mbcliplen(base, strlen(base), room), base, tail);
+
+		if (!OidIsValid(get_relname_relid(name, namespace_id)))
+			return name;
+	}
+}
+
+Oid
+md_relation_make_definition(Oid result, const char *query, List *column_names)
+{
+	char	   *name = md_relation_internal_name(result, "");
+	StringInfoData columns;
+	ListCell   *lc;
+	Oid			definition;
+
+	initStringInfo(&columns);
+	foreach(lc, column_names)
+		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
+						 quote_identifier(strVal(lfirst(lc))));
+	run_ddl(psprintf("CREATE VIEW medallion_def.%s (%s) AS %s", quote_identifier(name),
+					 columns.data, query));
+	definition = get_relname_relid(name, get_namespace_oid("medallion_def", false));
+	md_relation_attach(definition, result);
+	return definition;
+}
+
+Oid
+md_relation_make_state(Oid result, List *columns, Oid owner)
+{
+	MdSecurity	saved;
+	RangeVar   *name = makeRangeVar("medallion_def",
+									md_relation_internal_name(result, " state"), -1);
+	Oid			state;
+
+	md_catalog_become_owner(&saved);
+	state = md_relation_make_table(name, columns, owner, NULL);
+	md_catalog_restore_user(&saved);
+	md_relation_attach(state, result);
+	return state;
+}
+
+bool
+md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumber *attnums)
+{
+	Relation	index;
+	bool		fits;
+
+	if (!OidIsValid(index_id) || get_rel_relkind(index_id) != RELKIND_INDEX ||
+		IndexGetRelation(index_id, true) != relid)
+		return false;
+	index = index_open(index_id, AccessShareLock);
+	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
+		index->rd_index->indimmediate && index->rd_index->indnullsnotdistinct &&
+		index->rd_index->indnkeyatts == count &&
+		memcmp(index->rd_index->indkey.values, attnums, sizeof(AttrNumber) * count) == 0;
+	index_close(index, AccessShareLock);
+	return fits;
+}
+
+Oid
+md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
+{
+	Oid			namespace_id = get_rel_namespace(relid);
+	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, "medallion_key",
+										  namespace_id, false);
+	StringInfoData columns;
+
+	initStringInfo(&columns);
+	for (int i = 0; i < count; i++)
+		appendStringInfo(&columns, "%s%s", i > 0 ? ", " : "",
+						 quote_identifier(get_attname(relid, attnums[i], false)));
+	run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
+					 quote_identifier(name), md_read_relation_name(relid), columns.data));
+	return get_relname_relid(name, namespace_id);
+}
+
+void
+md_relation_attach(Oid part, Oid result)
+{
+	ObjectAddress part_address;
+	ObjectAddress result_address;
+
+	ObjectAddressSet(part_address, RelationRelationId, part);
+	ObjectAddressSet(result_address, RelationRelationId, result);
+	deleteDependencyRecordsForSpecific(RelationRelationId, part, DEPENDENCY_INTERNAL,
+									   RelationRelationId, result);
+	recordDependencyOn(&part_address, &result_address, DEPENDENCY_INTERNAL);
+	CommandCounterIncrement();
+}
+
+void
+md_relation_drop_part(Oid part)
+{
+	ObjectAddress address;
+
+	/* without the link, or dropping the part would want to drop the whole */
+	ObjectAddressSet(address, RelationRelationId, part);
+	deleteDependencyRecordsForClass(RelationRelationId, part, RelationRelationId,
+								   DEPENDENCY_INTERNAL);
+	CommandCounterIncrement();
+	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+}

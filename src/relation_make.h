@@ -1,0 +1,44 @@
+/*
+ * relation_make.h
+ *		Making the tables and views that belong to a materialized view.
+ */
+#ifndef MD_RELATION_MAKE_H
+#define MD_RELATION_MAKE_H
+
+#include "postgres.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+
+/* Column definitions (of ColumnDef) named as given, of the types of exprs. */
+extern List *md_relation_columns(List *names, List *exprs);
+
+/*
+ * Make a table owned by `owner`, with its TOAST table and the trigger that keeps
+ * direct writes away.  like: storage options and so on of CREATE ... AS, or NULL.
+ */
+extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
+
+/* The guard alone (it is lost when triggers are not restored); idempotent. */
+extern void md_relation_guard(Oid relid);
+
+/* Make the definition of a view: `query` as a view in medallion_def. */
+extern Oid	md_relation_make_definition(Oid result, const char *query, List *column_names);
+
+/* A unique index over columns, NULL equal to NULL. */
+extern Oid	md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums);
+extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
+										 const AttrNumber *attnums);
+
+/* A state table for a result. */
+extern Oid	md_relation_make_state(Oid result, List *columns, Oid owner);
+
+/* Part of the result: it goes away with it, and cannot go alone; idempotent. */
+extern void md_relation_attach(Oid part, Oid result);
+
+/* Drop a part (index, state table, definition) whose result stays. */
+extern void md_relation_drop_part(Oid part);
+
+/* A name in medallion_def that tells of the result and is free. */
+extern char *md_relation_internal_name(Oid result, const char *suffix);
+
+#endif							/* MD_RELATION_MAKE_H */

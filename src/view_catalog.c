@@ -1,0 +1,593 @@
+/*
+ * view_catalog.c
+ *		The tables of schema medallion about views, as C structures.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "catalog.h"
+#include "nearest_name.h"
+#include "sql_run.h"
+#include "view_catalog.h"
+
+static const char *const mode_names[] = {
+	[MD_MODE_AUTO] = "auto",
+	[MD_MODE_INCREMENTAL] = "incremental",
+	[MD_MODE_FULL] = "full",
+	NULL
+};
+
+const char *
+md_refresh_mode_name(MdRefreshMode mode)
+{
+	return mode_names[mode];
+}
+
+MdRefreshMode
+md_refresh_mode_by_name(const char *name)
+{
+	const char *nearest;
+
+	for (int i = 0; mode_names[i] != NULL; i++)
+		if (strcmp(mode_names[i], name) == 0)
+			return i;
+	nearest = md_nearest_name(name, mode_names);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid refresh mode \"%s\"", name),
+			 errdetail("Valid modes are \"auto\", \"incremental\" and \"full\"."),
+			 nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
+}
+
+/*
+ * Connect to SPI as the owner of the extension, and back.  The connection is
+ * made first so that results can be copied to the caller's context.
+ */
+static void
+begin(MdSecurity *saved)
+{
+	md_catalog_become_owner(saved);
+	SPI_connect();
+}
+
+static void
+end(const MdSecurity *saved)
+{
+	SPI_finish();
+	md_catalog_restore_user(saved);
+}
+
+/* Oid in column attno of row 0, InvalidOid for NULL. */
+static Oid
+row_oid(int attno)
+{
+	bool		isnull;
+	Datum		value = md_sql_datum(0, attno, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(value);
+}
+
+/* Copy the array of column numbers in column attno of row 0. */
+static void
+load_keys(MdView *view, int attno, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = md_sql_datum(0, attno, &isnull);
+	ArrayType  *array;
+
+	if (isnull)
+		return;
+	array = DatumGetArrayTypeP(value);
+	view->key_count = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	view->keys = MemoryContextAlloc(context, sizeof(AttrNumber) * Max(1, view->key_count));
+	memcpy(view->keys, ARR_DATA_PTR(array), sizeof(AttrNumber) * view->key_count);
+}
+
+/* Make an MdView of row 0 of the query of md_view_load. */
+static MdView *
+view_from_row(MemoryContext context)
+{
+	MdView	   *view = MemoryContextAllocZero(context, sizeof(MdView));
+	Jsonb	   *settings;
+	bool		isnull;
+	Datum		value;
+
+	view->relid = row_oid(1);
+	view->owner = row_oid(2);
+	view->definition = row_oid(3);
+	view->state_table = row_oid(4);
+	view->merge_index = row_oid(5);
+	view->key_index = row_oid(6);
+	load_keys(view, 7, context);
+	value = md_sql_datum(0, 8, &isnull);
+	if (!isnull)
+	{
+		view->refresh_interval = MemoryContextAlloc(context, sizeof(Interval));
+		memcpy(view->refresh_interval, DatumGetIntervalP(value), sizeof(Interval));
+	}
+	view->mode = md_refresh_mode_by_name(md_sql_string(0, 9));
+	value = md_sql_datum(0, 10, &isnull);
+	settings = DatumGetJsonbP(value);
+	view->settings = MemoryContextAlloc(context, VARSIZE(settings));
+	memcpy(view->settings, settings, VARSIZE(settings));
+	view->paused = md_sql_bool(0, 11);
+	view->foreign_origin = md_sql_bool(0, 12);
+	view->populated = md_sql_bool(0, 13);
+	view->refresh_number = md_sql_int64(0, 14);
+	view->rewritten_number = md_sql_int64(0, 15);
+	value = md_sql_datum(0, 16, &isnull);
+	view->refreshed_at = isnull ? 0 : DatumGetTimestampTz(value);
+	view->always_refresh = md_sql_bool(0, 17);
+	value = md_sql_datum(0, 18, &isnull);
+	view->state_xid = isnull ? InvalidTransactionId : DatumGetTransactionId(value);
+	return view;
+}
+
+MdView *
+md_view_load(Oid relid, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	MemoryContext context = CurrentMemoryContext;
+	MdView	   *view = NULL;
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	begin(&saved);
+	if (md_sql_run_cached(&plan,
+						  "SELECT v.relid::oid, c.relowner, v.definition::oid, v.state_table::oid,"
+						  "       v.merge_index::oid, v.key_index::oid, v.key_columns,"
+						  "       v.refresh_interval, v.refresh_mode, v.settings, v.paused,"
+						  "       v.origin <> medallion.database_identity(),"
+						  "       s.populated, s.refresh_number, s.rewritten_number, s.refreshed_at,"
+						  "       s.always_refresh, s.xmin"
+						  "  FROM medallion.view v"
+						  "       JOIN pg_class c ON c.oid = v.relid"
+						  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
+						  " WHERE v.relid = $1",
+						  &args, snapshot) > 0)
+		view = view_from_row(context);
+	end(&saved);
+	return view;
+}
+
+MdView *
+md_view_get(Oid relid, Snapshot snapshot)
+{
+	MdView	   *view = md_view_load(relid, snapshot);
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (view == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a materialized view of pg_medallion", name),
+				 errhint("medallion.materialized_views lists yours.")));
+	return view;
+}
+
+/* OID of a table of ours, InvalidOid when it is gone (DROP EXTENSION). */
+static Oid
+our_table(const char *name)
+{
+	Oid			namespace_id = get_namespace_oid("medallion", true);
+
+	return OidIsValid(namespace_id) ? get_relname_relid(name, namespace_id) : InvalidOid;
+}
+
+bool
+md_view_exists(Oid relid)
+{
+	Oid			table_id = our_table("view");
+	Oid			index_id = our_table("view_pkey");
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key[1];
+	bool		found;
+
+	if (!OidIsValid(table_id) || !OidIsValid(index_id))
+		return false;
+	rel = table_open(table_id, AccessShareLock);
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, index_id, true, NULL, 1, key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+bool
+md_view_is_internal(Oid relid)
+{
+	return get_rel_namespace(relid) == get_namespace_oid("medallion_def", true);
+}
+
+void
+md_view_check_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class class;
+	bool		owned;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	owned = has_privs_of_role(GetUserId(), class->relowner);
+	if (!owned)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of materialized view \"%s\"", NameStr(class->relname))));
+	ReleaseSysCache(tuple);
+}
+
+/*
+ * The lock under which a view is refreshed: on the view as an object of our
+ * own, so that it costs no WAL, and stands in nobody's way but of other
+ * refreshes and changes of the definition (a lock on the table would keep
+ * autovacuum away).
+ */
+void
+md_view_lock(Oid relid)
+{
+	LockDatabaseObject(our_table("view"), relid, 0, ExclusiveLock);
+}
+
+bool
+md_view_lock_conditional(Oid relid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, our_table("view"), relid, 0);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	/* as LockDatabaseObject does */
+	AcceptInvalidationMessages();
+	return true;
+}
+
+static Datum
+keys_datum(const MdView *view)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(1, view->key_count));
+
+	for (int i = 0; i < view->key_count; i++)
+		values[i] = Int16GetDatum(view->keys[i]);
+	return PointerGetDatum(construct_array(values, view->key_count, INT2OID, 2, true, TYPALIGN_SHORT));
+}
+
+/* $1 to $9: the columns of medallion.view that a definition has. */
+static void
+definition_args(MdSqlArgs *args, const MdView *view)
+{
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->relid), false);
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), false);
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->state_table), !OidIsValid(view->state_table));
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->merge_index), !OidIsValid(view->merge_index));
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->key_index), !OidIsValid(view->key_index));
+	md_sql_arg(args, INT2ARRAYOID, view->key_count > 0 ? keys_datum(view) : (Datum) 0,
+			   view->key_count == 0);
+	md_sql_arg(args, INTERVALOID, IntervalPGetDatum(view->refresh_interval),
+			   view->refresh_interval == NULL);
+	md_sql_arg(args, TEXTOID, CStringGetTextDatum(mode_names[view->mode]), false);
+	md_sql_arg(args, JSONBOID, JsonbPGetDatum(view->settings), false);
+}
+
+/* Run one statement of ours, under what is committed now. */
+static uint64
+run_now(const char *sql, MdSqlArgs *args)
+{
+	MdSecurity	saved;
+	uint64		rows;
+	Snapshot	snapshot = md_sql_take_snapshot();
+
+	begin(&saved);
+	rows = md_sql_run(sql, args, snapshot);
+	end(&saved);
+	UnregisterSnapshot(snapshot);
+	return rows;
+}
+
+void
+md_view_insert(const MdView *view, const char *strategy)
+{
+	MdSqlArgs	args = {0};
+
+	definition_args(&args, view);
+	run_now("INSERT INTO medallion.view (relid, definition, state_table, merge_index, key_index,"
+			"       key_columns, refresh_interval, refresh_mode, settings, origin)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, medallion.database_identity())",
+			&args);
+	args.count = 1;
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
+	run_now("INSERT INTO medallion.view_state (relid, strategy) VALUES ($1, $2)", &args);
+}
+
+void
+md_view_update(const MdView *view)
+{
+	MdSqlArgs	args = {0};
+
+	definition_args(&args, view);
+	run_now("UPDATE medallion.view SET definition = $2, state_table = $3, merge_index = $4,"
+			"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
+			"       settings = $9"
+			" WHERE relid = $1", &args);
+}
+
+void
+md_view_delete(Oid relid)
+{
+	static const char *const tables[] = {
+		"view", "view_state", "view_source", "view_change", "view_status", "refresh_run"
+	};
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	for (int i = 0; i < lengthof(tables); i++)
+		if (OidIsValid(our_table(tables[i])))
+			run_now(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+}
+
+/* The definition changed: what is there now must be compared as a whole. */
+void
+md_view_forget_frontier(Oid relid, const char *strategy)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
+	run_now("UPDATE medallion.view_state SET populated = false, strategy = $2 WHERE relid = $1",
+			&args);
+}
+
+bool
+md_view_store_paused(Oid relid, bool paused)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, BOOLOID, BoolGetDatum(paused), false);
+	return run_now("UPDATE medallion.view SET paused = $2,"
+				   "       paused_reason = CASE WHEN $2 THEN 'paused by ' || session_user END,"
+				   "       origin = CASE WHEN $2 THEN origin ELSE medallion.database_identity() END"
+				   " WHERE relid = $1", &args) > 0;
+}
+
+void
+md_view_store_origin(Oid relid)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	run_now("UPDATE medallion.view SET origin = medallion.database_identity() WHERE relid = $1",
+			&args);
+}
+
+/* The OIDs in column 1 of a query of ours. */
+static List *
+oid_list(const char *sql, MdSqlArgs *args)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext old;
+	List	   *oids = NIL;
+	MdSecurity	saved;
+	Snapshot	snapshot = md_sql_take_snapshot();
+	uint64		rows;
+	bool		isnull;
+
+	begin(&saved);
+	rows = md_sql_run(sql, args, snapshot);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < rows; i++)
+		oids = lappend_oid(oids, DatumGetObjectId(md_sql_datum(i, 1, &isnull)));
+	MemoryContextSwitchTo(old);
+	end(&saved);
+	UnregisterSnapshot(snapshot);
+	return oids;
+}
+
+List *
+md_view_foreign_list(void)
+{
+	return oid_list("SELECT relid::oid FROM medallion.view"
+					" WHERE origin <> medallion.database_identity() ORDER BY 1", NULL);
+}
+
+bool
+md_view_is_circular(Oid relid, List *source_ids)
+{
+	ListCell   *lc;
+
+	foreach(lc, source_ids)
+	{
+		MdSqlArgs	args = {0};
+
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(lfirst_oid(lc)), false);
+		if (list_member_oid(oid_list("WITH RECURSIVE up AS (SELECT $1::oid AS source"
+									 " UNION SELECT s.source::oid FROM up"
+									 "   JOIN medallion.view_source s ON s.relid = up.source)"
+									 " SELECT source FROM up", &args), relid))
+			return true;
+	}
+	return false;
+}
+
+void
+md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids)
+{
+	MdSqlArgs	args = {0};
+	ListCell   *lc;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	run_now("DELETE FROM medallion.view_source WHERE relid = $1", &args);
+	foreach(lc, list_concat_copy(source_ids, inlined_ids))
+	{
+		Oid			source = lfirst_oid(lc);
+
+		args.count = 1;
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(source), false);
+		md_sql_arg(&args, BOOLOID, BoolGetDatum(list_member_oid(inlined_ids, source)), false);
+		run_now("INSERT INTO medallion.view_source (relid, source, frontier)"
+				" VALUES ($1, $2, CASE WHEN $3 THEN '{\"definition\": null}'::jsonb END)"
+				" ON CONFLICT DO NOTHING", &args);
+	}
+}
+
+void
+md_view_store_state(const MdView *view, const char *strategy, TimestampTz started_at,
+					Snapshot snapshot)
+{
+	static SPIPlanPtr state_plan = NULL;
+	static SPIPlanPtr source_plan = NULL;
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(view->refresh_number), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(view->rewritten_number), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(started_at), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(view->refreshed_at), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
+	md_sql_arg(&args, BOOLOID, BoolGetDatum(view->always_refresh), false);
+	begin(&saved);
+	if (md_sql_run_cached(&state_plan,
+						  "UPDATE medallion.view_state SET populated = true, refresh_number = $2,"
+						  "       rewritten_number = $3, started_at = $4, refreshed_at = $5,"
+						  "       strategy = $6, always_refresh = $7 WHERE relid = $1",
+						  &args, snapshot) != 1)
+		elog(ERROR, "view %u has no state", view->relid);
+
+	/* the frontier: the sources as this refresh has seen them */
+	args.count = 1;
+	md_sql_run_cached(&source_plan,
+					  "UPDATE medallion.view_source s"
+					  "   SET frontier = p.frontier, history_changes = p.history_changes"
+					  "  FROM medallion.source_position p"
+					  " WHERE s.relid = $1 AND p.relid = s.relid AND p.source = s.source"
+					  "   AND (s.frontier IS DISTINCT FROM p.frontier"
+					  "        OR s.history_changes IS DISTINCT FROM p.history_changes)",
+					  &args, snapshot);
+	end(&saved);
+}
+
+void
+md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
+					 ItemPointer first, ItemPointer last, int64 rows, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(view->refresh_number), false);
+	md_sql_arg(&args, XID8OID, FullTransactionIdGetDatum(xid), false);
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(filenode), false);
+	md_sql_arg(&args, TIDOID, PointerGetDatum(first), false);
+	md_sql_arg(&args, TIDOID, PointerGetDatum(last), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(rows), false);
+	begin(&saved);
+	/* kept for readers only: without one there is nothing to keep it for */
+	md_sql_run_cached(&plan,
+					  "INSERT INTO medallion.view_change"
+					  " SELECT $1, $2, $3, $4, $5, $6, $7"
+					  "  WHERE EXISTS (SELECT FROM medallion.view_source s WHERE s.source = $1)",
+					  &args, snapshot);
+	end(&saved);
+}
+
+void
+md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(finished_at), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(run->strategy), false);
+	md_sql_arg(&args, TEXTOID, run->reason ? CStringGetTextDatum(run->reason) : (Datum) 0,
+			   run->reason == NULL);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_read), run->rows_read < 0);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_inserted), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_updated), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_deleted), false);
+	run_now("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, strategy, reason,"
+			"       rows_read, rows_inserted, rows_updated, rows_deleted)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", &args);
+}
+
+int
+md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate, const char *message,
+					  TimestampTz now)
+{
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	Snapshot	snapshot = md_sql_take_snapshot();
+	int			failures = 0;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(sqlstate), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(message), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(now), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
+	begin(&saved);
+	md_sql_run("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, sqlstate, message)"
+			   " SELECT v.relid, $5, $4, $2, $3 FROM medallion.view v WHERE v.relid = $1",
+			   &args, snapshot);
+	args.count = 4;
+	if (md_sql_run("INSERT INTO medallion.view_status AS s"
+				   "       (relid, sqlstate, message, failures, since, retry_at)"
+				   " SELECT v.relid, $2, $3, 1, $4, $4 FROM medallion.view v WHERE v.relid = $1"
+				   " ON CONFLICT (relid) DO UPDATE SET failures = s.failures + 1,"
+				   "       sqlstate = excluded.sqlstate, message = excluded.message,"
+				   "       retry_at = excluded.retry_at"
+				   " RETURNING failures::bigint", &args, snapshot) > 0)
+		failures = (int) md_sql_int64(0, 1);
+	end(&saved);
+	UnregisterSnapshot(snapshot);
+	return failures;
+}
+
+void
+md_view_store_retry(Oid relid, TimestampTz retry_at)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(retry_at), false);
+	run_now("UPDATE medallion.view_status SET retry_at = $2 WHERE relid = $1", &args);
+}
+
+bool
+md_view_clear_failure(Oid relid)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	return run_now("DELETE FROM medallion.view_status WHERE relid = $1", &args) > 0;
+}

@@ -1,0 +1,121 @@
+/*
+ * view_catalog.h
+ *		The tables of schema medallion about views, as C structures.
+ *
+ * All functions connect to SPI by themselves and run as the owner of the
+ * extension.  Those with a snapshot read under it; the others write, or read
+ * what is committed now.
+ */
+#ifndef MD_VIEW_CATALOG_H
+#define MD_VIEW_CATALOG_H
+
+#include "postgres.h"
+#include "access/attnum.h"
+#include "access/transam.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+
+typedef enum MdRefreshMode
+{
+	MD_MODE_AUTO,
+	MD_MODE_INCREMENTAL,
+	MD_MODE_FULL
+} MdRefreshMode;
+
+extern const char *md_refresh_mode_name(MdRefreshMode mode);
+
+/* ERROR, with the nearest valid name as hint, if it is none. */
+extern MdRefreshMode md_refresh_mode_by_name(const char *name);
+
+/* One view: medallion.view and medallion.view_state. */
+typedef struct MdView
+{
+	Oid			relid;
+	Oid			owner;
+	Oid			definition;
+	Oid			state_table;	/* InvalidOid: none */
+	Oid			merge_index;	/* InvalidOid: none */
+	Oid			key_index;		/* InvalidOid: none */
+	int			key_count;
+	AttrNumber *keys;			/* key_columns */
+	Interval   *refresh_interval;	/* NULL: on demand only */
+	MdRefreshMode mode;
+	Jsonb	   *settings;
+	bool		paused;
+	bool		foreign_origin;
+	/* state */
+	bool		populated;
+	int64		refresh_number;
+	int64		rewritten_number;
+	TimestampTz refreshed_at;	/* 0: never */
+	bool		always_refresh;
+	TransactionId state_xid;	/* that last wrote the state */
+} MdView;
+
+/* One run, for medallion.refresh_run and for the caller of refresh(). */
+typedef struct MdRun
+{
+	TimestampTz started_at;
+	const char *strategy;		/* "none": nothing was new */
+	const char *reason;			/* why that one; NULL: it is the plan */
+	int64		rows_read;		/* -1: not known */
+	int64		rows_inserted;
+	int64		rows_updated;
+	int64		rows_deleted;
+} MdRun;
+
+/* Load a view in the current context; NULL if relid is none. */
+extern MdView *md_view_load(Oid relid, Snapshot snapshot);
+
+/* The same, or an error that names relid. */
+extern MdView *md_view_get(Oid relid, Snapshot snapshot);
+
+/* Is relid a view of ours (or, the second, a relation in medallion_def)? */
+extern bool md_view_exists(Oid relid);
+extern bool md_view_is_internal(Oid relid);
+
+/* ERROR unless the current user owns the view. */
+extern void md_view_check_owner(Oid relid);
+
+/* Serialize refreshes of a view; false (conditional) if another holds it. */
+extern void md_view_lock(Oid relid);
+extern bool md_view_lock_conditional(Oid relid);
+
+/* Definition. */
+extern void md_view_insert(const MdView *view, const char *strategy);
+extern void md_view_update(const MdView *view);
+extern void md_view_delete(Oid relid);
+
+/* Forget how far the view is, and list its sources anew (of Oid). */
+extern void md_view_forget_frontier(Oid relid, const char *strategy);
+extern void md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids);
+
+/* Pause or resume; false if relid is no view.  resume makes it ours. */
+extern bool md_view_store_paused(Oid relid, bool paused);
+
+extern void md_view_store_origin(Oid relid);
+
+/* All views that are not ours yet, after a restore (of Oid). */
+extern List *md_view_foreign_list(void);
+
+/* Would the view read itself, through any of these sources? */
+extern bool md_view_is_circular(Oid relid, List *source_ids);
+
+/* State after a refresh, and what the views above need to know. */
+extern void md_view_store_state(const MdView *view, const char *strategy,
+								TimestampTz started_at, Snapshot snapshot);
+extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
+								 ItemPointer first, ItemPointer last, int64 rows,
+								 Snapshot snapshot);
+extern void md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at);
+
+/* A refresh failed (sqlstate, message), or no more does. */
+extern int	md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate,
+								  const char *message, TimestampTz now);
+extern void md_view_store_retry(Oid relid, TimestampTz retry_at);
+extern bool md_view_clear_failure(Oid relid);
+
+#endif							/* MD_VIEW_CATALOG_H */

@@ -1,0 +1,452 @@
+/*
+ * view_define.c
+ *		Creating, changing and dropping materialized views.
+ *
+ * A view is its result (a table of the owner, where he wants it), its
+ * definition (a real view, relation_make.c) and rows of our catalog.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/tablecmds.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "nearest_name.h"
+#include "refresh_exec.h"
+#include "refresh_read.h"
+#include "relation_make.h"
+#include "sql_run.h"
+#include "view_define.h"
+#include "view_settings.h"
+#include "worker_slots.h"
+
+/* Point at a place of the query in the text that the user gave. */
+static int
+query_position(const char *text, bool inner_text, int location)
+{
+	ParseState *pstate;
+
+	if (text == NULL || location < 0)
+		return 0;
+	if (inner_text)
+	{
+		internalerrquery(text);
+		return internalerrposition(pg_mbstrlen_with_len(text, location) + 1);
+	}
+	pstate = make_parsestate(NULL);
+	pstate->p_sourcetext = text;
+	return parser_errposition(pstate, location);
+}
+
+void
+md_view_check_interval(const Interval *interval)
+{
+	static const Interval zero = {0};
+
+	if (interval == NULL)
+		return;
+	if (DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval),
+										  IntervalPGetDatum(&zero))) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("refresh_interval must be longer than zero"),
+				 errhint("NULL means that the view is refreshed on demand only.")));
+}
+
+/* A view that must be incremental, of a query that cannot be. */
+static void
+check_mode(MdPlan *plan, MdRefreshMode mode, const char *text, bool inner_text)
+{
+	if (mode != MD_MODE_INCREMENTAL || plan->strategy != MD_STRATEGY_FULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("query cannot be refreshed incrementally"),
+			 errdetail("%s.", plan->reason),
+			 errhint("medallion.explain_refresh() shows each step; refresh_mode \"auto\" would recompute the query."),
+			 query_position(text, inner_text, plan->location)));
+}
+
+/* The owner may read all that the query reads: let the executor say so. */
+static void
+check_privileges(const char *query_text, Oid owner)
+{
+	MdSecurity	saved;
+	Snapshot	snapshot = md_sql_take_snapshot();
+
+	md_catalog_become(owner, &saved);
+	SPI_connect();
+	md_sql_run(psprintf("SELECT FROM (%s) q WHERE false", query_text), NULL, snapshot);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	UnregisterSnapshot(snapshot);
+}
+
+/* Names and expressions of the query's columns. */
+static void
+output_columns(Query *query, List *given_names, List **names, List **exprs)
+{
+	ListCell   *lc;
+	ListCell   *given = list_head(given_names);
+
+	*names = NIL;
+	*exprs = NIL;
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		char	   *name = target->resname;
+
+		if (target->resjunk)
+			continue;
+		if (given != NULL)
+		{
+			name = strVal(lfirst(given));
+			given = lnext(given_names, given);
+		}
+		*names = lappend(*names, makeString(pstrdup(name)));
+		*exprs = lappend(*exprs, target->expr);
+	}
+	if (given != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("too many column names were specified")));
+}
+
+/* An error that names the column which the user may have meant. */
+static void
+report_missing_column(Oid relid, const char *name)
+{
+	MdTarget   *target = md_target_make(relid);
+	const char **valid = palloc0(sizeof(char *) * (target->count + 1));
+	const char *nearest;
+
+	for (int i = 0; i < target->count; i++)
+		valid[i] = get_attname(relid, target->columns[i].attnum, false);
+	nearest = md_nearest_name(name, valid);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("key column \"%s\" is not a column of the query", name),
+			 nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
+}
+
+/* Set the view's key columns from names. */
+static void
+set_keys(MdView *view, List *names)
+{
+	ListCell   *lc;
+
+	view->key_count = 0;
+	view->keys = palloc(sizeof(AttrNumber) * Max(1, list_length(names)));
+	foreach(lc, names)
+	{
+		AttrNumber	attnum = get_attnum(view->relid, strVal(lfirst(lc)));
+
+		if (attnum <= 0)
+			report_missing_column(view->relid, strVal(lfirst(lc)));
+		for (int i = 0; i < view->key_count; i++)
+			if (view->keys[i] == attnum)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("key column \"%s\" is given twice", strVal(lfirst(lc)))));
+		view->keys[view->key_count++] = attnum;
+	}
+}
+
+/* Where the result goes; false if something is there and may be. */
+static bool
+check_name(MdViewSpec *spec)
+{
+	Oid			existing;
+	Oid			namespace_id;
+
+	namespace_id = RangeVarGetAndCheckCreationNamespace(spec->name, NoLock, &existing);
+	if (OidIsValid(existing))
+	{
+		if (!spec->if_not_exists)
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_TABLE),
+					 errmsg("relation \"%s\" already exists", spec->name->relname)));
+		ereport(NOTICE,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists, skipping", spec->name->relname)));
+		return false;
+	}
+	if (spec->name->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a materialized view cannot be temporary or unlogged")));
+	if (namespace_id == get_namespace_oid("medallion_def", true))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a materialized view cannot be made in schema \"%s\"", "medallion_def")));
+	return true;
+}
+
+Oid
+md_view_create(MdViewSpec *spec)
+{
+	Oid			owner = GetUserId();
+	MdView		view = {0};
+	MdPlan	   *plan;
+	MdRun		run;
+	List	   *names;
+	List	   *exprs;
+	char	   *text;
+
+	md_worker_slots_require();
+	if (!check_name(spec))
+		return InvalidOid;
+	md_view_check_interval(spec->refresh_interval);
+	md_query_check(spec->query, spec->query_text);
+	plan = md_plan_make(spec->query, owner);
+	check_mode(plan, spec->mode, spec->query_text, spec->inner_text);
+	text = md_query_text(spec->query);
+	check_privileges(text, owner);
+
+	output_columns(spec->query, spec->column_names, &names, &exprs);
+	view.relid = md_relation_make_table(spec->name, md_relation_columns(names, exprs), owner,
+										spec->into);
+	view.owner = owner;
+	view.definition = md_relation_make_definition(view.relid, text, names);
+	view.refresh_interval = spec->refresh_interval;
+	view.mode = spec->mode;
+	view.settings = md_view_settings_capture();
+	set_keys(&view, spec->key_columns);
+	md_view_insert(&view, md_strategy_name(plan->strategy));
+	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
+	CommandCounterIncrement();
+	if (spec->with_data)
+		md_refresh_run(view.relid, false, NULL, &run, NULL);
+	md_definitions_changed();
+	return view.relid;
+}
+
+/* ---------------------------------------------------------------------- */
+
+/*
+ * Columns of the new query must begin with those of the old one; what it has
+ * more is added, as CREATE OR REPLACE VIEW does.
+ */
+static void
+adapt_columns(MdView *view, Query *query)
+{
+	MdTarget   *target = md_target_make(view->relid);
+	List	   *names;
+	List	   *exprs;
+	List	   *columns;
+	List	   *commands = NIL;
+	Relation	rel = table_open(view->relid, AccessShareLock);
+	int			number = 0;
+	ListCell   *lc;
+
+	output_columns(query, NIL, &names, &exprs);
+	columns = md_relation_columns(names, exprs);
+	if (list_length(columns) < target->count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("cannot drop columns from materialized view \"%s\"", RelationGetRelationName(rel)),
+				 errhint("The new query must give the columns of the old one, and may add some at the end.")));
+	foreach(lc, columns)
+	{
+		ColumnDef  *column = lfirst_node(ColumnDef, lc);
+
+		if (number < target->count)
+		{
+			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel),
+												  target->columns[number].attnum - 1);
+
+			if (att->atttypid != column->typeName->typeOid ||
+				att->atttypmod != column->typeName->typemod ||
+				att->attcollation != column->collOid)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+						 errmsg("cannot change type of column \"%s\" of materialized view \"%s\" from %s to %s",
+								NameStr(att->attname), RelationGetRelationName(rel),
+								format_type_with_typemod(att->atttypid, att->atttypmod),
+								format_type_with_typemod(column->typeName->typeOid,
+														 column->typeName->typemod)),
+						 errhint("The new query must give the columns of the old one, and may add some at the end.")));
+		}
+		else
+		{
+			AlterTableCmd *command = makeNode(AlterTableCmd);
+
+			command->subtype = AT_AddColumn;
+			command->def = (Node *) column;
+			commands = lappend(commands, command);
+		}
+		number++;
+	}
+	table_close(rel, NoLock);
+	if (commands != NIL)
+	{
+		LockRelationOid(view->relid, AccessExclusiveLock);
+		AlterTableInternal(view->relid, commands, false);
+		CommandCounterIncrement();
+	}
+}
+
+/* Names of the columns of the result, of String. */
+static List *
+result_names(Oid relid)
+{
+	MdTarget   *target = md_target_make(relid);
+	List	   *names = NIL;
+
+	for (int i = 0; i < target->count; i++)
+		names = lappend(names, makeString(get_attname(relid, target->columns[i].attnum, false)));
+	return names;
+}
+
+/* Put a new query in the place of the old one. */
+static void
+replace_query(MdView *view, MdViewChange *change)
+{
+	MdPlan	   *plan;
+	char	   *text;
+
+	md_query_check(change->query, change->query_text);
+	plan = md_plan_make(change->query, view->owner);
+	if (md_view_is_circular(view->relid, plan->source_ids))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("materialized view \"%s\" cannot read itself", get_rel_name(view->relid))));
+	check_mode(plan, view->mode, change->query_text, true);
+	text = md_query_text(change->query);
+	check_privileges(text, view->owner);
+	adapt_columns(view, change->query);
+	md_relation_drop_part(view->definition);
+	view->definition = md_relation_make_definition(view->relid, text, result_names(view->relid));
+	view->settings = md_view_settings_capture();
+	md_view_reset_sources(view->relid, plan->source_ids, plan->inlined_ids);
+	md_view_forget_frontier(view->relid, md_strategy_name(plan->strategy));
+}
+
+void
+md_view_alter(Oid relid, MdViewChange *change)
+{
+	Snapshot	snapshot;
+	MdView	   *view;
+	MdRun		run;
+	bool		rebuild;
+
+	md_worker_slots_require();
+	md_view_check_owner(relid);
+	md_view_lock(relid);
+	snapshot = md_sql_take_snapshot();
+	view = md_view_get(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	rebuild = view->populated && (change->query != NULL || change->set_keys);
+
+	if (change->set_interval)
+	{
+		md_view_check_interval(change->refresh_interval);
+		view->refresh_interval = change->refresh_interval;
+	}
+	if (change->set_mode && change->mode != view->mode)
+	{
+		view->mode = change->mode;
+		if (change->query == NULL)
+			check_mode(md_plan_make(md_query_of_definition(view->definition), view->owner),
+					   view->mode, NULL, false);
+	}
+	if (change->query != NULL)
+		replace_query(view, change);
+	if (change->set_keys)
+	{
+		if (OidIsValid(view->key_index))
+			md_relation_drop_part(view->key_index);
+		view->key_index = InvalidOid;
+		set_keys(view, change->key_columns);
+	}
+	md_view_update(view);
+	CommandCounterIncrement();
+	if (rebuild)
+		md_refresh_run(relid, true, NULL, &run, NULL);
+	md_definitions_changed();
+}
+
+void
+md_view_drop(Oid relid, bool cascade)
+{
+	ObjectAddress address;
+	Snapshot	snapshot;
+
+	md_view_check_owner(relid);
+	snapshot = md_sql_take_snapshot();
+	(void) md_view_get(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	LockRelationOid(relid, AccessExclusiveLock);
+	ObjectAddressSet(address, RelationRelationId, relid);
+	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+}
+
+/* Tie the parts of a view to its result; they come loose in a restore. */
+static void
+attach_parts(Oid relid)
+{
+	Snapshot	snapshot = md_sql_take_snapshot();
+	MdView	   *view = md_view_get(relid, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	md_relation_attach(view->definition, relid);
+	md_relation_guard(relid);
+	if (OidIsValid(view->state_table))
+	{
+		md_relation_attach(view->state_table, relid);
+		md_relation_guard(view->state_table);
+	}
+}
+
+bool
+md_view_set_paused(Oid relid, bool paused)
+{
+	if (!md_view_exists(relid))
+		return false;
+	md_view_check_owner(relid);
+	if (!paused)
+		attach_parts(relid);
+	(void) md_view_store_paused(relid, paused);
+	md_definitions_changed();
+	return true;
+}
+
+void
+md_view_resume_all(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_view_foreign_list())
+	{
+		Oid			relid = lfirst_oid(lc);
+		Snapshot	snapshot = md_sql_take_snapshot();
+		MdView	   *view = md_view_load(relid, snapshot);
+
+		UnregisterSnapshot(snapshot);
+		if (view == NULL || !has_privs_of_role(GetUserId(), view->owner))
+			continue;
+		attach_parts(relid);
+		/* one that was paused by hand stays paused */
+		md_view_store_origin(relid);
+	}
+	md_definitions_changed();
+}

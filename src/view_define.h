@@ -1,0 +1,65 @@
+/*
+ * view_define.h
+ *		Creating, changing and dropping materialized views: what the SQL
+ *		functions and the DDL have in common.
+ */
+#ifndef MD_VIEW_DEFINE_H
+#define MD_VIEW_DEFINE_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "nodes/parsenodes.h"
+#include "nodes/primnodes.h"
+
+#include "refresh_plan.h"
+#include "view_catalog.h"
+
+/* What a view is to be. */
+typedef struct MdViewSpec
+{
+	RangeVar   *name;
+	Query	   *query;			/* analyzed, not rewritten */
+	const char *query_text;		/* that positions in the query refer to */
+	bool		inner_text;		/* it is an argument, not the statement */
+	List	   *column_names;	/* of String; NIL: the query's */
+	Interval   *refresh_interval;	/* NULL: on demand only */
+	MdRefreshMode mode;
+	List	   *key_columns;	/* of String */
+	bool		with_data;
+	bool		if_not_exists;
+	IntoClause *into;			/* storage parameters and so on; NULL: none */
+} MdViewSpec;
+
+/* What is to change; what is not set stays. */
+typedef struct MdViewChange
+{
+	Query	   *query;			/* NULL: stays */
+	const char *query_text;
+	bool		set_interval;
+	Interval   *refresh_interval;
+	bool		set_mode;
+	MdRefreshMode mode;
+	bool		set_keys;
+	List	   *key_columns;	/* of String */
+} MdViewChange;
+
+/* Create; InvalidOid if it existed and if_not_exists is set. */
+extern Oid	md_view_create(MdViewSpec *spec);
+
+/* The following check that the current user owns the view. */
+extern void md_view_alter(Oid relid, MdViewChange *change);
+extern void md_view_drop(Oid relid, bool cascade);
+
+/* Pause or resume a view; false if relid is none. */
+extern bool md_view_set_paused(Oid relid, bool paused);
+
+/*
+ * After a restore: tie results and their parts together again, and let the
+ * schedule run.  Views of other owners are left alone.
+ */
+extern void md_view_resume_all(void);
+
+/* ERROR unless an interval between refreshes can be that. */
+extern void md_view_check_interval(const Interval *interval);
+
+#endif							/* MD_VIEW_DEFINE_H */

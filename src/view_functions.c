@@ -1,0 +1,319 @@
+/*
+ * view_functions.c
+ *		The SQL functions about materialized views: arguments and privileges.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "nearest_name.h"
+#include "refresh_exec.h"
+#include "refresh_plan.h"
+#include "sql_run.h"
+#include "view_catalog.h"
+#include "view_define.h"
+
+PG_FUNCTION_INFO_V1(md_create_materialized_view);
+PG_FUNCTION_INFO_V1(md_alter_materialized_view);
+PG_FUNCTION_INFO_V1(md_drop_materialized_view);
+PG_FUNCTION_INFO_V1(md_refresh);
+PG_FUNCTION_INFO_V1(md_explain_refresh);
+PG_FUNCTION_INFO_V1(md_verify);
+
+/* An argument that must not be NULL. */
+static void
+require_argument(FunctionCallInfo fcinfo, int number, const char *name)
+{
+	if (PG_ARGISNULL(number))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int number, const char *name)
+{
+	require_argument(fcinfo, number, name);
+	return text_to_cstring(PG_GETARG_TEXT_PP(number));
+}
+
+/* Elements of a text[], of String; NIL for NULL. */
+static List *
+names_argument(FunctionCallInfo fcinfo, int number, const char *name)
+{
+	List	   *names = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(number))
+		return NIL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain nulls", name)));
+		names = lappend(names, makeString(TextDatumGetCString(elements[i])));
+	}
+	return names;
+}
+
+/* There are no options yet: name the first one that was given. */
+static void
+check_options(Jsonb *options)
+{
+	static const char *const valid[] = {
+		"refresh_interval", "refresh_mode", "key_columns", "with_data", NULL
+	};
+	JsonbIterator *iterator = JsonbIteratorInit(&options->root);
+	JsonbValue	key;
+	char	   *name;
+	const char *nearest;
+
+	if (!JB_ROOT_IS_OBJECT(options))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a JSON object")));
+	(void) JsonbIteratorNext(&iterator, &key, false);
+	if (JsonbIteratorNext(&iterator, &key, false) != WJB_KEY)
+		return;
+	name = pnstrdup(key.val.string.val, key.val.string.len);
+	nearest = md_nearest_name(name, valid);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized option \"%s\"", name),
+			 nearest ? errhint("Perhaps you meant the argument %s.", nearest) : 0));
+}
+
+Datum
+md_create_materialized_view(PG_FUNCTION_ARGS)
+{
+	MdViewSpec	spec = {0};
+	char	   *name = text_argument(fcinfo, 0, "view_name");
+
+	spec.query_text = text_argument(fcinfo, 1, "query");
+	spec.inner_text = true;
+	if (!PG_ARGISNULL(2))
+		spec.refresh_interval = PG_GETARG_INTERVAL_P(2);
+	spec.mode = md_refresh_mode_by_name(text_argument(fcinfo, 3, "refresh_mode"));
+	spec.key_columns = names_argument(fcinfo, 4, "key_columns");
+	require_argument(fcinfo, 5, "with_data");
+	spec.with_data = PG_GETARG_BOOL(5);
+	require_argument(fcinfo, 6, "options");
+	check_options(PG_GETARG_JSONB_P(6));
+
+	spec.name = makeRangeVarFromNameList(stringToQualifiedNameList(name));
+	spec.query = md_query_analyze(spec.query_text);
+	PG_RETURN_OID(md_view_create(&spec));
+}
+
+/* The defaults that mean "stays as it is", told from real values. */
+static bool
+is_kept_interval(const Interval *interval)
+{
+	return interval->month == 0 && interval->day == 0 && interval->time == -USECS_PER_SEC;
+}
+
+static bool
+is_kept_keys(List *names)
+{
+	return list_length(names) == 1 && strcmp(strVal(linitial(names)), "*") == 0;
+}
+
+Datum
+md_alter_materialized_view(PG_FUNCTION_ARGS)
+{
+	MdViewChange change = {0};
+
+	require_argument(fcinfo, 0, "view");
+	/* before the query is looked at: it may belong to somebody else */
+	md_view_check_owner(PG_GETARG_OID(0));
+	if (!PG_ARGISNULL(1))
+	{
+		change.query_text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+		change.query = md_query_analyze(change.query_text);
+	}
+	change.set_interval = PG_ARGISNULL(2) || !is_kept_interval(PG_GETARG_INTERVAL_P(2));
+	if (!PG_ARGISNULL(2))
+		change.refresh_interval = PG_GETARG_INTERVAL_P(2);
+	change.set_mode = !PG_ARGISNULL(3);
+	if (change.set_mode)
+		change.mode = md_refresh_mode_by_name(text_to_cstring(PG_GETARG_TEXT_PP(3)));
+	change.key_columns = names_argument(fcinfo, 4, "key_columns");
+	change.set_keys = !is_kept_keys(change.key_columns);
+	md_view_alter(PG_GETARG_OID(0), &change);
+	PG_RETURN_VOID();
+}
+
+Datum
+md_drop_materialized_view(PG_FUNCTION_ARGS)
+{
+	md_view_drop(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
+	PG_RETURN_VOID();
+}
+
+/* A count that may be unknown, or that means nothing. */
+static void
+set_count(Datum *values, bool *nulls, int column, int64 count)
+{
+	values[column] = Int64GetDatum(count);
+	nulls[column] = count < 0;
+}
+
+Datum
+md_refresh(PG_FUNCTION_ARGS)
+{
+	TupleDesc	tupdesc;
+	Datum		values[7] = {0};
+	bool		nulls[7] = {0};
+	char	   *only_where = NULL;
+	Jsonb	   *frontier;
+	MdRun		run;
+
+	require_argument(fcinfo, 0, "view");
+	require_argument(fcinfo, 1, "full_refresh");
+	if (!PG_ARGISNULL(2))
+		only_where = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	md_view_check_owner(PG_GETARG_OID(0));
+	md_refresh_run(PG_GETARG_OID(0), PG_GETARG_BOOL(1), only_where, &run, &frontier);
+
+	values[0] = CStringGetTextDatum(run.strategy);
+	nulls[1] = run.reason == NULL;
+	if (run.reason)
+		values[1] = CStringGetTextDatum(run.reason);
+	set_count(values, nulls, 2, run.rows_read);
+	set_count(values, nulls, 3, run.rows_inserted);
+	set_count(values, nulls, 4, run.rows_updated);
+	set_count(values, nulls, 5, run.rows_deleted);
+	values[6] = JsonbPGetDatum(frontier);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+/* ---------------------------------------------------------------------- */
+
+/* Does the text begin like a query, and not like a name? */
+static bool
+looks_like_query(const char *text)
+{
+	static const char *const words[] = {"select", "with", "values", "table"};
+	const char *start = text + strspn(text, " \t\r\n\f\v(");
+
+	if (start != text && strchr(text, '(') != NULL && strchr(text, '(') < start)
+		return true;
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		size_t		len = strlen(words[i]);
+
+		if (pg_strncasecmp(start, words[i], len) == 0 &&
+			(start[len] == '(' || isspace((unsigned char) start[len])))
+			return true;
+	}
+	return strncmp(start, "--", 2) == 0 || strncmp(start, "/*", 2) == 0;
+}
+
+static void
+put_step(Tuplestorestate *store, TupleDesc tupdesc, char *step, const char *strategy,
+		 const char *changes, char *detail)
+{
+	Datum		values[4] = {
+		CStringGetTextDatum(step), CStringGetTextDatum(strategy),
+		CStringGetTextDatum(changes), (Datum) 0
+	};
+	bool		nulls[4] = {false, false, false, detail == NULL};
+
+	if (detail != NULL)
+		values[3] = CStringGetTextDatum(detail);
+	tuplestore_putvalues(store, tupdesc, values, nulls);
+}
+
+/* The reason, and where in the text its construct stands. */
+static char *
+located_reason(const char *text, char *reason, int location)
+{
+	if (reason == NULL || location < 0)
+		return reason;
+	return psprintf("%s, at character %d", reason, pg_mbstrlen_with_len(text, location) + 1);
+}
+
+static void
+put_nodes(Tuplestorestate *store, TupleDesc tupdesc, MdNode *node, int depth, const char *text)
+{
+	char	   *detail = located_reason(text, node->reason, node->location);
+	ListCell   *lc;
+
+	if (detail == NULL && node->state != NULL)
+		detail = psprintf("keeps %s", node->state);
+	put_step(store, tupdesc, psprintf("%*s%s", depth * 2, "", node->label),
+			 md_strategy_name(node->strategy), md_change_kind_name(node->changes), detail);
+	foreach(lc, node->children)
+		put_nodes(store, tupdesc, lfirst(lc), depth + 1, text);
+}
+
+/* The query of a view as people see it, with the view's own owner. */
+static char *
+view_query_text(const char *name, Oid *owner)
+{
+	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(name)),
+										 NoLock, false);
+	Snapshot	snapshot = md_sql_take_snapshot();
+	MdView	   *view;
+
+	md_view_check_owner(relid);
+	view = md_view_get(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	*owner = view->owner;
+	return md_query_text(md_query_of_definition(view->definition));
+}
+
+Datum
+md_explain_refresh(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Oid			owner = GetUserId();
+	Query	   *query;
+	MdPlan	   *plan;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!looks_like_query(query_text))
+		query_text = view_query_text(query_text, &owner);
+	query = md_query_analyze(query_text);
+	md_query_check(query, query_text);
+	plan = md_plan_make(query, owner);
+	put_step(result->setResult, result->setDesc, "Query", md_strategy_name(plan->strategy),
+			 md_change_kind_name(plan->changes),
+			 located_reason(query_text, plan->reason, plan->location));
+	put_nodes(result->setResult, result->setDesc, plan->root, 1, query_text);
+	return (Datum) 0;
+}
+
+Datum
+md_verify(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	md_view_check_owner(PG_GETARG_OID(0));
+	md_refresh_verify(PG_GETARG_OID(0), result->setResult, result->setDesc);
+	return (Datum) 0;
+}
