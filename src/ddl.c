@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 
 #include "catalog.h"
 #include "ddl.h"
@@ -82,6 +83,32 @@ exclusive_database(Node *stmt)
 	}
 }
 
+/*
+ * Does the statement drop the extension, or the schema that it lives in?  Our
+ * workers leave first: they lock tables in another order than a DROP does,
+ * and one of the two would fail with a deadlock.
+ */
+static bool
+drops_extension(Node *stmt)
+{
+	DropStmt   *drop = (DropStmt *) stmt;
+	ListCell   *lc;
+
+	if (!IsA(stmt, DropStmt) ||
+		(drop->removeType != OBJECT_EXTENSION && drop->removeType != OBJECT_SCHEMA))
+		return false;
+	foreach(lc, drop->objects)
+	{
+		const char *name = strVal(lfirst(lc));
+
+		/* whoever may not drop it does not disturb the workers either */
+		if (strcmp(name, drop->removeType == OBJECT_SCHEMA ? "medallion" : "pg_medallion") == 0)
+			return IsTransactionState() &&
+				has_privs_of_role(GetUserId(), md_catalog_extension_owner());
+	}
+	return false;
+}
+
 /* Statements that a handler may know; all others cost one switch. */
 static bool
 may_concern_us(Node *stmt)
@@ -128,6 +155,8 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 		if (OidIsValid(database_id) && database_id != MyDatabaseId)
 			md_database_block(database_id);
 	}
+	else if (drops_extension(stmt))
+		md_database_block(MyDatabaseId);
 	else if (nodeTag(stmt) == T_CreateExtensionStmt)
 	{
 		md_utility_next(&u);

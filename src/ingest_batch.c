@@ -266,12 +266,24 @@ store_error_context(void *arg)
 
 /* --- storing --- */
 
+/* The partition of record i: the runs are in the order of their records. */
 static MdPartition *
 partition_of(StoreState *state, int i)
 {
-	MdRecord   *record = &state->lane->records[i];
+	List	   *runs = state->stream->runs;
+	int			low = 0;
+	int			high = list_length(runs) - 1;
 
-	return md_ingest_find_partition(state->lane, record->topic, record->partition);
+	while (low < high)
+	{
+		int			middle = (low + high + 1) / 2;
+
+		if (((MdRun *) list_nth(runs, middle))->from <= i)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return ((MdRun *) list_nth(runs, low))->partition;
 }
 
 /* Headers live as long as the record: another attempt may want them. */
