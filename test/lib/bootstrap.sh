@@ -23,17 +23,18 @@ shift
 
 die() { echo "$command: $*" >&2; exit 1; }
 
-# Run a command line as the ordinary user, in a clean environment.
+# Run a command line as the ordinary user, in an environment that has MD_*,
+# what downloads may need, and nothing else of ours.
 as_user() {
-    local -a switch=() environment
-    [ "$(id -u)" -ne 0 ] || switch=(runuser -u "$run_user" --)
-    environment=(HOME="$work" PATH="$PATH" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 MD_CHECKOUT="$checkout"
-        MD_CACHE="$cache" MD_WORK="$work" MD_RUN="$run" MD_SOCKET_DIR="$socket_dir" MD_ASAN="$asan" PG_CONFIG="$private_pg_config")
+    local -a switch=() environment=()
     local name
-    for name in PROVE_FLAGS COLUMNS LINES JAVA_HOME $(compgen -e MD_TEST_) $(compgen -e MD_BENCH_) $(compgen -e MD_DEMO_) \
+    [ "$(id -u)" -ne 0 ] || switch=(runuser -u "$run_user" --)
+    for name in PROVE_FLAGS COLUMNS LINES JAVA_HOME $(compgen -e MD_) \
         $(compgen -e | grep -iE '^(https?|no)_proxy$|^MAVEN_' || true); do
         [ -z "${!name+x}" ] || environment+=("$name=${!name}")
     done
+    environment+=(HOME="$work" PATH="$PATH" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 MD_CHECKOUT="$checkout"
+        MD_CACHE="$cache" MD_WORK="$work" MD_RUN="$run" MD_SOCKET_DIR="$socket_dir" MD_ASAN="$asan" PG_CONFIG="$private_pg_config")
     "${switch[@]}" env -i "${environment[@]}" "$@"
 }
 
