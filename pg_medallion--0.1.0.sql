@@ -224,7 +224,7 @@ CREATE FUNCTION medallion.resume_all() RETURNS void
     AS 'MODULE_PATHNAME', 'md_resume_all'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.resume_all() IS
-    'resumes all streaming tables and views that the caller owns; after a restore, everything comes up paused';
+    'takes over the streaming tables and views that came by restore or clone, and are paused since, as far as the caller owns them; those paused by hand stay so';
 
 CREATE FUNCTION medallion.wait_for_offset(
         table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)

@@ -102,6 +102,7 @@ may_concern_us(Node *stmt)
 		case T_RefreshMatViewStmt:
 		case T_AlterObjectSchemaStmt:
 		case T_AlterOwnerStmt:
+		case T_CommentStmt:
 		case T_AlterForeignServerStmt:
 		case T_AlterUserMappingStmt:
 		case T_CreateUserMappingStmt:

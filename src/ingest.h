@@ -35,7 +35,7 @@ typedef struct MdPartition
 	int64		eof_offset;		/* read up to here by an event; -1: none */
 	bool		out_of_range;	/* Kafka does not have next_offset */
 	bool		alive;			/* Kafka has answered for it since it was assigned */
-	int64		mirror_offset;	/* to be told to the group once it is flushed */
+	int64		mirror_offset;	/* to be told to the group once it is flushed; -1: none */
 	/* the batch under way, as it was taken off the queue */
 	bool		taken;
 	int64		taken_next;
@@ -94,12 +94,11 @@ struct MdLane
 	MdRecord   *records;
 	int			n_records;
 	List	   *taken;			/* of MdPartition */
-	const char *last_topic;		/* cache of the last lookup */
-	int32		last_partition;
-	MdPartition *last_found;
+	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
 	/* waiting */
+	TimestampTz next_discovery; /* when to look for new partitions of the topics */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -131,12 +130,17 @@ typedef struct MdBatchResult
 
 /*
  * Find a lane in *lanes for the stream, or open one, and start reading its
- * partitions at their checkpoints.  Initializes checkpoints that are missing,
- * which asks Kafka.  ERROR if anything is wrong; nothing is left behind then.
+ * partitions at their checkpoints.  Kafka is asked for the topic if the stream
+ * was never initialized, and in the foreground, where nobody else looks for
+ * new partitions.  ERROR if anything is wrong; nothing is left behind then.
  * Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share, MemoryContext context);
+											MdShare share,
+											MemoryContext context);
+
+/* Read the stream's partitions from its positions again. */
+extern void md_ingest_reassign(MdIngestStream *stream);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);

@@ -65,8 +65,8 @@ refuse(const char *server_name, const MdKafkaError *error)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("could not get an answer from Kafka server \"%s\"", server_name),
-			 errdetail("%s.", error->message),
+			 errmsg("could not get an answer from Kafka server \"%s\": %s",
+					server_name, error->message),
 			 error->retriable ?
 			 errhint("The setting medallion.kafka_timeout limits how long a session waits.") : 0));
 }

@@ -318,6 +318,7 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+		(void) md_view_clear_failure(relid);
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);

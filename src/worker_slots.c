@@ -36,6 +36,7 @@ typedef struct WorkerSlot
 	MdWorkerKind kind;
 	Oid			database;
 	int			worker_index;
+	bool		exited_cleanly; /* the last process of this slot, while it is free */
 	pid_t		pid;			/* 0: reserved, not up yet */
 	Latch	   *latch;
 	TimestampTz started_at;
@@ -267,6 +268,7 @@ release_my_slot(int code, Datum arg)
 	my_slot = -1;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->slots[slot].in_use = false;
+	shared->slots[slot].exited_cleanly = code == 0;
 	shared->slots[slot].latch = NULL;
 	shared->slots[slot].pid = 0;
 	if (shared->slots[slot].kind == MD_WORKER_SUPERVISOR)
@@ -274,6 +276,17 @@ release_my_slot(int code, Datum arg)
 	else if (shared->slots[slot].kind != MD_WORKER_LAUNCHER)
 		wake_locked(shared->slots[slot].database, MD_WORKER_SUPERVISOR);
 	LWLockRelease(shared->lock);
+}
+
+bool
+md_worker_slot_exited_cleanly(int slot)
+{
+	bool		cleanly;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	cleanly = !shared->slots[slot].in_use && shared->slots[slot].exited_cleanly;
+	LWLockRelease(shared->lock);
+	return cleanly;
 }
 
 void
@@ -388,10 +401,14 @@ md_definitions_generation(void)
 }
 
 void
-md_database_set_absent(Oid database, bool absent)
+md_database_set_absent(Oid database, uint64 generation)
 {
+	DatabaseEntry *entry;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	database_entry(database)->absent = absent;
+	entry = database_entry(database);
+	if (entry->generation == generation)
+		entry->absent = true;
 	LWLockRelease(shared->lock);
 }
 
@@ -404,6 +421,16 @@ md_database_is_absent(Oid database)
 	absent = database_entry(database)->absent;
 	LWLockRelease(shared->lock);
 	return absent;
+}
+
+void
+md_database_forget(Oid database)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->n_databases; i++)
+		if (shared->databases[i].database == database)
+			shared->databases[i].database = InvalidOid;
+	LWLockRelease(shared->lock);
 }
 
 /* A block ends with the process that set it, however that ended. */
