@@ -806,6 +806,8 @@ next_wait_ms(void)
 	{
 		MdLane	   *lane = lfirst(lc);
 
+		if (wants_discovery(lane))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 		if (lane->rung)
 			wait_ms = Min(wait_ms,
 						  Min(QUEUE_CHECK_MS,

@@ -68,7 +68,6 @@ extern void md_database_set_absent(Oid database, uint64 generation);	/* as of th
 extern bool md_database_is_absent(Oid database);
 extern void md_database_forget(Oid database);	/* it was dropped */
 extern bool md_database_is_blocked(Oid database);
-extern void md_database_block(Oid database);
-extern void md_database_unblock(Oid database);
+extern void md_database_block(Oid database);	/* until this transaction ends */
 
 #endif							/* MD_WORKER_SLOTS_H */
