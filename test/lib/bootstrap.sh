@@ -69,12 +69,13 @@ copy_source() {
 # Stop all that the command started; runs on every way out.
 finish() {
     trap - EXIT INT TERM HUP
+    if [ -e "$run/keep" ]; then
+        exit "$1"
+    fi
+    # Its whole process group: what it left in the background, too.
     if [ -n "$child" ]; then
         kill -TERM -- "-$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
-    fi
-    if [ -e "$run/keep" ]; then
-        exit "$1"
     fi
     stop_servers_under "$run"
     rm -rf "$socket_dir"
@@ -140,5 +141,4 @@ child=$!
 set +m
 code=0
 wait "$child" || code=$?
-child=''
 finish "$code"
