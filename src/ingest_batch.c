@@ -284,6 +284,21 @@ fetch_headers(StoreState *state, MdRecord *record)
 	MemoryContextSwitchTo(old);
 }
 
+/* Whoever stores the batch decides what becomes of record i. */
+static void
+collect_bad_record(MdLane *lane, int i, int sqlstate, const char *message, const char *detail)
+{
+	MemoryContext old = MemoryContextSwitchTo(lane->batch_context);
+	MdBadRecord *bad = palloc(sizeof(MdBadRecord));
+
+	bad->index = i;
+	bad->error.sqlstate = sqlstate;
+	bad->error.message = pstrdup(message);
+	bad->error.detail = detail == NULL ? NULL : pstrdup(detail);
+	lane->bad_records = lappend(lane->bad_records, bad);
+	MemoryContextSwitchTo(old);
+}
+
 /* Record i cannot be stored: a dead letter, or with on_error = fail the end. */
 static void
 bad_record(StoreState *state, int i, int sqlstate, const char *message, const char *detail)
@@ -291,6 +306,12 @@ bad_record(StoreState *state, int i, int sqlstate, const char *message, const ch
 	MdRecord   *record = &state->lane->records[i];
 	MdPartition *partition = partition_of(state, i);
 
+	if (state->lane->collects_bad_records)
+	{
+		collect_bad_record(state->lane, i, sqlstate, message, detail);
+		partition->n_unstored++;
+		return;
+	}
 	if (state->stream->def->on_error_fail)
 	{
 		partition->stuck_at = record->offset;
@@ -493,14 +514,13 @@ correct_checkpoints(MdIngestStream *stream, MdBatchResult *result)
 	}
 }
 
-/* Store one stream's runs. */
-static void
-store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+void
+md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+					 MdBatchResult *result, MdBronzeExtent *extent)
 {
 	StoreState *state = palloc(sizeof(StoreState));
 	ErrorContextCallback callback;
 	MdSecurity	saved;
-	MdBronzeExtent extent;
 	ListCell   *lc;
 
 	state->lane = lane;
@@ -529,13 +549,21 @@ store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResul
 		}
 	}
 	insert_slice(state);
-	extent = *md_bronze_extent(state->bronze);
+	*extent = *md_bronze_extent(state->bronze);
 	md_bronze_close(state->bronze);
 	md_catalog_restore_user(&saved);
+	error_context_stack = callback.previous;
+}
 
+/* Store one stream's part of the batch under way. */
+static void
+store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+{
+	MdBronzeExtent extent;
+
+	md_ingest_store_runs(lane, stream, now, result, &extent);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
-	error_context_stack = callback.previous;
 }
 
 /*

@@ -232,9 +232,8 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 		md_kafka_assign(lane->client, positions_of(stream), list_length(stream->partitions));
 }
 
-/* Build the stream's structures: columns, decoder, checkpoints. */
-static MdIngestStream *
-make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
+MdIngestStream *
+md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 {
 	MdIngestStream *stream = MemoryContextAllocZero(context, sizeof(MdIngestStream));
 	Relation	rel = relation_open(def->relid, AccessShareLock);
@@ -318,7 +317,7 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
 		else if (!def->initialized)
 			md_stream_initialize(start, lane->asker, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
-		stream = make_stream(def, lane, stream_context);
+		stream = md_ingest_make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
 	}

@@ -226,7 +226,7 @@ md_stream_forget(Oid relid)
 {
 	static const char *const tables[] = {
 		"stream", "stream_column", "stream_status", "checkpoint", "batch",
-		"dead_letter", "gap"
+		"late_batch", "dead_letter", "gap"
 	};
 
 	for (int i = 0; i < lengthof(tables); i++)
