@@ -56,7 +56,9 @@ take_options(List **options, bool is_reset)
 		}
 		if (is_reset)
 			def->arg = NULL;
-		else if (def->arg == NULL && strcmp(def->defname, "check_topic") != 0)
+		else if (def->arg == NULL && strcmp(def->defname, "check_topic") == 0)
+			def->arg = (Node *) makeString("true");
+		else if (def->arg == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_SYNTAX_ERROR),
 					 errmsg("option \"%s\" requires a value", def->defname)));
@@ -74,12 +76,17 @@ check_repeated(List *options)
 	ListCell   *lc2;
 
 	foreach(lc, options)
+	{
+		const char *name = lfirst_node(DefElem, lc)->defname;
+
 		for_each_cell(lc2, options, lnext(options, lc))
-		if (strcmp(lfirst_node(DefElem, lc)->defname, lfirst_node(DefElem, lc2)->defname) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_SYNTAX_ERROR),
-					 errmsg("option \"%s\" is given more than once",
-							lfirst_node(DefElem, lc)->defname)));
+		{
+			if (strcmp(name, lfirst_node(DefElem, lc2)->defname) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_SYNTAX_ERROR),
+						 errmsg("option \"%s\" is given more than once", name)));
+		}
+	}
 }
 
 /* ERROR if the other table of a hierarchy is a streaming table. */

@@ -116,10 +116,12 @@ MdStream *
 md_stream_lock(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
-	MdStream   *stream;
+	MdStream   *stream = NULL;
 
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	stream = load_now(relid);
+	/* a worker that resolves start_at holds the row, not the table */
+	if (write_relid("SELECT FROM medallion.stream WHERE relid = $1 FOR UPDATE", relid) > 0)
+		stream = load_now(relid);
 	if (stream == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

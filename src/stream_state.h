@@ -18,8 +18,8 @@
 extern bool md_stream_exists(Oid relid);
 
 /*
- * Run one INSERT, UPDATE or DELETE on our tables as the owner of the
- * extension; returns the number of rows.
+ * Run one statement that writes or locks rows of our tables as the owner of
+ * the extension; returns the number of rows.
  */
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
