@@ -80,12 +80,16 @@ CREATE TABLE medallion.checkpoint (
     high_watermark   bigint,
     row_count        bigint NOT NULL DEFAULT 0,
     dead_count       bigint NOT NULL DEFAULT 0,
+    last_offset      bigint,
+    last_checksum    bigint,
     last_timestamp   timestamptz,
     updated_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (relid, topic, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.checkpoint IS 'next_offset per streaming table, topic and partition, advanced in the transaction of the batch';
 COMMENT ON COLUMN medallion.checkpoint.high_watermark IS 'end of the partition as of updated_at; NULL until it was first read';
+COMMENT ON COLUMN medallion.checkpoint.last_offset IS 'the last record before next_offset, which is read again to tell a topic that was deleted and made anew; NULL if it is not known';
+COMMENT ON COLUMN medallion.checkpoint.last_checksum IS 'XXH64 of the payload of that record, seeded with that of its key, seeded with its timestamp';
 
 CREATE TABLE medallion.batch (
     relid            regclass NOT NULL,
