@@ -101,6 +101,16 @@ SELECT medallion.create_materialized_view('bad_key', 'SELECT 1 AS name', NULL, k
 SELECT medallion.create_materialized_view('bad_key', 'SELECT 1 AS name', NULL, key_columns => '{name,name}');
 SELECT medallion.create_materialized_view('bad_key', 'SELECT ''{}''::json AS j', NULL, key_columns => '{j}');
 
+-- A part of the result, overwritten: the rest stays as it is.
+UPDATE plain SET name = 'part ' || id;
+SELECT strategy, reason, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('keyed', only_where => 'id IN (1, 4)');
+TABLE keyed ORDER BY id;
+SELECT strategy, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('keyed');
+SELECT medallion.refresh('keyed', only_where => 'id = 1) OR (true');
+SELECT medallion.refresh('keyed', only_where => 'true FROM plain');
+SELECT medallion.refresh('keyed', only_where => 'nonsense = 1');
+SELECT medallion.refresh('keyed', full_refresh => true, only_where => 'true');
+
 -- now() is the time of the refresh, for verify() too.
 SELECT medallion.create_materialized_view('times', $$SELECT now() AS n, current_date AS d, localtimestamp(0) AS l, current_time(3) AS t, id FROM plain$$, NULL);
 SELECT * FROM medallion.verify('times');

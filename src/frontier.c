@@ -276,6 +276,7 @@ stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext 
 	int			topics = 0;
 	char	   *last_topic = NULL;
 	char	   *blocks;
+	MemoryContext old;
 	char	   *name = md_read_relation_name(source->relid);
 	uint64		rows;
 
@@ -325,8 +326,18 @@ stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext 
 		return;
 	}
 	blocks = block_condition(source, snapshot, delta, context);
-	delta->condition = MemoryContextAlloc(context, ranges.len + (blocks ? strlen(blocks) : 0) + 3);
-	sprintf(delta->condition, "(%s)%s", ranges.data, blocks ? blocks : "");
+	old = MemoryContextSwitchTo(context);
+	if (blocks == NULL)
+		delta->condition = psprintf("(%s)", ranges.data);
+	else
+
+		/*
+		 * Offsets past the column's statistics would be estimated as one row,
+		 * and planned so; nearly all rows of these blocks are wanted, which
+		 * an expression without statistics says better.
+		 */
+		delta->condition = psprintf("CASE WHEN %s THEN true ELSE false END%s", ranges.data, blocks);
+	MemoryContextSwitchTo(old);
 }
 
 /*

@@ -20,6 +20,8 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -296,6 +298,60 @@ run_refresh(MdRefresh *refresh, bool full)
 	md_catalog_restore_user(&saved);
 }
 
+/* A condition on the rows of the result, and nothing else. */
+static void
+check_condition(const char *only_where)
+{
+	List	   *trees = raw_parser(only_where, RAW_PARSE_PLPGSQL_EXPR);
+	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, trees)->stmt);
+
+	if (list_length(select->targetList) != 1 || select->fromClause != NIL ||
+		select->whereClause != NULL || select->sortClause != NIL || select->limitCount != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("only_where must be a condition on columns of the view")));
+}
+
+/*
+ * Recompute only the rows that a condition selects, as of the stored frontier:
+ * what is newer comes with the next refresh.
+ */
+static void
+run_only_where(MdRefresh *refresh, const char *only_where)
+{
+	MdView	   *view = refresh->view;
+	MdRun	   *run = &refresh->run;
+	char	   *query;
+	MdSecurity	saved;
+
+	check_condition(only_where);
+	if (!view->populated)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
+				 errhint("Refresh it without only_where first.")));
+	if (OidIsValid(view->state_table))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
+				 errdetail("It keeps partial aggregates beside its result."),
+				 errhint("Call medallion.refresh() with full_refresh => true.")));
+	md_catalog_become(view->owner, &saved);
+	md_view_settings_apply(view->settings);
+	refresh->result = md_target_make(view->relid);
+	query = md_refresh_frontier_query(view, refresh->snapshot);
+	SPI_connect();
+	run->strategy = "full";
+	run->reason = "only_where";
+	run->rows_read = -1;
+	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
+				  refresh->snapshot, run);
+	SPI_finish();
+	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+		md_view_store_rewrite(view->relid);
+	md_catalog_restore_user(&saved);
+}
+
 /*
  * A transaction with an old snapshot must not refresh what another has
  * refreshed since.
@@ -342,7 +398,12 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	refresh.view = md_view_get(relid, refresh.snapshot);
 	check_not_refreshed_since(refresh.view);
 	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (full || is_due(&refresh))
+	if (only_where != NULL)
+	{
+		run_only_where(&refresh, only_where);
+		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	}
+	else if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());

@@ -192,6 +192,10 @@ md_refresh(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 1, "full_refresh");
 	if (!PG_ARGISNULL(2))
 		only_where = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	if (only_where != NULL && PG_GETARG_BOOL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("full_refresh and only_where exclude each other")));
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	md_view_check_owner(PG_GETARG_OID(0));
