@@ -40,6 +40,7 @@ CREATE TABLE medallion.stream (
     paused_reason   text,
     generation      bigint NOT NULL DEFAULT 1,
     history_changes bigint NOT NULL DEFAULT 0,
+    late_changes    bigint NOT NULL DEFAULT 0,
     origin          text NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now()
 );
@@ -47,6 +48,7 @@ COMMENT ON TABLE medallion.stream IS 'definition of each streaming table';
 COMMENT ON COLUMN medallion.stream.initialized IS 'start_at has been resolved for the partitions that the topic had then; later partitions start at their beginning';
 COMMENT ON COLUMN medallion.stream.generation IS 'counts changes of the definition; a batch is stored only under the generation it was decoded with';
 COMMENT ON COLUMN medallion.stream.history_changes IS 'counts direct writes to the table; views refresh in full when it has moved';
+COMMENT ON COLUMN medallion.stream.late_changes IS 'those of history_changes that were rows stored behind the checkpoint, by requeue or replay';
 COMMENT ON COLUMN medallion.stream.origin IS 'database_identity() of the database that defined it';
 
 -- A row only where a column is filled from a field of another name: after a
@@ -102,6 +104,22 @@ CREATE INDEX batch_position ON medallion.batch (relid, topic, kafka_partition, n
 CREATE INDEX batch_stored_at ON medallion.batch (stored_at);
 COMMENT ON TABLE medallion.batch IS 'bounds of each batch: offsets [first_offset, next_offset) lie in blocks first_block..last_block of filenode';
 
+CREATE TABLE medallion.late_batch (
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    first_offset     bigint NOT NULL,
+    next_offset      bigint NOT NULL,
+    row_count        bigint NOT NULL,
+    dead_count       bigint NOT NULL,
+    filenode         oid,
+    first_block      bigint,
+    last_block       bigint,
+    stored_at        timestamptz NOT NULL
+);
+CREATE INDEX late_batch_position ON medallion.late_batch (relid, topic, kafka_partition, next_offset);
+COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others';
+
 CREATE TABLE medallion.dead_letter (
     dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relid            regclass NOT NULL,
@@ -115,9 +133,12 @@ CREATE TABLE medallion.dead_letter (
     sqlstate         text NOT NULL,
     message          text NOT NULL,
     detail           text,
-    failed_at        timestamptz NOT NULL DEFAULT now()
+    failed_at        timestamptz NOT NULL DEFAULT now(),
+    attempts         int NOT NULL DEFAULT 1,
+    retried_at       timestamptz
 );
 CREATE INDEX dead_letter_position ON medallion.dead_letter (relid, topic, kafka_partition, kafka_offset);
+CREATE INDEX dead_letter_failed_at ON medallion.dead_letter (relid, failed_at);
 COMMENT ON TABLE medallion.dead_letter IS 'records that could not be stored, with their bytes and their error';
 
 CREATE TABLE medallion.gap (
@@ -136,9 +157,36 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.stream_column', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.late_batch', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.gap', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter_dead_letter_id_seq', '');
+
+-- Dead letters that nobody wants any more leave a gap each, and neighbours one
+-- together.
+CREATE FUNCTION medallion.dead_letters_to_gaps(dead_letter_ids bigint[], reason text) RETURNS bigint
+    LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH gone AS (
+        DELETE FROM medallion.dead_letter l WHERE l.dead_letter_id = ANY (dead_letter_ids)
+        RETURNING l.relid, l.topic, l.kafka_partition, l.kafka_offset),
+    island AS (
+        SELECT g.*, g.kafka_offset - dense_rank() OVER (PARTITION BY g.relid, g.topic, g.kafka_partition
+                                                        ORDER BY g.kafka_offset) AS nr
+          FROM gone g),
+    noted AS (
+        INSERT INTO medallion.gap AS old (relid, topic, kafka_partition, first_offset, next_offset, reason)
+        SELECT i.relid, i.topic, i.kafka_partition, min(i.kafka_offset), max(i.kafka_offset) + 1,
+               dead_letters_to_gaps.reason
+          FROM island i GROUP BY i.relid, i.topic, i.kafka_partition, i.nr
+        ON CONFLICT (relid, topic, kafka_partition, first_offset)
+            DO UPDATE SET next_offset = greatest(old.next_offset, excluded.next_offset))
+    SELECT count(*) FROM gone;
+END;
+COMMENT ON FUNCTION medallion.dead_letters_to_gaps(bigint[], text) IS
+    'deletes dead letters and records their offsets as gaps; returns how many it deleted';
+REVOKE EXECUTE ON FUNCTION medallion.dead_letters_to_gaps(bigint[], text) FROM PUBLIC;
 
 -- Direct writes to streaming tables and to results of views.
 CREATE FUNCTION medallion.guard_write() RETURNS trigger
@@ -224,7 +272,7 @@ CREATE FUNCTION medallion.resume_all() RETURNS void
     AS 'MODULE_PATHNAME', 'md_resume_all'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.resume_all() IS
-    'resumes all streaming tables and views that the caller owns; after a restore, everything comes up paused';
+    'takes over the streaming tables and views that came by restore or clone, and are paused since, as far as the caller owns them; those paused by hand stay so';
 
 CREATE FUNCTION medallion.wait_for_offset(
         table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)
@@ -257,6 +305,22 @@ CREATE FUNCTION medallion.ingest_once(table_name regclass, max_records int DEFAU
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
     'reads a streaming table, paused or not, up to what is the end of its topic now (or max_records), in this transaction; returns the number of records read';
+
+------------------------------------------------------------------------------
+-- Ways back: dead letters, skipped and lost records
+------------------------------------------------------------------------------
+
+CREATE FUNCTION medallion.requeue(dead_letter_ids bigint[], payload bytea DEFAULT NULL) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_requeue'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.requeue(bigint[], bytea) IS
+    'decodes dead letters again with the present definition of their tables, or one of them with a corrected payload, and stores each record once; those that fail again stay; returns the number of records stored; for the owner of the tables';
+
+CREATE FUNCTION medallion.discard(dead_letter_ids bigint[]) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_discard'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.discard(bigint[]) IS
+    'deletes dead letters and records each in medallion.gaps; returns how many there were; for the owner of the tables';
 
 ------------------------------------------------------------------------------
 -- Materialized views
@@ -413,9 +477,15 @@ BEGIN ATOMIC
                           AND (s.frontier ->> 'refresh')::bigint < c.refresh_number);
     DELETE FROM medallion.refresh_run
      WHERE started_at < now() - current_setting('medallion.refresh_history_retention')::interval;
+    -- those that a session is just requeueing or discarding are left to it
+    SELECT medallion.dead_letters_to_gaps(
+               ARRAY(SELECT l.dead_letter_id FROM medallion.dead_letter l
+                      WHERE current_setting('medallion.dead_letter_retention') <> '-1'
+                        AND l.failed_at < now() - current_setting('medallion.dead_letter_retention')::interval
+                        LIMIT 1000000 FOR UPDATE SKIP LOCKED), 'expired');
 END;
 COMMENT ON FUNCTION medallion.prune_history() IS
-    'deletes bounds of batches and rows of refresh history that are older than their settings allow; the supervisor calls it';
+    'deletes bounds of batches, rows of refresh history and dead letters that are older than their settings allow; the supervisor calls it';
 REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
 
 CREATE FUNCTION medallion.create_materialized_view(
@@ -527,7 +597,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
-           coalesce(c.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
@@ -536,6 +606,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                 sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
                                 max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
+      LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
+                           FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
       LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
@@ -550,8 +622,13 @@ GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
 CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
     SELECT c.relid AS table_name, c.topic, c.kafka_partition, c.start_offset, c.next_offset,
            c.high_watermark, greatest(c.high_watermark - c.next_offset, 0) AS lag,
-           c.row_count AS rows, c.dead_count AS dead_letters, c.last_timestamp, c.updated_at
+           c.row_count + coalesce(b.rows, 0) AS rows, c.dead_count + coalesce(b.dead_letters, 0) AS dead_letters,
+           c.last_timestamp, c.updated_at
       FROM medallion.checkpoint c JOIN pg_catalog.pg_class r ON r.oid = c.relid
+      LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows, sum(t.dead_count)::bigint AS dead_letters
+                           FROM medallion.late_batch t
+                          WHERE t.relid = c.relid AND t.topic = c.topic
+                            AND t.kafka_partition = c.kafka_partition) b ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.stream_partitions IS
     'partitions of streaming tables that the caller owns: all before next_offset is stored, a dead letter, or in a gap';
@@ -562,7 +639,7 @@ GRANT SELECT ON medallion.stream_partitions TO PUBLIC;
 CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
     SELECT l.dead_letter_id, l.relid AS table_name, l.topic, l.kafka_partition, l.kafka_offset,
            l.kafka_timestamp, l.kafka_key, l.payload, l.headers, l.sqlstate, l.message, l.detail,
-           l.failed_at
+           l.failed_at, l.attempts, l.retried_at
       FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
         OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);

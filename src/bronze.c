@@ -18,6 +18,8 @@
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -85,12 +87,38 @@ can_insert_directly(Relation rel)
 	return true;
 }
 
+/*
+ * Check the table's deferred constraints with each row: a record must be found
+ * bad while it can still be told from the others of its batch.
+ */
+static void
+make_constraints_immediate(Relation rel)
+{
+	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tginitdeferred && OidIsValid(trigger->tgconstraint))
+			stmt->constraints = lappend(stmt->constraints,
+										makeRangeVar(schema, get_constraint_name(trigger->tgconstraint), -1));
+	}
+	stmt->deferred = false;
+	if (stmt->constraints != NIL)
+		AfterTriggerSetState(stmt);
+}
+
 static void
 bronze_on_reset(void *arg)
 {
 	MdBronze   *bronze = arg;
 
 	/* the transaction that failed has released all but this */
+	if (bronze->plan != NULL)
+		SPI_freeplan(bronze->plan);
+	bronze->plan = NULL;
 	bronze->bistate = NULL;
 	bronze->rel = NULL;
 }
@@ -126,6 +154,8 @@ md_bronze_open(Oid relid, MemoryContext context)
 		ExecOpenIndices(bronze->result_rel, false);
 		bronze->bistate = GetBulkInsertState();
 	}
+	else
+		make_constraints_immediate(bronze->rel);
 	MemoryContextSwitchTo(old);
 	return bronze;
 }
@@ -146,6 +176,7 @@ md_bronze_close(MdBronze *bronze)
 	}
 	if (bronze->plan != NULL)
 		SPI_freeplan(bronze->plan);
+	bronze->plan = NULL;
 	table_close(bronze->rel, NoLock);
 	bronze->rel = NULL;
 }

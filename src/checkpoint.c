@@ -90,6 +90,7 @@ md_checkpoint_load(MdIngestStream *stream)
 		partition->next_offset = row_int64(i, 3, 0);
 		partition->high_watermark = row_int64(i, 4, -1);
 		partition->eof_offset = -1;
+		partition->mirror_offset = -1;
 		partition->stuck_at = -1;
 		stream->partitions = lappend(stream->partitions, partition);
 		MemoryContextSwitchTo(old);

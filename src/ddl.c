@@ -8,7 +8,8 @@
  * statement that no handler knows.
  *
  * DROP DATABASE, and CREATE DATABASE from a template, need a database without
- * sessions: our workers leave it first and are started again if it stays.
+ * sessions: our workers leave it first, and are started again after the
+ * transaction if it stays.
  */
 #include "postgres.h"
 
@@ -67,25 +68,18 @@ exclusive_database(Node *stmt)
 				}
 				return NULL;
 			}
+		case T_AlterDatabaseStmt:
+			{
+				ListCell   *lc;
+
+				foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+					if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
+						return ((AlterDatabaseStmt *) stmt)->dbname;
+				return NULL;
+			}
 		default:
 			return NULL;
 	}
-}
-
-/* Run u while no worker of ours is in the database. */
-static void
-run_without_workers(MdUtility *u, Oid database)
-{
-	md_database_block(database);
-	PG_TRY();
-	{
-		md_utility_next(u);
-	}
-	PG_FINALLY();
-	{
-		md_database_unblock(database);
-	}
-	PG_END_TRY();
 }
 
 /* Statements that a handler may know; all others cost one switch. */
@@ -102,6 +96,7 @@ may_concern_us(Node *stmt)
 		case T_RefreshMatViewStmt:
 		case T_AlterObjectSchemaStmt:
 		case T_AlterOwnerStmt:
+		case T_CommentStmt:
 		case T_AlterForeignServerStmt:
 		case T_AlterUserMappingStmt:
 		case T_CreateUserMappingStmt:
@@ -131,10 +126,7 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 		Oid			database_id = get_database_oid(database, true);
 
 		if (OidIsValid(database_id) && database_id != MyDatabaseId)
-		{
-			run_without_workers(&u, database_id);
-			return;
-		}
+			md_database_block(database_id);
 	}
 	else if (nodeTag(stmt) == T_CreateExtensionStmt)
 	{

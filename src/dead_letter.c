@@ -31,9 +31,8 @@ bytea_datum(const char *data, Size len)
 	return PointerGetDatum(result);
 }
 
-/* Text of an error, which may quote bytes of the record that are no text. */
-static Datum
-safe_text(const char *message)
+Datum
+md_dead_letter_text(const char *message)
 {
 	int			len = (int) strlen(message);
 	char	   *copy;
@@ -70,8 +69,8 @@ md_dead_letter_write(Oid relid, MdRecord *record, int sqlstate, const char *mess
 	args[6] = bytea_datum(record->payload, record->payload_len);
 	args[7] = JsonbPGetDatum(md_decode_headers(record));
 	args[8] = CStringGetTextDatum(unpack_sql_state(sqlstate));
-	args[9] = safe_text(message);
-	args[10] = detail ? safe_text(detail) : (Datum) 0;
+	args[9] = md_dead_letter_text(message);
+	args[10] = detail ? md_dead_letter_text(detail) : (Datum) 0;
 	nulls[4] = record->timestamp_ms < 0 ? 'n' : ' ';
 	nulls[5] = record->key == NULL ? 'n' : ' ';
 	nulls[6] = record->payload == NULL ? 'n' : ' ';

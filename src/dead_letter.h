@@ -17,4 +17,7 @@
 extern void md_dead_letter_write(Oid relid, MdRecord *record, int sqlstate,
 								 const char *message, const char *detail);
 
+/* Text of an error, which may quote bytes of the record that are no text. */
+extern Datum md_dead_letter_text(const char *message);
+
 #endif							/* MD_DEAD_LETTER_H */

@@ -17,6 +17,7 @@
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
+#include "bronze.h"
 #include "catalog.h"
 #include "decode.h"
 #include "kafka_client.h"
@@ -35,7 +36,7 @@ typedef struct MdPartition
 	int64		eof_offset;		/* read up to here by an event; -1: none */
 	bool		out_of_range;	/* Kafka does not have next_offset */
 	bool		alive;			/* Kafka has answered for it since it was assigned */
-	int64		mirror_offset;	/* to be told to the group once it is flushed */
+	int64		mirror_offset;	/* to be told to the group once it is flushed; -1: none */
 	/* the batch under way, as it was taken off the queue */
 	bool		taken;
 	int64		taken_next;
@@ -75,6 +76,13 @@ struct MdIngestStream
 	char	   *skip_message;
 };
 
+/* A record of a batch that cannot be stored, and why. */
+typedef struct MdBadRecord
+{
+	int			index;			/* in lane->records */
+	MdDecodeError error;
+} MdBadRecord;
+
 struct MdLane
 {
 	MemoryContext context;
@@ -94,12 +102,13 @@ struct MdLane
 	MdRecord   *records;
 	int			n_records;
 	List	   *taken;			/* of MdPartition */
-	const char *last_topic;		/* cache of the last lookup */
-	int32		last_partition;
-	MdPartition *last_found;
+	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
+	bool		collects_bad_records;	/* in bad_records; else they become dead letters */
+	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
+	TimestampTz next_discovery; /* when to look for new partitions of the topics */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -131,12 +140,21 @@ typedef struct MdBatchResult
 
 /*
  * Find a lane in *lanes for the stream, or open one, and start reading its
- * partitions at their checkpoints.  Initializes checkpoints that are missing,
- * which asks Kafka.  ERROR if anything is wrong; nothing is left behind then.
+ * partitions at their checkpoints.  Kafka is asked for the topic if the stream
+ * was never initialized, and in the foreground, where nobody else looks for
+ * new partitions.  ERROR if anything is wrong; nothing is left behind then.
  * Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share, MemoryContext context);
+											MdShare share,
+											MemoryContext context);
+
+/* Read the stream's partitions from its positions again. */
+extern void md_ingest_reassign(MdIngestStream *stream);
+
+/* The structures of a stream, its decoder and its checkpoints; in context. */
+extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
+											 MemoryContext context);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);
@@ -166,6 +184,13 @@ extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **
  * md_ingest_failed() what to do, and calls again.
  */
 extern void md_ingest_store(MdLane *lane, MdBatchResult *result);
+
+/*
+ * Decode and store a stream's runs, as the owner of its table, and nothing
+ * else: no checkpoint moves.  The table is locked.
+ */
+extern void md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+								 MdBatchResult *result, MdBronzeExtent *extent);
 
 /* Leave a stream out of the batch under way; its partitions stay behind. */
 extern void md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message);

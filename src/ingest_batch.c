@@ -164,8 +164,14 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		int64		high = md_kafka_high_watermark(lane->client, partition->topic,
 												   partition->partition);
 
-		if (high >= 0)
-			partition->high_watermark = high;
+		if (high < 0)
+			continue;
+		partition->high_watermark = high;
+		/* a checkpoint beyond the end would lose what is yet to come */
+		if (partition->taken_next > high)
+			elog(ERROR, "topic \"%s\" partition %d was read up to offset %lld, beyond its end %lld",
+				 partition->topic, partition->partition,
+				 (long long) partition->taken_next, (long long) high);
 	}
 	MemoryContextSwitchTo(old);
 	return lane->taken != NIL;
@@ -173,22 +179,39 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 
 /* --- what to do about errors --- */
 
+/*
+ * Errors of the machine, of other sessions, and of the definition are listed:
+ * they end without the record being changed.  All others are the record's,
+ * those that a trigger raises under a code of its own included.
+ */
 bool
 md_ingest_is_data_error(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
-		case ERRCODE_DATA_EXCEPTION:	/* 22 */
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:	/* 23 */
-		case ERRCODE_CARDINALITY_VIOLATION: /* 21 */
-		case ERRCODE_EXTERNAL_ROUTINE_EXCEPTION:	/* 38 */
-		case ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION: /* 39 */
-		case ERRCODE_WITH_CHECK_OPTION_VIOLATION:	/* 44 */
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:	/* 54 */
-		case ERRCODE_PLPGSQL_ERROR: /* P0 */
-			return true;
+		case ERRCODE_CONNECTION_EXCEPTION:	/* 08 */
+		case ERRCODE_INVALID_TRANSACTION_STATE: /* 25 */
+		case ERRCODE_INVALID_SQL_STATEMENT_NAME:	/* 26 */
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:	/* 28 */
+		case ERRCODE_DEPENDENT_PRIVILEGE_DESCRIPTORS_STILL_EXIST:	/* 2B */
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:	/* 2D */
+		case ERRCODE_INVALID_CURSOR_NAME:	/* 34 */
+		case ERRCODE_SAVEPOINT_EXCEPTION:	/* 3B */
+		case ERRCODE_INVALID_CATALOG_NAME:	/* 3D */
+		case ERRCODE_INVALID_SCHEMA_NAME:	/* 3F */
+		case ERRCODE_TRANSACTION_ROLLBACK:	/* 40 */
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: /* 42 */
+		case ERRCODE_INSUFFICIENT_RESOURCES:	/* 53 */
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:	/* 55 */
+		case ERRCODE_OPERATOR_INTERVENTION: /* 57 */
+		case ERRCODE_SYSTEM_ERROR:	/* 58 */
+		case ERRCODE_SNAPSHOT_TOO_OLD:	/* 72 */
+		case ERRCODE_CONFIG_FILE_ERROR: /* F0 */
+		case ERRCODE_FDW_ERROR: /* HV */
+		case ERRCODE_INTERNAL_ERROR:	/* XX */
+			return false;
 		default:
-			return sqlstate == ERRCODE_FEATURE_NOT_SUPPORTED;
+			return true;
 	}
 }
 
@@ -213,7 +236,9 @@ md_ingest_failed(MdLane *lane, const ErrorData *error)
 	}
 	if (stream == NULL)
 		return MD_FAILURE_LANE;
-	if (!stream->careful && md_ingest_is_data_error(error->sqlerrcode))
+	/* input functions of some types have no code for what they do not like */
+	if (!stream->careful && (md_ingest_is_data_error(error->sqlerrcode) ||
+							 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 	{
 		stream->careful = true;
 		return MD_FAILURE_RETRY_CAREFULLY;
@@ -241,20 +266,37 @@ store_error_context(void *arg)
 
 /* --- storing --- */
 
-/* The run that record i belongs to is small work to find: runs are in order. */
 static MdPartition *
-partition_of(MdIngestStream *stream, int i)
+partition_of(StoreState *state, int i)
 {
-	ListCell   *lc;
+	MdRecord   *record = &state->lane->records[i];
 
-	foreach(lc, stream->runs)
-	{
-		MdRun	   *run = lfirst(lc);
+	return md_ingest_find_partition(state->lane, record->topic, record->partition);
+}
 
-		if (i >= run->from && i < run->to)
-			return run->partition;
-	}
-	return NULL;
+/* Headers live as long as the record: another attempt may want them. */
+static void
+fetch_headers(StoreState *state, MdRecord *record)
+{
+	MemoryContext old = MemoryContextSwitchTo(state->lane->batch_context);
+
+	md_kafka_fetch_headers(record);
+	MemoryContextSwitchTo(old);
+}
+
+/* Whoever stores the batch decides what becomes of record i. */
+static void
+collect_bad_record(MdLane *lane, int i, int sqlstate, const char *message, const char *detail)
+{
+	MemoryContext old = MemoryContextSwitchTo(lane->batch_context);
+	MdBadRecord *bad = palloc(sizeof(MdBadRecord));
+
+	bad->index = i;
+	bad->error.sqlstate = sqlstate;
+	bad->error.message = pstrdup(message);
+	bad->error.detail = detail == NULL ? NULL : pstrdup(detail);
+	lane->bad_records = lappend(lane->bad_records, bad);
+	MemoryContextSwitchTo(old);
 }
 
 /* Record i cannot be stored: a dead letter, or with on_error = fail the end. */
@@ -262,8 +304,14 @@ static void
 bad_record(StoreState *state, int i, int sqlstate, const char *message, const char *detail)
 {
 	MdRecord   *record = &state->lane->records[i];
-	MdPartition *partition = partition_of(state->stream, i);
+	MdPartition *partition = partition_of(state, i);
 
+	if (state->lane->collects_bad_records)
+	{
+		collect_bad_record(state->lane, i, sqlstate, message, detail);
+		partition->n_unstored++;
+		return;
+	}
 	if (state->stream->def->on_error_fail)
 	{
 		partition->stuck_at = record->offset;
@@ -277,6 +325,7 @@ bad_record(StoreState *state, int i, int sqlstate, const char *message, const ch
 		state->stream->skipped = false;
 		return;
 	}
+	fetch_headers(state, record);
 	md_dead_letter_write(state->stream->def->relid, record, sqlstate, message, detail);
 	partition->n_dead++;
 	partition->n_unstored++;
@@ -307,9 +356,12 @@ attempt_succeeded(Attempt *attempt)
 	CurrentResourceOwner = attempt->owner;
 }
 
-/* In PG_CATCH: undo the attempt; returns the error if it is the data's fault. */
+/*
+ * In PG_CATCH: undo the attempt; returns the error if it is the data's fault.
+ * One without a code is, when it came out of decoding a single record.
+ */
 static ErrorData *
-attempt_failed(Attempt *attempt)
+attempt_failed(Attempt *attempt, bool decoding)
 {
 	ErrorData  *error;
 
@@ -319,7 +371,8 @@ attempt_failed(Attempt *attempt)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(attempt->context);
 	CurrentResourceOwner = attempt->owner;
-	if (!md_ingest_is_data_error(error->sqlerrcode))
+	if (!md_ingest_is_data_error(error->sqlerrcode) &&
+		!(decoding && error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 		ReThrowError(error);
 	return error;
 }
@@ -336,10 +389,16 @@ insert_carefully(StoreState *state, int from, int to)
 	{
 		/* one by one, so that nothing behind a bad record is stored */
 		for (int i = from; i < to; i++)
-			if (partition_of(state->stream, state->tags[i])->stuck_at < 0)
+		{
+			MdPartition *partition = partition_of(state, state->tags[i]);
+
+			/* a record behind these may have been found bad before them */
+			if (partition->stuck_at < 0 ||
+				state->lane->records[state->tags[i]].offset < partition->stuck_at)
 				insert_carefully(state, i, i + 1);
 			else
-				partition_of(state->stream, state->tags[i])->n_unstored++;
+				partition->n_unstored++;
+		}
 		return;
 	}
 	attempt_begin(&attempt);
@@ -350,7 +409,7 @@ insert_carefully(StoreState *state, int from, int to)
 	}
 	PG_CATCH();
 	{
-		error = attempt_failed(&attempt);
+		error = attempt_failed(&attempt, false);
 	}
 	PG_END_TRY();
 	if (error == NULL)
@@ -396,7 +455,7 @@ decode_carefully(StoreState *state, MdRecord *record, Datum *values, bool *isnul
 	}
 	PG_CATCH();
 	{
-		error = attempt_failed(&attempt);
+		error = attempt_failed(&attempt, true);
 		md_decoder_describe_thrown(state->stream->decoder, error, problem);
 	}
 	PG_END_TRY();
@@ -417,7 +476,7 @@ store_record(StoreState *state, int i)
 
 	state->current = i;
 	if (stream->needs_headers)
-		md_kafka_fetch_headers(record);
+		fetch_headers(state, record);
 	md_bronze_next_row(state->bronze, &values, &isnull);
 	if (stream->careful)
 		decoded = decode_carefully(state, record, values, isnull, &problem);
@@ -455,14 +514,13 @@ correct_checkpoints(MdIngestStream *stream, MdBatchResult *result)
 	}
 }
 
-/* Store one stream's runs. */
-static void
-store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+void
+md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+					 MdBatchResult *result, MdBronzeExtent *extent)
 {
 	StoreState *state = palloc(sizeof(StoreState));
 	ErrorContextCallback callback;
 	MdSecurity	saved;
-	MdBronzeExtent extent;
 	ListCell   *lc;
 
 	state->lane = lane;
@@ -491,13 +549,21 @@ store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResul
 		}
 	}
 	insert_slice(state);
-	extent = *md_bronze_extent(state->bronze);
+	*extent = *md_bronze_extent(state->bronze);
 	md_bronze_close(state->bronze);
 	md_catalog_restore_user(&saved);
+	error_context_stack = callback.previous;
+}
 
+/* Store one stream's part of the batch under way. */
+static void
+store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+{
+	MdBronzeExtent extent;
+
+	md_ingest_store_runs(lane, stream, now, result, &extent);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
-	error_context_stack = callback.previous;
 }
 
 /*
@@ -578,8 +644,11 @@ begin_attempt(MdLane *lane)
 		partition->n_dead = 0;
 		partition->n_unstored = 0;
 		partition->stuck_at = -1;
-		if (!partition->stream->skipped)
-			partitions = lappend(partitions, partition);
+		if (partition->stream->skipped)
+			continue;
+		/* what an attempt before this one got stuck at */
+		partition->stream->skip_message = NULL;
+		partitions = lappend(partitions, partition);
 	}
 	return partitions;
 }

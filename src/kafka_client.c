@@ -47,8 +47,9 @@ struct MdKafkaClient
 	int			n_messages;
 	int			max_messages;
 	MdRecord   *records;
-	MdKafkaError last_error;	/* of the client as a whole, by error_cb */
+	MdKafkaError last_error;	/* of a broker or of the client as a whole, by error_cb */
 	bool		has_last_error;
+	bool		is_cut_off;		/* no broker can be used: to be told as an event */
 	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
 	MemoryContext context;
 	MemoryContextCallback on_reset;
@@ -218,13 +219,25 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
 	MdKafkaClient *client = opaque;
 
-	/*
-	 * "All brokers down" follows the error that says why; a group
-	 * coordinator that we may not use does not concern us.
-	 */
-	if ((code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && client->has_last_error) ||
-		code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
-		return;
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+			/* a group coordinator that we may not use does not concern us */
+			return;
+		case RD_KAFKA_RESP_ERR__TRANSPORT:
+		case RD_KAFKA_RESP_ERR__RESOLVE:
+		case RD_KAFKA_RESP_ERR__TIMED_OUT:
+			/* trouble of one broker, which others may make good */
+			break;
+		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+			client->is_cut_off = true;
+			/* it follows the error that says why */
+			if (client->has_last_error)
+				return;
+			break;
+		default:
+			client->is_cut_off = true;
+	}
 	fill_error(&client->last_error, code, reason);
 	explain_verify_error(client, &client->last_error);
 	client->has_last_error = true;
@@ -818,13 +831,14 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		bytes += sort_messages(client, first, n, events);
 		*drained = n < asked;
 	}
-	if (client->has_last_error)
+	if (client->is_cut_off)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
 
 		event->kind = MD_KAFKA_EVENT_ERROR;
 		event->error = client->last_error;
 		client->has_last_error = false;
+		client->is_cut_off = false;
 		*events = lappend(*events, event);
 	}
 	*records = client->records;

@@ -95,8 +95,8 @@ refuse(const char *server_name, const MdKafkaError *error)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("could not get an answer from Kafka server \"%s\"", server_name),
-			 errdetail("%s.", error->message),
+			 errmsg("could not get an answer from Kafka server \"%s\": %s",
+					server_name, error->message),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 

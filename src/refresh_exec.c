@@ -268,12 +268,12 @@ static void
 run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
+	MemoryContext context = CurrentMemoryContext;
 	MdSecurity	saved;
 
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
-	SPI_connect();
 	refresh->result = md_target_make(view->relid);
 	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
 	if (!same_sources(refresh))
@@ -282,21 +282,48 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	SPI_connect();
 	apply(refresh, full);
+	if (refresh->run.reason != NULL)
+		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
+	SPI_finish();
 	MD_DEBUG_POINT("refresh-applied");
 	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
 						refresh->run.started_at, refresh->snapshot);
-	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+/*
+ * A transaction with an old snapshot must not refresh what another has
+ * refreshed since.
+ */
+static void
+check_not_refreshed_since(MdView *view)
+{
+	Snapshot	latest;
+	MdView	   *now;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	now = md_view_load(view->relid, latest);
+	UnregisterSnapshot(latest);
+	if (now == NULL || now->refresh_number != view->refresh_number ||
+		now->refreshed_at != view->refreshed_at)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to a concurrent refresh of materialized view \"%s\"",
+						get_rel_name(view->relid))));
 }
 
 void
 md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
 {
 	MdRefresh	refresh = {0};
+	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
@@ -307,17 +334,19 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	if (result == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("materialized view with OID %u was dropped", relid)));
+				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
 	MD_DEBUG_POINT("refresh-locked");
 
 	refresh.snapshot = md_sql_take_snapshot();
 	refresh.view = md_view_get(relid, refresh.snapshot);
+	check_not_refreshed_since(refresh.view);
 	refresh.sources = md_frontier_load(relid, refresh.snapshot);
 	if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+		(void) md_view_clear_failure(relid);
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);

@@ -296,6 +296,62 @@ inline_view(Query *query, int rt_index, PlanContext *context)
 	return true;
 }
 
+/* Note in the plan what makes the result move by itself. */
+static void
+note_volatility(Node *expr, MdPlan *plan)
+{
+	MdUnstable	found;
+
+	if (!md_unstable_find(expr, &found))
+		return;
+	if (found.is_time)
+		plan->time_dependent = true;
+	else
+		plan->repeatable = false;
+}
+
+/* Subqueries in expressions may hold unstable functions of their own. */
+static bool
+check_volatility_walker(Node *node, PlanContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		ListCell   *lc;
+
+		note_volatility((Node *) query->targetList, context->plan);
+		note_volatility((Node *) query->jointree, context->plan);
+		note_volatility(query->havingQual, context->plan);
+		foreach(lc, query->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			note_volatility((Node *) rte->functions, context->plan);
+			note_volatility((Node *) rte->values_lists, context->plan);
+			note_volatility((Node *) rte->tablesample, context->plan);
+		}
+		return query_tree_walker(query, check_volatility_walker, context, 0);
+	}
+	return expression_tree_walker(node, check_volatility_walker, context);
+}
+
+/* Does the query read any relation? */
+static bool
+reads_relation_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->rtekind == RTE_RELATION ||
+			((RangeTblEntry *) node)->rtekind == RTE_CTE;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, reads_relation_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, reads_relation_walker, context);
+}
+
 /* An input that is the same at every refresh, if its expressions are. */
 static bool
 is_static_input(RangeTblEntry *rte)
@@ -307,6 +363,8 @@ is_static_input(RangeTblEntry *rte)
 		case RTE_VALUES:
 		case RTE_RESULT:
 			return true;
+		case RTE_SUBQUERY:
+			return !reads_relation_walker((Node *) rte->subquery, NULL);
 		default:
 			return false;
 	}
@@ -322,6 +380,16 @@ check_static_input(MdNode *node, RangeTblEntry *rte, PlanContext *context)
 		check_expression(node, (Node *) rte->tablefunc, context);
 	else if (rte->rtekind == RTE_VALUES)
 		check_expression(node, (Node *) rte->values_lists, context);
+	else if (rte->rtekind == RTE_SUBQUERY)
+	{
+		MdPlan		inner = {.repeatable = true};
+		PlanContext inner_context = {&inner, context->owner};
+
+		(void) check_volatility_walker((Node *) rte->subquery, &inner_context);
+		if (inner.time_dependent || !inner.repeatable)
+			make_full(node, psprintf("subquery \"%s\" gives other rows at each refresh",
+									 rte->eref->aliasname), -1);
+	}
 }
 
 /* One range table entry of a FROM list: a child, or a static input. */
@@ -336,13 +404,13 @@ plan_from_rte(MdNode *node, Query *query, int rt_index, PlanContext *context)
 
 	if (rte->rtekind == RTE_RELATION)
 		node->children = lappend(node->children, plan_scan(rte, context));
+	else if (is_static_input(rte))
+		check_static_input(node, rte, context);
 	else if (rte->rtekind == RTE_SUBQUERY)
 		node->children = lappend(node->children,
 								 plan_query(rte->subquery, context, false));
-	else if (is_static_input(rte))
-		check_static_input(node, rte, context);
 	else
-		make_full(node, psprintf("WITH query or other input \"%s\" is not followed",
+		make_full(node, psprintf("WITH query or other input \"%s\" is not incremental in this version",
 								 rte->eref->aliasname), -1);
 }
 
@@ -379,7 +447,7 @@ plan_from(MdNode *node, Node *from, Query *query, PlanContext *context)
 		check_expression(node, join->quals, context);
 	}
 	else
-		make_full(node, "a construct in FROM is not followed", -1);
+		make_full(node, "a construct in FROM is not incremental in this version", -1);
 }
 
 /* Leaves of a tree of UNION ALL; others are a reason. */
@@ -391,7 +459,7 @@ plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
 		SetOperationStmt *op = (SetOperationStmt *) tree;
 
 		if (op->op != SETOP_UNION || !op->all)
-			make_full(node, psprintf("%s is not followed",
+			make_full(node, psprintf("%s is not incremental in this version",
 									 op->op == SETOP_UNION ? "UNION without ALL" :
 									 op->op == SETOP_INTERSECT ? "INTERSECT" : "EXCEPT"), -1);
 		plan_set_operation(node, op->larg, query, context);
@@ -436,65 +504,24 @@ collect_sources_walker(Node *node, PlanContext *context)
 	return expression_tree_walker(node, collect_sources_walker, context);
 }
 
-/* Note in the plan what makes the result move by itself. */
-static void
-note_volatility(Node *expr, MdPlan *plan)
-{
-	MdUnstable	found;
-
-	if (!md_unstable_find(expr, &found))
-		return;
-	if (found.is_time)
-		plan->time_dependent = true;
-	else
-		plan->repeatable = false;
-}
-
-/* Subqueries in expressions may hold unstable functions of their own. */
-static bool
-check_volatility_walker(Node *node, PlanContext *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		Query	   *query = (Query *) node;
-		ListCell   *lc;
-
-		note_volatility((Node *) query->targetList, context->plan);
-		note_volatility((Node *) query->jointree, context->plan);
-		note_volatility(query->havingQual, context->plan);
-		foreach(lc, query->rtable)
-		{
-			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
-			note_volatility((Node *) rte->functions, context->plan);
-			note_volatility((Node *) rte->values_lists, context->plan);
-			note_volatility((Node *) rte->tablesample, context->plan);
-		}
-		return query_tree_walker(query, check_volatility_walker, context, 0);
-	}
-	return expression_tree_walker(node, check_volatility_walker, context);
-}
-
 /* Constructs on top of FROM that make a SELECT more than a map. */
 static void
 check_clauses(MdNode *node, Query *query)
 {
 	if (query->cteList != NIL)
-		make_full(node, "WITH is not followed",
+		make_full(node, "WITH is not incremental in this version",
 				  linitial_node(CommonTableExpr, query->cteList)->location);
 	if (query->hasSubLinks)
-		make_full(node, "a subquery in an expression is not followed", -1);
+		make_full(node, "a subquery in an expression is not incremental in this version", -1);
 	if (query->hasWindowFuncs)
-		make_full(node, "window functions are not followed", -1);
+		make_full(node, "window functions are not incremental in this version", -1);
 	if (query->hasDistinctOn)
-		make_full(node, "DISTINCT ON is not followed", -1);
+		make_full(node, "DISTINCT ON is not incremental in this version", -1);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
-		make_full(node, "LIMIT or OFFSET is not followed",
+		make_full(node, "LIMIT or OFFSET is not incremental in this version",
 				  exprLocation(query->limitCount ? query->limitCount : query->limitOffset));
 	if (query->groupingSets != NIL)
-		make_full(node, "GROUPING SETS are not followed", exprLocation((Node *) query->groupingSets));
+		make_full(node, "GROUPING SETS are not incremental in this version", exprLocation((Node *) query->groupingSets));
 }
 
 static bool
@@ -520,7 +547,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	if (merge == NULL)
 		make_full(node, reason, location);
 	else if (!is_top)
-		make_full(node, "an aggregate below another step is not followed",
+		make_full(node, "an aggregate below another step is not incremental in this version",
 				  target_location(query->targetList));
 	else
 		context->plan->merge = merge;
@@ -559,7 +586,7 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	foreach(lc, query->jointree->fromlist)
 		plan_from(node, lfirst(lc), query, context);
 	if (list_length(node->children) > 1)
-		make_full(node, "a join of tables is not followed", -1);
+		make_full(node, "a join of tables is not incremental in this version", -1);
 	check_clauses(node, query);
 	check_expression(node, query->jointree->quals, context);
 	if (is_aggregate_query(query))

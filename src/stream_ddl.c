@@ -29,6 +29,7 @@
 #include "stream_define.h"
 #include "stream_state.h"
 #include "stream_table.h"
+#include "view_catalog.h"
 #include "worker_slots.h"
 
 #define NAMESPACE "medallion"
@@ -279,7 +280,7 @@ static bool
 alter_other_table(AlterTableStmt *stmt, Oid relid)
 {
 	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
-		!md_stream_is_view_result(relid) && has_our_options(stmt))
+		!md_view_exists(relid) && has_our_options(stmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid)),
@@ -312,6 +313,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	MdStream   *stream;
 	Oid			relid;
 	Oid			owner;
+	LOCKMODE	lock_mode = ShareRowExclusiveLock;
 	ListCell   *lc;
 
 	if (stmt->objtype != OBJECT_TABLE)
@@ -322,13 +324,16 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 		return alter_other_table(stmt, relid);
 
 	md_worker_slots_require();
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	options = take_alter_options(stmt);
+	check_repeated(options);
+	/* what core will need, at once: upgrading a lock invites a deadlock */
+	if (stmt->cmds != NIL)
+		lock_mode = Max(lock_mode, AlterTableGetLockLevel(stmt->cmds));
+	relid = RangeVarGetRelidExtended(stmt->relation, lock_mode, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	stream = md_stream_lock(relid);
 	foreach(lc, stmt->cmds)
 		check_command(stream, lfirst_node(AlterTableCmd, lc));
-	options = take_alter_options(stmt);
-	check_repeated(options);
 	cmds = stmt->cmds;
 	owner = md_stream_table_owner(relid);
 	if (cmds != NIL)
@@ -345,7 +350,7 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	else
 	{
 		md_stream_check_columns(md_stream_load(relid));
-		md_stream_changed(relid);
+		md_catalog_bump_generation(relid);
 	}
 	return true;
 }
@@ -385,7 +390,7 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 	if (!OidIsValid(relid) || !md_stream_exists(relid))
 		return false;
 
-	relid = RangeVarGetRelidExtended(stmt->relation, ShareRowExclusiveLock, 0,
+	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	(void) md_stream_lock(relid);
 	md_utility_next(u);

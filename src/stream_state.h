@@ -17,9 +17,6 @@
 /* Is it a streaming table?  Costs one index probe, and no SPI. */
 extern bool md_stream_exists(Oid relid);
 
-/* Is it the result of a materialized view of ours? */
-extern bool md_stream_is_view_result(Oid relid);
-
 /*
  * Run one INSERT, UPDATE or DELETE on our tables as the owner of the
  * extension; returns the number of rows.
@@ -27,16 +24,16 @@ extern bool md_stream_is_view_result(Oid relid);
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
 /*
- * The definition as it is now, whatever snapshot the statement has; ERROR if
- * there is none (any more).
+ * The definition as it is now, whatever snapshot the statement has, of a
+ * streaming table that is locked.
  */
 extern MdStream *md_stream_load(Oid relid);
 
-/* Wait for a batch that is being stored, keep the next one waiting, and load. */
+/*
+ * Wait for a batch that is being stored, keep the next one waiting, and load.
+ * ERROR if the table was dropped meanwhile.
+ */
 extern MdStream *md_stream_lock(Oid relid);
-
-/* The definition changed: workers load it anew. */
-extern void md_stream_changed(Oid relid);
 
 /* Rows may change, or have changed, unseen: views over it refresh in full. */
 extern void md_stream_history_changed(Oid relid);
@@ -66,7 +63,10 @@ extern void md_stream_pause(Oid relid);
  */
 extern void md_stream_resume(Oid relid);
 
-/* Resume all that the user owns. */
+/*
+ * Take over all that came by restore or clone and that the user owns.  Tables
+ * that were paused by hand stay paused.
+ */
 extern void md_stream_resume_all(void);
 
 #endif							/* MD_STREAM_STATE_H */

@@ -295,6 +295,15 @@ create_guard(Oid relid)
 	run_sql(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " MD_STREAM_GUARD, table));
 }
 
+LOCKMODE
+md_stream_table_lock_mode(Oid relid)
+{
+	for (int i = 0; i < lengthof(metadata_columns); i++)
+		if (get_attnum(relid, metadata_columns[i].name) == InvalidAttrNumber)
+			return AccessExclusiveLock;
+	return ShareRowExclusiveLock;
+}
+
 void
 md_stream_table_prepare(Oid relid)
 {
