@@ -608,7 +608,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
-           c.lag, c.last_timestamp, c.updated_at, s.created_at
+           c.lag, c.last_timestamp, c.updated_at, s.created_at,
+           h.dead_letters_last_hour, e.commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -620,6 +621,13 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
       LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters_last_hour
+                           FROM medallion.dead_letter l
+                          WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') h ON true
+      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
+                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
@@ -627,6 +635,8 @@ COMMENT ON COLUMN medallion.streaming_tables.state IS
     'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
+    'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
 
 CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
