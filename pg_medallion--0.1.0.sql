@@ -3,6 +3,16 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_medallion" to load this file. \quit
 
+-- Whoever owns the schema could put functions beside ours.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname = 'medallion' AND r.rolname <> current_user AND NOT r.rolsuper) THEN
+        RAISE EXCEPTION 'schema "medallion" belongs to another role, who is not a superuser'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop the schema first, or change its owner.';
+    END IF;
+END
+$$;
 GRANT USAGE ON SCHEMA medallion TO PUBLIC;
 
 -- Functions may be called by everybody unless REVOKEd below: they check for
@@ -656,7 +666,8 @@ CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
            l.failed_at, l.attempts, l.retried_at
       FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
-        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT')
+            AND pg_catalog.has_schema_privilege(r.relnamespace, 'USAGE') AND NOT r.relrowsecurity);
 COMMENT ON VIEW medallion.dead_letters IS
     'records that could not be stored, with their bytes and their error, of tables that the caller may read';
 GRANT SELECT ON medallion.dead_letters TO PUBLIC;

@@ -82,7 +82,8 @@ md_catalog_extension_exists(void)
 {
 	Oid			namespace_id;
 
-	if (creating_extension || !OidIsValid(md_catalog_extension_owner()))
+	if (!OidIsValid(md_catalog_extension_owner()) ||
+		(creating_extension && CurrentExtensionObject == get_extension_oid("pg_medallion", true)))
 		return false;
 	/* a concurrent CREATE EXTENSION is visible as a whole or not at all */
 	namespace_id = get_namespace_oid("medallion", true);

@@ -34,6 +34,7 @@
 #include "debug_point.h"
 #include "ingest.h"
 #include "key_hash.h"
+#include "server.h"
 
 /* What storing one stream's part of a batch needs at hand. */
 typedef struct StoreState
@@ -627,6 +628,7 @@ lock_stream(MdIngestStream *stream)
 {
 	Oid			relid = stream->def->relid;
 	Relation	rel;
+	Oid			owner;
 	bool		same;
 
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
@@ -642,10 +644,16 @@ lock_stream(MdIngestStream *stream)
 	}
 	rel = relation_open(relid, NoLock);
 	same = equalTupleDescs(stream->desc, RelationGetDescr(rel));
-	stream->owner = rel->rd_rel->relowner;
+	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 	if (!same)
 		md_ingest_skip(stream, 0, "the table's columns have changed");
+	else if (owner != stream->owner || !md_server_is_usable(stream->def->server, owner))
+	{
+		/* the lane is connected as somebody who no longer counts */
+		md_ingest_skip(stream, 0, "the table's owner, or the owner's right to use the server, has changed");
+		same = false;
+	}
 	return same;
 }
 

@@ -568,6 +568,16 @@ request_succeeded(MdKafkaClient *client)
 }
 
 /*
+ * Until 2.6.1 the library sends its nonce twice in the last message of a SCRAM
+ * exchange, which brokers took until Kafka checked it.
+ */
+bool
+md_kafka_scram_is_outdated(void)
+{
+	return rd_kafka_version() < 0x020601ff;
+}
+
+/*
  * A request failed: say why the client as a whole is in trouble, if it is,
  * because "timed out" alone tells nobody that the password is wrong.
  */

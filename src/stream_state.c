@@ -144,6 +144,19 @@ md_stream_server_changed(const char *server_name)
 }
 
 void
+md_stream_mapping_changed(const char *server_name, Oid user_id)
+{
+	Oid			argtypes[2] = {TEXTOID, OIDOID};
+	Datum		args[2] = {CStringGetTextDatum(server_name), ObjectIdGetDatum(user_id)};
+
+	if (md_stream_write("UPDATE medallion.stream s SET generation = generation + 1"
+						" WHERE s.server = $1 AND ($2 = 0 OR EXISTS"
+						"  (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relid AND c.relowner = $2))",
+						2, argtypes, args) > 0)
+		md_definitions_changed();
+}
+
+void
 md_stream_server_renamed(const char *old_name, const char *new_name)
 {
 	write_server("UPDATE medallion.stream SET server = $2, generation = generation + 1"
