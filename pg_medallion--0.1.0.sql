@@ -562,6 +562,16 @@ CREATE FUNCTION medallion.verify(
 COMMENT ON FUNCTION medallion.verify(regclass) IS
     'compares a view with its query at the frontier and the time of its last refresh: rows that are missing or extra; no row means that they are equal';
 
+CREATE FUNCTION medallion.try_schedule(
+        at timestamptz, intervals interval[], started_at timestamptz[],
+        retry_at timestamptz[] DEFAULT '{}', busy_until timestamptz[] DEFAULT '{}', reads text[] DEFAULT '{}',
+        OUT pick int, OUT wake_at timestamptz)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_try_schedule'
+    LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[], timestamptz[], timestamptz[], text[]) IS
+    'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
+
 ------------------------------------------------------------------------------
 -- Keys
 ------------------------------------------------------------------------------

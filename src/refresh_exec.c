@@ -99,7 +99,8 @@ why_rebuild(MdRefresh *refresh, List **parts)
 
 	*parts = NIL;
 	if (!refresh->view->populated)
-		return "first refresh";
+		return refresh->view->refresh_number == 0 ? "first refresh" :
+			"its definition, or what is kept for it, is new";
 	foreach(lc, refresh->sources)
 	{
 		MdSource   *source = lfirst(lc);
@@ -144,7 +145,7 @@ present_filenode(Oid relid)
 static void
 append_apply(MdRefresh *refresh, List *parts)
 {
-	Query	   *change = md_read_substitute(refresh->plan->query, parts, refresh->view->owner);
+	Query	   *change = md_read_substitute(refresh->plan->query, parts);
 	MdView	   *view = refresh->view;
 	Oid			guarded = md_guard_open(view->relid);
 	bool		isnull;
@@ -302,7 +303,7 @@ run_refresh(MdRefresh *refresh, bool full)
 static void
 check_condition(const char *only_where)
 {
-	List	   *trees = raw_parser(only_where, RAW_PARSE_PLPGSQL_EXPR);
+	List	   *trees = md_query_parse(only_where, RAW_PARSE_PLPGSQL_EXPR);
 	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, trees)->stmt);
 
 	if (list_length(select->targetList) != 1 || select->fromClause != NIL ||

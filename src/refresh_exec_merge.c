@@ -420,8 +420,7 @@ void
 md_merge_apply(MdRefresh *refresh, List *parts)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	Query	   *change = md_read_substitute(partial_query(refresh->plan), parts,
-											refresh->view->owner);
+	Query	   *change = md_read_substitute(partial_query(refresh->plan), parts);
 	char	   *change_text = md_query_text(change);
 	MdTarget   *state;
 	Oid			guarded = md_guard_open(refresh->result->relid);

@@ -67,10 +67,57 @@ md_strategy_name(MdStrategy strategy)
 	return names[strategy];
 }
 
+/* Positions of errors are those of the text in hand, not of the statement. */
+static void
+move_position(void *text)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(text);
+	}
+}
+
+List *
+md_query_parse(const char *text, RawParseMode mode)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	List	   *trees;
+
+	error_context_stack = &callback;
+	trees = raw_parser(text, mode);
+	error_context_stack = callback.previous;
+	return trees;
+}
+
+/* Analyze one raw statement of the text. */
+static Query *
+analyze(RawStmt *tree, const char *text)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	Query	   *query;
+
+	error_context_stack = &callback;
+	query = parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	error_context_stack = callback.previous;
+	return query;
+}
+
 Query *
 md_query_analyze(const char *text)
 {
-	List	   *trees = pg_parse_query(text);
+	List	   *trees = md_query_parse(text, RAW_PARSE_DEFAULT);
 	RawStmt    *tree;
 
 	if (list_length(trees) != 1)
@@ -87,7 +134,7 @@ md_query_analyze(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the query of a materialized view cannot have INTO")));
-	return parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	return analyze(tree, text);
 }
 
 Query *
@@ -249,7 +296,7 @@ plan_scan(RangeTblEntry *rte, PlanContext *context)
 
 	check_row_security(rte->relid, context->owner);
 	context->plan->source_ids = list_append_unique_oid(context->plan->source_ids, rte->relid);
-	md_read_describe(rte->relid, &readable);
+	md_read_describe(rte->relid, context->owner, &readable);
 	node = make_node(MD_NODE_SCAN,
 					 psprintf("Scan %s (%s)", relation_name(rte->relid), readable.kind_name));
 	node->changes = readable.changes;
