@@ -3,6 +3,16 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_medallion" to load this file. \quit
 
+-- Whoever owns the schema could put functions beside ours.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname = 'medallion' AND r.rolname <> current_user AND NOT r.rolsuper) THEN
+        RAISE EXCEPTION 'schema "medallion" belongs to another role, who is not a superuser'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop the schema first, or change its owner.';
+    END IF;
+END
+$$;
 GRANT USAGE ON SCHEMA medallion TO PUBLIC;
 
 -- Functions may be called by everybody unless REVOKEd below: they check for
@@ -80,12 +90,16 @@ CREATE TABLE medallion.checkpoint (
     high_watermark   bigint,
     row_count        bigint NOT NULL DEFAULT 0,
     dead_count       bigint NOT NULL DEFAULT 0,
+    last_offset      bigint,
+    last_checksum    bigint,
     last_timestamp   timestamptz,
     updated_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (relid, topic, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.checkpoint IS 'next_offset per streaming table, topic and partition, advanced in the transaction of the batch';
 COMMENT ON COLUMN medallion.checkpoint.high_watermark IS 'end of the partition as of updated_at; NULL until it was first read';
+COMMENT ON COLUMN medallion.checkpoint.last_offset IS 'the last record before next_offset, which is read again to tell a topic that was deleted and made anew; NULL if it is not known';
+COMMENT ON COLUMN medallion.checkpoint.last_checksum IS 'XXH64 of the payload of that record, seeded with that of its key, seeded with its timestamp';
 
 CREATE TABLE medallion.batch (
     relid            regclass NOT NULL,
@@ -272,7 +286,7 @@ CREATE FUNCTION medallion.resume_all() RETURNS void
     AS 'MODULE_PATHNAME', 'md_resume_all'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.resume_all() IS
-    'resumes all streaming tables and views that the caller owns; after a restore, everything comes up paused';
+    'takes over the streaming tables and views that came by restore or clone, and are paused since, as far as the caller owns them; those paused by hand stay so';
 
 CREATE FUNCTION medallion.wait_for_offset(
         table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)
@@ -561,6 +575,16 @@ CREATE FUNCTION medallion.verify(
 COMMENT ON FUNCTION medallion.verify(regclass) IS
     'compares a view with its query at the frontier and the time of its last refresh: rows that are missing or extra; no row means that they are equal';
 
+CREATE FUNCTION medallion.try_schedule(
+        at timestamptz, intervals interval[], started_at timestamptz[],
+        retry_at timestamptz[] DEFAULT '{}', busy_until timestamptz[] DEFAULT '{}', reads text[] DEFAULT '{}',
+        OUT pick int, OUT wake_at timestamptz)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_try_schedule'
+    LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[], timestamptz[], timestamptz[], text[]) IS
+    'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
+
 ------------------------------------------------------------------------------
 -- Keys
 ------------------------------------------------------------------------------
@@ -665,7 +689,8 @@ CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
            l.failed_at, l.attempts, l.retried_at
       FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
-        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT')
+            AND pg_catalog.has_schema_privilege(r.relnamespace, 'USAGE') AND NOT r.relrowsecurity);
 COMMENT ON VIEW medallion.dead_letters IS
     'records that could not be stored, with their bytes and their error, of tables that the caller may read';
 GRANT SELECT ON medallion.dead_letters TO PUBLIC;

@@ -1,4 +1,5 @@
 -- Decoders in a database that is not in UTF-8: text is converted, or refused.
+\set home :DBNAME
 SET client_min_messages = warning;
 CREATE DATABASE decode_latin1 ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C';
 \c decode_latin1
@@ -12,7 +13,7 @@ SELECT encode(convert_to(row_values->>U&'gr\00f6\00dfe', 'UTF8'), 'hex') AS size
        medallion.try_decode('latin1', payload);
 SELECT encode(convert_to(row_values->>'kafka_key', 'UTF8'), 'hex') AS kafka_key, sqlstate, message
   FROM unnest(ARRAY['\303\251', '\342\202\254', '\351']::bytea[]) AS key, medallion.try_decode('latin1', NULL, key);
-\c regression
+\c :home
 SET client_min_messages = warning;
 CREATE DATABASE decode_ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C';
 \c decode_ascii
@@ -22,6 +23,6 @@ CREATE EXTENSION pg_medallion;
 CREATE TABLE ascii (a text);
 SELECT encode(convert_to(row_values->>'a', 'SQL_ASCII'), 'hex') AS a, sqlstate, message
   FROM unnest(ARRAY['{"a":"\303\251"}', '{"a":"\351"}']::bytea[]) AS payload, medallion.try_decode('ascii', payload);
-\c regression
+\c :home
 DROP DATABASE decode_latin1 WITH (FORCE);
 DROP DATABASE decode_ascii WITH (FORCE);

@@ -12,12 +12,17 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -59,9 +64,11 @@ has_foreign_triggers(Relation rel)
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		char	   *function = get_func_name(triggers->triggers[i].tgfoid);
+		Oid			function_id = triggers->triggers[i].tgfoid;
+		char	   *function = get_func_name(function_id);
 
 		if (function == NULL || strcmp(function, "guard_write") != 0 ||
+			get_func_namespace(function_id) != get_namespace_oid("medallion", true) ||
 			!TRIGGER_FOR_BEFORE(triggers->triggers[i].tgtype) ||
 			TRIGGER_FOR_ROW(triggers->triggers[i].tgtype))
 			return true;
@@ -85,12 +92,38 @@ can_insert_directly(Relation rel)
 	return true;
 }
 
+/*
+ * Check the table's deferred constraints with each row: a record must be found
+ * bad while it can still be told from the others of its batch.
+ */
+static void
+make_constraints_immediate(Relation rel)
+{
+	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tginitdeferred && OidIsValid(trigger->tgconstraint))
+			stmt->constraints = lappend(stmt->constraints,
+										makeRangeVar(schema, get_constraint_name(trigger->tgconstraint), -1));
+	}
+	stmt->deferred = false;
+	if (stmt->constraints != NIL)
+		AfterTriggerSetState(stmt);
+}
+
 static void
 bronze_on_reset(void *arg)
 {
 	MdBronze   *bronze = arg;
 
 	/* the transaction that failed has released all but this */
+	if (bronze->plan != NULL)
+		SPI_freeplan(bronze->plan);
+	bronze->plan = NULL;
 	bronze->bistate = NULL;
 	bronze->rel = NULL;
 }
@@ -111,6 +144,9 @@ md_bronze_open(Oid relid, MemoryContext context)
 												ALLOCSET_DEFAULT_MINSIZE,
 												1024 * 1024, 8 * 1024 * 1024);
 	bronze->rel = table_open(relid, NoLock);
+	/* what INSERT would say, whichever way rows take */
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(bronze->rel));
 	bronze->desc = RelationGetDescr(bronze->rel);
 	bronze->direct = can_insert_directly(bronze->rel);
 	bronze->slots = palloc0(sizeof(TupleTableSlot *) * SLICE_ROWS);
@@ -126,6 +162,8 @@ md_bronze_open(Oid relid, MemoryContext context)
 		ExecOpenIndices(bronze->result_rel, false);
 		bronze->bistate = GetBulkInsertState();
 	}
+	else
+		make_constraints_immediate(bronze->rel);
 	MemoryContextSwitchTo(old);
 	return bronze;
 }
@@ -146,6 +184,7 @@ md_bronze_close(MdBronze *bronze)
 	}
 	if (bronze->plan != NULL)
 		SPI_freeplan(bronze->plan);
+	bronze->plan = NULL;
 	table_close(bronze->rel, NoLock);
 	bronze->rel = NULL;
 }

@@ -35,11 +35,17 @@ typedef struct MdPartition
 	int64		high_watermark; /* -1: not known */
 	int64		eof_offset;		/* read up to here by an event; -1: none */
 	bool		out_of_range;	/* Kafka does not have next_offset */
+	int64		last_offset;	/* the last record before next_offset; -1: not known */
+	int64		last_checksum;
+	bool		proving;		/* reads that record again: is it the same topic? */
 	bool		alive;			/* Kafka has answered for it since it was assigned */
-	int64		mirror_offset;	/* to be told to the group once it is flushed */
+	int64		mirror_offset;	/* to be told to the group once it is flushed; -1: none */
 	/* the batch under way, as it was taken off the queue */
 	bool		taken;
 	int64		taken_next;
+	int64		taken_last_offset;	/* the last record taken; -1: none */
+	int64		taken_last_checksum;
+	int			taken_last;		/* index of that record */
 	int64		n_records;
 	int64		max_timestamp_ms;
 	/* and as this attempt stores it */
@@ -102,14 +108,13 @@ struct MdLane
 	MdRecord   *records;
 	int			n_records;
 	List	   *taken;			/* of MdPartition */
-	const char *last_topic;		/* cache of the last lookup */
-	int32		last_partition;
-	MdPartition *last_found;
+	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
 	bool		collects_bad_records;	/* in bad_records; else they become dead letters */
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
+	TimestampTz next_discovery; /* when to look for new partitions of the topics */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -141,16 +146,27 @@ typedef struct MdBatchResult
 
 /*
  * Find a lane in *lanes for the stream, or open one, and start reading its
- * partitions at their checkpoints.  Initializes checkpoints that are missing,
- * which asks Kafka.  ERROR if anything is wrong; nothing is left behind then.
+ * partitions at their checkpoints.  Kafka is asked for the topic if the stream
+ * was never initialized, and in the foreground, where nobody else looks for
+ * new partitions.  ERROR if anything is wrong; nothing is left behind then.
  * Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share, MemoryContext context);
+											MdShare share,
+											MemoryContext context);
+
+/* Read the stream's partitions from its positions again. */
+extern void md_ingest_reassign(MdIngestStream *stream);
 
 /* The structures of a stream, its decoder and its checkpoints; in context. */
 extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
 											 MemoryContext context);
+
+/*
+ * Kafka does not have where we read a partition; true if that was the record
+ * that proves the topic's identity only: it is read from next_offset then.
+ */
+extern bool md_ingest_give_up_proof(MdPartition *partition);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);

@@ -33,6 +33,8 @@
 #include "dead_letter.h"
 #include "debug_point.h"
 #include "ingest.h"
+#include "key_hash.h"
+#include "server.h"
 
 /* What storing one stream's part of a batch needs at hand. */
 typedef struct StoreState
@@ -63,8 +65,12 @@ note_event(MdLane *lane, MdKafkaEvent *event, List **errors)
 		case MD_KAFKA_EVENT_EOF:
 			if (partition != NULL)
 			{
-				partition->eof_offset = event->offset;
 				partition->alive = true;
+				/* the end comes before what we have read */
+				if (event->offset < partition->next_offset)
+					partition->out_of_range = true;
+				else
+					partition->eof_offset = event->offset;
 			}
 			break;
 		case MD_KAFKA_EVENT_OUT_OF_RANGE:
@@ -85,9 +91,38 @@ note_taken(MdLane *lane, MdPartition *partition)
 		return;
 	partition->taken = true;
 	partition->taken_next = partition->next_offset;
+	partition->taken_last_offset = -1;
 	partition->n_records = 0;
 	partition->max_timestamp_ms = -1;
 	lane->taken = lappend(lane->taken, partition);
+}
+
+/* What tells a record from the one that has its offset in another topic. */
+static int64
+checksum(const MdRecord *record)
+{
+	uint64		hash = md_key_xxh64(record->key_len > 0 ? record->key : "", record->key_len,
+									(uint64) record->timestamp_ms);
+
+	return (int64) md_key_xxh64(record->payload_len > 0 ? record->payload : "",
+								record->payload_len, hash);
+}
+
+/*
+ * The first record that comes after an assignment is the last one that we
+ * have, unless Kafka has deleted it.  If it is another one, so is the topic,
+ * and none of its records may be mixed with those that we have.
+ */
+static void
+prove_topic(MdPartition *partition, const MdRecord *record)
+{
+	partition->proving = false;
+	if (record->offset == partition->last_offset &&
+		checksum(record) != partition->last_checksum)
+		md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
+					   psprintf("topic \"%s\" partition %d has another record at offset %lld than was read before: the topic was deleted and made anew",
+								partition->topic, partition->partition,
+								(long long) record->offset));
 }
 
 /* Put record i into its partition's run; records that we have are left out. */
@@ -100,10 +135,12 @@ note_record(MdLane *lane, int i)
 
 	if (partition == NULL)
 		return;
-	note_taken(lane, partition);
 	partition->alive = true;
-	if (record->offset < partition->taken_next)
+	if (partition->proving)
+		prove_topic(partition, record);
+	if (record->offset < (partition->taken ? partition->taken_next : partition->next_offset))
 		return;
+	note_taken(lane, partition);
 	run = partition->stream->runs == NIL ? NULL : llast(partition->stream->runs);
 	if (run == NULL || run->partition != partition || run->to != i)
 	{
@@ -113,6 +150,8 @@ note_record(MdLane *lane, int i)
 		partition->stream->runs = lappend(partition->stream->runs, run);
 	}
 	run->to = i + 1;
+	partition->taken_last_offset = record->offset;
+	partition->taken_last = i;
 	partition->taken_next = record->offset + 1;
 	partition->n_records++;
 	partition->max_timestamp_ms = Max(partition->max_timestamp_ms, record->timestamp_ms);
@@ -166,8 +205,16 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		int64		high = md_kafka_high_watermark(lane->client, partition->topic,
 												   partition->partition);
 
-		if (high >= 0)
-			partition->high_watermark = high;
+		if (partition->taken_last_offset >= 0)
+			partition->taken_last_checksum = checksum(&lane->records[partition->taken_last]);
+		if (high < 0)
+			continue;
+		partition->high_watermark = high;
+		/* a checkpoint beyond the end would lose what is yet to come */
+		if (partition->taken_next > high)
+			elog(ERROR, "topic \"%s\" partition %d was read up to offset %lld, beyond its end %lld",
+				 partition->topic, partition->partition,
+				 (long long) partition->taken_next, (long long) high);
 	}
 	MemoryContextSwitchTo(old);
 	return lane->taken != NIL;
@@ -175,22 +222,39 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 
 /* --- what to do about errors --- */
 
+/*
+ * Errors of the machine, of other sessions, and of the definition are listed:
+ * they end without the record being changed.  All others are the record's,
+ * those that a trigger raises under a code of its own included.
+ */
 bool
 md_ingest_is_data_error(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
-		case ERRCODE_DATA_EXCEPTION:	/* 22 */
-		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:	/* 23 */
-		case ERRCODE_CARDINALITY_VIOLATION: /* 21 */
-		case ERRCODE_EXTERNAL_ROUTINE_EXCEPTION:	/* 38 */
-		case ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION: /* 39 */
-		case ERRCODE_WITH_CHECK_OPTION_VIOLATION:	/* 44 */
-		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:	/* 54 */
-		case ERRCODE_PLPGSQL_ERROR: /* P0 */
-			return true;
+		case ERRCODE_CONNECTION_EXCEPTION:	/* 08 */
+		case ERRCODE_INVALID_TRANSACTION_STATE: /* 25 */
+		case ERRCODE_INVALID_SQL_STATEMENT_NAME:	/* 26 */
+		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:	/* 28 */
+		case ERRCODE_DEPENDENT_PRIVILEGE_DESCRIPTORS_STILL_EXIST:	/* 2B */
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:	/* 2D */
+		case ERRCODE_INVALID_CURSOR_NAME:	/* 34 */
+		case ERRCODE_SAVEPOINT_EXCEPTION:	/* 3B */
+		case ERRCODE_INVALID_CATALOG_NAME:	/* 3D */
+		case ERRCODE_INVALID_SCHEMA_NAME:	/* 3F */
+		case ERRCODE_TRANSACTION_ROLLBACK:	/* 40 */
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: /* 42 */
+		case ERRCODE_INSUFFICIENT_RESOURCES:	/* 53 */
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:	/* 55 */
+		case ERRCODE_OPERATOR_INTERVENTION: /* 57 */
+		case ERRCODE_SYSTEM_ERROR:	/* 58 */
+		case ERRCODE_SNAPSHOT_TOO_OLD:	/* 72 */
+		case ERRCODE_CONFIG_FILE_ERROR: /* F0 */
+		case ERRCODE_FDW_ERROR: /* HV */
+		case ERRCODE_INTERNAL_ERROR:	/* XX */
+			return false;
 		default:
-			return sqlstate == ERRCODE_FEATURE_NOT_SUPPORTED;
+			return true;
 	}
 }
 
@@ -215,7 +279,9 @@ md_ingest_failed(MdLane *lane, const ErrorData *error)
 	}
 	if (stream == NULL)
 		return MD_FAILURE_LANE;
-	if (!stream->careful && md_ingest_is_data_error(error->sqlerrcode))
+	/* input functions of some types have no code for what they do not like */
+	if (!stream->careful && (md_ingest_is_data_error(error->sqlerrcode) ||
+							 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 	{
 		stream->careful = true;
 		return MD_FAILURE_RETRY_CAREFULLY;
@@ -243,20 +309,34 @@ store_error_context(void *arg)
 
 /* --- storing --- */
 
-/* The run that record i belongs to is small work to find: runs are in order. */
+/* The partition of record i: the runs are in the order of their records. */
 static MdPartition *
-partition_of(MdIngestStream *stream, int i)
+partition_of(StoreState *state, int i)
 {
-	ListCell   *lc;
+	List	   *runs = state->stream->runs;
+	int			low = 0;
+	int			high = list_length(runs) - 1;
 
-	foreach(lc, stream->runs)
+	while (low < high)
 	{
-		MdRun	   *run = lfirst(lc);
+		int			middle = (low + high + 1) / 2;
 
-		if (i >= run->from && i < run->to)
-			return run->partition;
+		if (((MdRun *) list_nth(runs, middle))->from <= i)
+			low = middle;
+		else
+			high = middle - 1;
 	}
-	return NULL;
+	return ((MdRun *) list_nth(runs, low))->partition;
+}
+
+/* Headers live as long as the record: another attempt may want them. */
+static void
+fetch_headers(StoreState *state, MdRecord *record)
+{
+	MemoryContext old = MemoryContextSwitchTo(state->lane->batch_context);
+
+	md_kafka_fetch_headers(record);
+	MemoryContextSwitchTo(old);
 }
 
 /* Whoever stores the batch decides what becomes of record i. */
@@ -279,7 +359,7 @@ static void
 bad_record(StoreState *state, int i, const MdDecodeError *error)
 {
 	MdRecord   *record = &state->lane->records[i];
-	MdPartition *partition = partition_of(state->stream, i);
+	MdPartition *partition = partition_of(state, i);
 
 	if (state->lane->collects_bad_records)
 	{
@@ -332,9 +412,12 @@ attempt_succeeded(Attempt *attempt)
 	CurrentResourceOwner = attempt->owner;
 }
 
-/* In PG_CATCH: undo the attempt; returns the error if it is the data's fault. */
+/*
+ * In PG_CATCH: undo the attempt; returns the error if it is the data's fault.
+ * One without a code is, when it came out of decoding a single record.
+ */
 static ErrorData *
-attempt_failed(Attempt *attempt)
+attempt_failed(Attempt *attempt, bool decoding)
 {
 	ErrorData  *error;
 
@@ -344,7 +427,8 @@ attempt_failed(Attempt *attempt)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(attempt->context);
 	CurrentResourceOwner = attempt->owner;
-	if (!md_ingest_is_data_error(error->sqlerrcode))
+	if (!md_ingest_is_data_error(error->sqlerrcode) &&
+		!(decoding && error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 		ReThrowError(error);
 	return error;
 }
@@ -362,10 +446,16 @@ insert_carefully(StoreState *state, int from, int to)
 	{
 		/* one by one, so that nothing behind a bad record is stored */
 		for (int i = from; i < to; i++)
-			if (partition_of(state->stream, state->tags[i])->stuck_at < 0)
+		{
+			MdPartition *partition = partition_of(state, state->tags[i]);
+
+			/* a record behind these may have been found bad before them */
+			if (partition->stuck_at < 0 ||
+				state->lane->records[state->tags[i]].offset < partition->stuck_at)
 				insert_carefully(state, i, i + 1);
 			else
-				partition_of(state->stream, state->tags[i])->n_unstored++;
+				partition->n_unstored++;
+		}
 		return;
 	}
 	attempt_begin(&attempt);
@@ -376,7 +466,7 @@ insert_carefully(StoreState *state, int from, int to)
 	}
 	PG_CATCH();
 	{
-		error = attempt_failed(&attempt);
+		error = attempt_failed(&attempt, false);
 	}
 	PG_END_TRY();
 	if (error == NULL)
@@ -425,7 +515,7 @@ decode_carefully(StoreState *state, MdRecord *record, Datum *values, bool *isnul
 	}
 	PG_CATCH();
 	{
-		error = attempt_failed(&attempt);
+		error = attempt_failed(&attempt, true);
 		md_decoder_describe_thrown(state->stream->decoder, error, problem);
 	}
 	PG_END_TRY();
@@ -438,16 +528,15 @@ store_record(StoreState *state, int i)
 {
 	MdIngestStream *stream = state->stream;
 	MdRecord   *record = &state->lane->records[i];
-	MemoryContext old = MemoryContextSwitchTo(state->lane->batch_context);
+	MemoryContext old = CurrentMemoryContext;
 	MdDecodeError problem = {0};
 	Datum	   *values;
 	bool	   *isnull;
 	bool		decoded;
 
 	state->current = i;
-	/* once for the batch, however often it is tried */
 	if (stream->needs_headers)
-		md_kafka_fetch_headers(record);
+		fetch_headers(state, record);
 	MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
 	md_bronze_next_row(state->bronze, &values, &isnull);
 	if (stream->careful)
@@ -551,6 +640,7 @@ lock_stream(MdIngestStream *stream)
 {
 	Oid			relid = stream->def->relid;
 	Relation	rel;
+	Oid			owner;
 	bool		same;
 
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
@@ -566,10 +656,16 @@ lock_stream(MdIngestStream *stream)
 	}
 	rel = relation_open(relid, NoLock);
 	same = equalTupleDescs(stream->desc, RelationGetDescr(rel));
-	stream->owner = rel->rd_rel->relowner;
+	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 	if (!same)
 		md_ingest_skip(stream, 0, "the table's columns have changed");
+	else if (owner != stream->owner || !md_server_is_usable(stream->def->server, owner))
+	{
+		/* the lane is connected as somebody who no longer counts */
+		md_ingest_skip(stream, 0, "the table's owner, or the owner's right to use the server, has changed");
+		same = false;
+	}
 	return same;
 }
 
@@ -620,8 +716,11 @@ begin_attempt(MdLane *lane)
 		partition->n_dead = 0;
 		partition->n_unstored = 0;
 		partition->stuck_at = -1;
-		if (!partition->stream->skipped)
-			partitions = lappend(partitions, partition);
+		if (partition->stream->skipped)
+			continue;
+		/* what an attempt before this one got stuck at */
+		partition->stream->skip_message = NULL;
+		partitions = lappend(partitions, partition);
 	}
 	return partitions;
 }
@@ -724,7 +823,13 @@ md_ingest_stored(MdLane *lane)
 	{
 		MdPartition *partition = lfirst(lc);
 
-		if (partition->in_batch)
-			partition->next_offset = partition->batch_next;
+		if (!partition->in_batch)
+			continue;
+		partition->next_offset = partition->batch_next;
+		if (partition->taken_last_offset >= 0)
+		{
+			partition->last_offset = partition->stuck_at < 0 ? partition->taken_last_offset : -1;
+			partition->last_checksum = partition->taken_last_checksum;
+		}
 	}
 }

@@ -27,6 +27,8 @@
 
 /* Kafka's limit on the length of a topic's name is 249. */
 #define TOPIC_NAME_LEN 256
+/* What a worker waits for Kafka at a stream's first start: others wait for it. */
+#define WORKER_REQUEST_MS 2000
 
 typedef struct LanePartitionKey
 {
@@ -57,16 +59,14 @@ md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
 	LanePartitionKey key;
 	LanePartition *entry;
 
-	/* records come in runs, and the client has one string per topic */
-	if (lane->last_found != NULL && lane->last_topic == topic &&
-		lane->last_partition == partition)
+	/* records come in runs */
+	if (lane->last_found != NULL && lane->last_found->partition == partition &&
+		strcmp(lane->last_found->topic, topic) == 0)
 		return lane->last_found;
 	key = partition_key(topic, partition);
 	entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
 	if (entry == NULL)
 		return NULL;
-	lane->last_topic = topic;
-	lane->last_partition = partition;
 	lane->last_found = entry->partition;
 	return entry->partition;
 }
@@ -125,6 +125,7 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	lane->batch_max_records = def->batch_max_records;
 	lane->batch_max_bytes = def->batch_max_bytes;
 	lane->mirror = def->group_id != NULL;
+	lane->mirror_dirty = lane->mirror;
 	memset(&hash, 0, sizeof(hash));
 	hash.keysize = sizeof(LanePartitionKey);
 	hash.entrysize = sizeof(LanePartition);
@@ -203,7 +204,7 @@ positions_of(const MdIngestStream *stream)
 
 		positions[n].topic = partition->topic;
 		positions[n].partition = partition->partition;
-		positions[n].offset = partition->next_offset;
+		positions[n].offset = partition->proving ? partition->last_offset : partition->next_offset;
 		n++;
 	}
 	return positions;
@@ -311,9 +312,11 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 	PG_TRY();
 	{
 		lane = find_lane(lanes, def, owner, share.foreground, context);
-		/* partitions that came later are found by md_ingest_discover() */
-		if (!def->initialized)
+		/* in a worker, md_ingest_discover() finds partitions that came later */
+		if (share.foreground)
 			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
+		else if (!def->initialized)
+			md_stream_initialize(start, lane->asker, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
 		stream = md_ingest_make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
@@ -381,6 +384,25 @@ md_ingest_discover(MdLane *lane, int timeout_ms)
 		if (md_stream_initialize(stream->def, lane->asker, timeout_ms) > 0)
 			md_catalog_bump_generation(stream->def->relid);
 	}
+}
+
+bool
+md_ingest_give_up_proof(MdPartition *partition)
+{
+	if (!partition->proving)
+		return false;
+	partition->proving = false;
+	md_ingest_reassign(partition->stream);
+	return true;
+}
+
+void
+md_ingest_reassign(MdIngestStream *stream)
+{
+	if (stream->partitions == NIL)
+		return;
+	md_kafka_unassign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
+	md_kafka_assign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
 }
 
 void

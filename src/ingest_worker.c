@@ -45,12 +45,13 @@
 #include "settings.h"
 #include "worker.h"
 
-/* How often topics are looked at for new partitions. */
-#define DISCOVERY_INTERVAL_MS 30000
 /* A queue that fills before its flush is due is looked at this often. */
 #define QUEUE_CHECK_MS 1000
 #define MIRROR_CHECK_MS 200
-#define REQUEST_TIMEOUT_MS 5000
+/* A stream that starts after a failure has this long to hear of Kafka. */
+#define SIGN_OF_LIFE_MS 1000
+/* Requests to Kafka hold up all streams of the worker: they must be short. */
+#define REQUEST_TIMEOUT_MS 2000
 /* A worker that was busy and has had nothing to do for so long gives memory back. */
 #define IDLE_MS 1000
 
@@ -75,7 +76,6 @@ static List *lanes = NIL;		/* of MdLane */
 static MdShare share;
 static WaitEventSet *wait_set = NULL;
 static int	wait_set_lanes = -1;
-static TimestampTz next_discovery = 0;
 static bool memory_to_give_back = false;
 
 /* Settings that a database or role may carry and that must not matter here. */
@@ -87,8 +87,9 @@ fix_settings(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
+		{"lock_timeout", "1s"},
 		{"idle_in_transaction_session_timeout", "0"},
+		{"idle_session_timeout", "0"},
 		{"session_replication_role", "origin"},
 		{"TimeZone", "UTC"},
 		{"DateStyle", "ISO, YMD"},
@@ -308,6 +309,60 @@ reload(void)
 	return exists;
 }
 
+/* Has Kafka answered for all partitions of the stream (or for any of them)? */
+static bool
+all_alive(const MdIngestStream *stream)
+{
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+		if (!((MdPartition *) lfirst(lc))->alive)
+			return false;
+	return true;
+}
+
+static bool
+any_alive(const MdIngestStream *stream)
+{
+	ListCell   *lc;
+
+	foreach(lc, stream->partitions)
+		if (((MdPartition *) lfirst(lc))->alive)
+			return true;
+	return false;
+}
+
+/* Is the entry in trouble although it runs: Kafka does not answer for it? */
+static bool
+is_waiting_for_kafka(const Entry *entry)
+{
+	return entry->stream != NULL && entry->failures > 0 && !all_alive(entry->stream);
+}
+
+/*
+ * Streams for which Kafka has gone silent are assigned anew now and then: the
+ * end of a partition is told once per assignment, and it is the sign of life
+ * of one that gets no records.
+ */
+static void
+ask_for_life(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+
+		if (!is_waiting_for_kafka(entry) ||
+			md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) > 0)
+			continue;
+		md_ingest_reassign(entry->stream);
+		entry->failures++;
+		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  md_worker_backoff_ms(entry->failures));
+	}
+}
+
 /* Start the streams whose time has come. */
 static void
 start_due(void)
@@ -330,7 +385,11 @@ start_due(void)
 			if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
 				entry->def = NULL;
 			else
+			{
 				entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
+				entry->stream->lane->next_discovery = 0;
+			}
+			entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_OF_LIFE_MS);
 			/* what an earlier worker had to say is of no interest any more */
 			if (entry->stream != NULL && entry->failures == 0)
 				md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
@@ -491,30 +550,52 @@ note_errors(MdLane *lane, List *errors)
 	}
 }
 
-/* Streams in trouble for which Kafka answers again. */
+/*
+ * Streams in trouble for which Kafka answers again.  All partitions must have
+ * spoken: one that is at its end would else speak for one that is stuck.
+ */
 static void
 note_recoveries(MdLane *lane)
 {
 	ListCell   *lc;
-	ListCell   *lp;
 
 	foreach(lc, lane->streams)
 	{
 		MdIngestStream *stream = lfirst(lc);
 		Entry	   *entry = entry_of(stream);
 
-		if (entry->failures == 0 || stream->skip_message != NULL)
-			continue;
-		foreach(lp, stream->partitions)
-			if (((MdPartition *) lfirst(lp))->alive)
-			{
-				note_recovery(entry);
-				break;
-			}
+		if (entry->failures > 0 && stream->skip_message == NULL && all_alive(stream))
+			note_recovery(entry);
 	}
 }
 
 /* --- positions that Kafka does not have --- */
+
+/* Move a checkpoint past what Kafka no longer has. */
+static void
+record_gap(MdPartition *partition, int64 first)
+{
+	PG_TRY();
+	{
+		begin_transaction();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		(void) md_checkpoint_record_gap(partition, first, "the records were deleted in Kafka before they were read");
+		PopActiveSnapshot();
+		commit_transaction();
+		ereport(LOG,
+				(errmsg("topic \"%s\" partition %d no longer has offsets %lld to %lld: recorded as a gap",
+						partition->topic, partition->partition,
+						(long long) partition->next_offset, (long long) first - 1)));
+		md_ingest_skip(partition->stream, 0, "a gap was recorded");
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = abort_transaction();
+
+		md_ingest_skip(partition->stream, error->sqlerrcode, error->message);
+	}
+	PG_END_TRY();
+}
 
 /* Decide what becomes of a partition whose next_offset is not in the log. */
 static void
@@ -529,35 +610,24 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 	last.query = MD_KAFKA_LATEST;
 	if (!md_kafka_resolve(lane->asker, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
 		!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
-	{
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
-		return;
-	}
-	if (partition->next_offset >= first.offset && partition->next_offset <= last.offset)
-		md_ingest_skip(stream, 0, "the position is in the log again");
+	else if (first.offset < 0 || last.offset < 0)
+		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
+					   first.offset < 0 ? first.error.message : last.error.message);
 	else if (partition->next_offset > last.offset)
 		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
 					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
 								partition->topic, partition->partition,
 								(long long) last.offset, (long long) partition->next_offset));
+	else if (partition->next_offset >= first.offset)
+		md_ingest_skip(stream, 0, "the position is in the log again");
 	else if (stream->def->on_gap_fail)
 		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
 					   psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
 								partition->topic, partition->partition,
 								(long long) partition->next_offset, (long long) first.offset - 1));
 	else
-	{
-		begin_transaction();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) md_checkpoint_record_gap(partition, first.offset, "the records were deleted in Kafka before they were read");
-		PopActiveSnapshot();
-		commit_transaction();
-		ereport(LOG,
-				(errmsg("topic \"%s\" partition %d no longer has offsets %lld to %lld: recorded as a gap",
-						partition->topic, partition->partition,
-						(long long) partition->next_offset, (long long) first.offset - 1)));
-		md_ingest_skip(stream, 0, "a gap was recorded");
-	}
+		record_gap(partition, first.offset);
 }
 
 static void
@@ -574,7 +644,8 @@ settle_positions(MdLane *lane)
 			if (!partition->out_of_range)
 				continue;
 			partition->out_of_range = false;
-			settle_out_of_range(lane, partition);
+			if (!md_ingest_give_up_proof(partition))
+				settle_out_of_range(lane, partition);
 		}
 }
 
@@ -596,6 +667,8 @@ mirror_progress(MdLane *lane)
 			{
 				MdPartition *partition = lfirst(lp);
 
+				if (partition->mirror_offset < 0)
+					continue;
 				positions[n].topic = partition->topic;
 				positions[n].partition = partition->partition;
 				positions[n++].offset = partition->mirror_offset;
@@ -608,7 +681,9 @@ mirror_progress(MdLane *lane)
 		foreach(lc, lane->streams)
 			foreach(lp, ((MdIngestStream *) lfirst(lc))->partitions)
 				((MdPartition *) lfirst(lp))->mirror_offset = ((MdPartition *) lfirst(lp))->next_offset;
-		lane->mirror_lsn = XactLastCommitEnd;
+		/* all that we have read or written so far; the WAL writer is told of it */
+		lane->mirror_lsn = GetXLogInsertRecPtr();
+		XLogSetAsyncXactLSN(lane->mirror_lsn);
 		lane->mirror_dirty = false;
 	}
 }
@@ -658,35 +733,59 @@ is_due(MdLane *lane)
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
 }
 
-/* Look for partitions that topics got since we read their number. */
-static void
-discover_partitions(void)
+/* A broker that does not answer would hold up the other lanes. */
+static bool
+wants_discovery(const MdLane *lane)
 {
 	ListCell   *lc;
 
-	if (lanes == NIL || md_clock_ms_until(GetCurrentTimestamp(), next_discovery) > 0)
-		return;
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->partitions == NIL || any_alive(stream))
+			return true;
+	}
+	return false;
+}
+
+/* Look for partitions that topics got since the streams were added. */
+static void
+discover_partitions(MdLane *lane)
+{
+	PG_TRY();
+	{
+		begin_transaction();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		md_ingest_discover(lane, REQUEST_TIMEOUT_MS);
+		PopActiveSnapshot();
+		commit_transaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = abort_transaction();
+
+		/* the consumer itself says when a broker is not there */
+		ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+	}
+	PG_END_TRY();
+	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
+}
+
+static void
+discover_due(void)
+{
+	ListCell   *lc;
+
 	foreach(lc, lanes)
 	{
-		PG_TRY();
-		{
-			begin_transaction();
-			PushActiveSnapshot(GetTransactionSnapshot());
-			md_ingest_discover(lfirst(lc), REQUEST_TIMEOUT_MS);
-			PopActiveSnapshot();
-			commit_transaction();
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error = abort_transaction();
+		MdLane	   *lane = lfirst(lc);
 
-			/* the consumer itself says when a broker is not there */
-			ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
-		}
-		PG_END_TRY();
+		if (wants_discovery(lane) &&
+			md_clock_ms_until(GetCurrentTimestamp(), lane->next_discovery) == 0)
+			discover_partitions(lane);
 		CHECK_FOR_INTERRUPTS();
 	}
-	next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DISCOVERY_INTERVAL_MS);
 }
 
 /* How long nothing is due. */
@@ -694,20 +793,22 @@ static int
 next_wait_ms(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			wait_ms = lanes == NIL ? INT_MAX : md_clock_ms_until(now, next_discovery);
+	int			wait_ms = INT_MAX;
 	ListCell   *lc;
 
 	foreach(lc, entries)
 	{
 		Entry	   *entry = lfirst(lc);
 
-		if (entry->stream == NULL && entry->def != NULL)
+		if ((entry->stream == NULL && entry->def != NULL) || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}
 	foreach(lc, lanes)
 	{
 		MdLane	   *lane = lfirst(lc);
 
+		if (wants_discovery(lane))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 		if (lane->rung)
 			wait_ms = Min(wait_ms,
 						  Min(QUEUE_CHECK_MS,
@@ -715,6 +816,8 @@ next_wait_ms(void)
 																				 lane->flush_interval_ms))));
 		if (lane->mirror_lsn != 0)
 			wait_ms = Min(wait_ms, MIRROR_CHECK_MS);
+		if (wants_discovery(lane))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 	}
 	return wait_ms;
 }
@@ -807,7 +910,7 @@ md_ingest_worker_main(Datum arg)
 			loaded_generation = generation;
 		}
 		start_due();
-		discover_partitions();
+		ask_for_life();
 		foreach(lc, list_copy(lanes))
 		{
 			if (is_due(lfirst(lc)))
@@ -815,6 +918,7 @@ md_ingest_worker_main(Datum arg)
 			if (list_member_ptr(lanes, lfirst(lc)) && ((MdLane *) lfirst(lc))->mirror)
 				mirror_progress(lfirst(lc));
 		}
+		discover_due();
 		wait_for_work();
 	}
 }

@@ -14,7 +14,8 @@
  *
  * Callbacks of the library run on our thread, inside a call of ours that
  * serves its queue; they only copy text into the client, because an error
- * thrown there would unwind through frames of the library.
+ * thrown there would unwind through frames of the library.  The one that looks
+ * at certificates runs on the library's threads, and leaves a number.
  */
 #include "postgres.h"
 
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "nodes/value.h"
+#include "port/atomics.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -33,6 +35,14 @@
 
 /* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
 #define FDS_PER_CLIENT 4
+
+/* Trouble of one partition that error_cb was told of. */
+typedef struct PartitionError
+{
+	char		topic[250];
+	int32		partition;
+	MdKafkaError error;
+} PartitionError;
 
 struct MdKafkaClient
 {
@@ -45,8 +55,12 @@ struct MdKafkaClient
 	int			n_messages;
 	int			max_messages;
 	MdRecord   *records;
-	MdKafkaError last_error;	/* of the client as a whole, by error_cb */
+	MdKafkaError last_error;	/* of a broker or of the client as a whole, by error_cb */
 	bool		has_last_error;
+	bool		is_cut_off;		/* no broker can be used: to be told as an event */
+	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
+	PartitionError *partition_errors;	/* malloc'd: to be told as events */
+	int			n_partition_errors;
 	MemoryContext context;
 	MemoryContextCallback on_reset;
 	MdKafkaClient *next;		/* in open_clients */
@@ -79,6 +93,9 @@ client_destroy(MdKafkaClient *client)
 		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	client->queue = NULL;
 	client->rk = NULL;
+	free(client->partition_errors);
+	client->partition_errors = NULL;
+	client->n_partition_errors = 0;
 	if (client->event_fd >= 0)
 		close(client->event_fd);
 	client->event_fd = -1;
@@ -107,6 +124,21 @@ md_kafka_close(MdKafkaClient *client)
 	client_destroy(client);
 }
 
+/*
+ * How long something took, and how often it was left unsaid, differs each time:
+ * without that, the same trouble has the same text.
+ */
+static void
+cut_circumstances(char *message)
+{
+	char	   *cut = strstr(message, " (after ");
+
+	for (char *next = cut; next != NULL; next = strstr(next + 1, " (after "))
+		cut = next;
+	if (cut != NULL && cut > message && message[strlen(message) - 1] == ')')
+		*cut = '\0';
+}
+
 static void
 fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
 {
@@ -129,6 +161,96 @@ fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
 	strlcpy(error->message,
 			message != NULL && message[0] != '\0' ? message : rd_kafka_err2str(code),
 			sizeof(error->message));
+	cut_circumstances(error->message);
+}
+
+/*
+ * Remember why a broker's certificate is refused: the library's error does not
+ * tell a wrong name from an unknown authority.  Decides nothing: the answer is
+ * OpenSSL's own.
+ *
+ * Runs in: a thread of the library.
+ */
+static int
+verify_cb(rd_kafka_t *rk, const char *broker_name, int32_t broker_id, int *x509_error,
+		  int depth, const char *der, size_t size, char *reason, size_t reason_size,
+		  void *opaque)
+{
+	MdKafkaClient *client = opaque;
+
+	if (*x509_error == 0)
+		return 1;
+	pg_atomic_write_u32(&client->verify_error, (uint32) *x509_error);
+	snprintf(reason, reason_size, "OpenSSL verification error %d", *x509_error);
+	return 0;
+}
+
+/* What OpenSSL's codes of X509_verify_cert mean to whoever set the options. */
+static const char *
+verify_error_text(uint32 x509_error)
+{
+	switch (x509_error)
+	{
+		case 9:
+			return "the broker's certificate is not valid yet";
+		case 10:
+			return "the broker's certificate has expired";
+		case 2:
+		case 18:
+		case 19:
+		case 20:
+		case 21:
+			return "the broker's certificate is not signed by an authority that is trusted here (see the option ssl_ca_pem)";
+		case 23:
+			return "the broker's certificate was revoked";
+		case 62:
+		case 64:
+			return "the broker's certificate is for another host than the one in bootstrap_servers or advertised by the broker";
+		default:
+			return NULL;
+	}
+}
+
+/* Say in *error why a broker's certificate was refused, if that was it. */
+static void
+explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
+{
+	static const char mark[] = "SSL handshake failed: ";
+	const char *text = verify_error_text(pg_atomic_exchange_u32(&client->verify_error, 0));
+	char	   *start = strstr(error->message, mark);
+
+	if (text != NULL && start != NULL && error->code == RD_KAFKA_RESP_ERR__SSL)
+	{
+		start += strlen(mark);
+		strlcpy(start, text, error->message + sizeof(error->message) - start);
+	}
+}
+
+/*
+ * Is the error one partition's?  The library tells so in the text alone:
+ * "topic [partition]: what is wrong".  Keep it then, for the next take.
+ */
+static bool
+keep_partition_error(MdKafkaClient *client, int code, const char *reason)
+{
+	PartitionError *errors;
+	PartitionError *error;
+	int			partition;
+	int			len = 0;
+	char		topic[250];
+
+	if (sscanf(reason, "%249[a-zA-Z0-9._-] [%d]: %n", topic, &partition, &len) != 2 || len == 0)
+		return false;
+	errors = realloc(client->partition_errors,
+					 sizeof(PartitionError) * (client->n_partition_errors + 1));
+	if (errors == NULL)
+		return false;
+	client->partition_errors = errors;
+	error = &errors[client->n_partition_errors++];
+	strlcpy(error->topic, topic, sizeof(error->topic));
+	error->partition = partition;
+	fill_error(&error->error, code, reason + len);
+	return true;
 }
 
 /* Runs in: our thread, inside a call that serves the client's queue. */
@@ -137,14 +259,29 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
 	MdKafkaClient *client = opaque;
 
-	/*
-	 * "All brokers down" follows the error that says why; a group
-	 * coordinator that we may not use does not concern us.
-	 */
-	if ((code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN && client->has_last_error) ||
-		code == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+	if (client->consuming && keep_partition_error(client, code, reason))
 		return;
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+			/* a group coordinator that we may not use does not concern us */
+			return;
+		case RD_KAFKA_RESP_ERR__TRANSPORT:
+		case RD_KAFKA_RESP_ERR__RESOLVE:
+		case RD_KAFKA_RESP_ERR__TIMED_OUT:
+			/* trouble of one broker, which others may make good */
+			break;
+		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+			client->is_cut_off = true;
+			/* it follows the error that says why */
+			if (client->has_last_error)
+				return;
+			break;
+		default:
+			client->is_cut_off = true;
+	}
 	fill_error(&client->last_error, code, reason);
+	explain_verify_error(client, &client->last_error);
 	client->has_last_error = true;
 }
 
@@ -251,6 +388,9 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 		snprintf(wait_ms, sizeof(wait_ms), "%d", config->fetch_wait_ms);
 		conf_set(conf, "fetch.wait.max.ms", wait_ms, false);
 	}
+	/* that a topic which was missing is there again is seen at a refresh only */
+	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
+		conf_set(conf, "topic.metadata.refresh.interval.ms", "5000", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -262,6 +402,8 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	rd_kafka_conf_set_opaque(conf, client);
 	rd_kafka_conf_set_error_cb(conf, error_cb);
 	rd_kafka_conf_set_log_cb(conf, log_cb);
+	/* a library built without TLS refuses it, and needs it not */
+	(void) rd_kafka_conf_set_ssl_cert_verify_cb(conf, verify_cb);
 	return conf;
 }
 
@@ -303,6 +445,7 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 
 	client->context = context;
 	client->event_fd = -1;
+	pg_atomic_init_u32(&client->verify_error, 0);
 	if (!exit_callback_registered)
 	{
 		before_shmem_exit(destroy_all_clients, (Datum) 0);
@@ -422,6 +565,16 @@ request_succeeded(MdKafkaClient *client)
 	if (!client->consuming)
 		client->has_last_error = false;
 	return true;
+}
+
+/*
+ * Until 2.6.1 the library sends its nonce twice in the last message of a SCRAM
+ * exchange, which brokers took until Kafka checked it.
+ */
+bool
+md_kafka_scram_is_outdated(void)
+{
+	return rd_kafka_version() < 0x020601ff;
 }
 
 /*
@@ -733,13 +886,25 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		bytes += sort_messages(client, first, n, events);
 		*drained = n < asked;
 	}
-	if (client->has_last_error)
+	for (int i = 0; i < client->n_partition_errors; i++)
+	{
+		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+		event->kind = MD_KAFKA_EVENT_ERROR;
+		event->topic = pstrdup(client->partition_errors[i].topic);
+		event->partition = client->partition_errors[i].partition;
+		event->error = client->partition_errors[i].error;
+		*events = lappend(*events, event);
+	}
+	client->n_partition_errors = 0;
+	if (client->is_cut_off)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
 
 		event->kind = MD_KAFKA_EVENT_ERROR;
 		event->error = client->last_error;
 		client->has_last_error = false;
+		client->is_cut_off = false;
 		*events = lappend(*events, event);
 	}
 	*records = client->records;

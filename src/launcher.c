@@ -32,6 +32,7 @@
 #include "worker.h"
 
 #define RESCAN_INTERVAL_MS 60000
+#define BLOCK_CHECK_MS 1000
 
 /* A database whose supervisor we started, and when it may be started again. */
 typedef struct Supervised
@@ -128,37 +129,53 @@ note_ended(Supervised *entry)
 	/* one that never came up, for want of memory say, left its slot reserved */
 	if (md_worker_slot_exists(entry->database, MD_WORKER_SUPERVISOR, 0))
 		md_worker_slot_free(entry->slot);
+	if (md_worker_slot_exited_cleanly(entry->slot))
+		entry->failures = 0;
+	else
+		entry->failures++;
+	entry->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													md_worker_backoff_ms(entry->failures));
 	pfree(entry->handle);
+	entry->slot = -1;
+}
+
+/* Has the database a reason to have a supervisor that we do not see running? */
+static bool
+wants_supervisor(const Supervised *entry)
+{
+	/* one that an earlier launcher started wakes us when it ends */
+	return md_workers_enabled && entry->slot < 0 &&
+		!md_database_is_absent(entry->database) &&
+		!md_database_is_blocked(entry->database) &&
+		!md_worker_slot_exists(entry->database, MD_WORKER_SUPERVISOR, 0);
+}
+
+/* Start the supervisor of a database if it wants one and need not wait. */
+static void
+start_supervisor(Supervised *entry)
+{
+	const char *hint = "medallion.max_worker_slots";
+
+	if (!wants_supervisor(entry) ||
+		md_clock_ms_until(GetCurrentTimestamp(), entry->not_before) > 0)
+		return;
+	entry->slot = md_worker_slot_reserve(entry->database, MD_WORKER_SUPERVISOR, 0);
+	if (entry->slot >= 0)
+	{
+		if (md_worker_start(entry->slot, entry->database, MD_WORKER_SUPERVISOR,
+							&entry->handle))
+			return;
+		hint = "max_worker_processes";
+	}
 	entry->slot = -1;
 	entry->failures++;
 	entry->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													md_worker_backoff_ms(entry->failures));
-}
-
-/* Start the supervisor of a database unless it runs or has no reason to. */
-static void
-start_supervisor(Supervised *entry)
-{
-	if (entry->slot >= 0 ||
-		md_database_is_absent(entry->database) ||
-		md_database_is_blocked(entry->database) ||
-		md_clock_ms_until(GetCurrentTimestamp(), entry->not_before) > 0)
-		return;
-	entry->slot = md_worker_slot_reserve(entry->database, MD_WORKER_SUPERVISOR, 0);
-	if (entry->slot < 0)
-		return;
-	if (!md_worker_start(entry->slot, entry->database, MD_WORKER_SUPERVISOR,
-						 &entry->handle))
-	{
-		entry->slot = -1;
-		entry->failures++;
-		entry->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														md_worker_backoff_ms(entry->failures));
-		if (entry->failures == 1)
-			ereport(LOG,
-					(errmsg("could not start the medallion supervisor of database %u", entry->database),
-					 errhint("You might need to increase max_worker_processes.")));
-	}
+	if (entry->failures == 1)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start the medallion supervisor of database %u", entry->database),
+				 errhint("You might need to increase %s.", hint)));
 }
 
 /* Milliseconds until something is to be done even if nobody wakes us. */
@@ -173,7 +190,10 @@ next_wait_ms(void)
 	{
 		Supervised *entry = lfirst(lc);
 
-		if (entry->slot < 0 && !md_database_is_absent(entry->database))
+		/* who blocks a database wakes us at its end, unless it was terminated */
+		if (md_database_is_blocked(entry->database))
+			wait_ms = Min(wait_ms, BLOCK_CHECK_MS);
+		if (wants_supervisor(entry))
 			wait_ms = Min(wait_ms, Max(20, md_clock_ms_until(now, entry->not_before)));
 	}
 	return wait_ms;
@@ -191,6 +211,7 @@ forget_dropped(List *databases)
 
 		if (entry->slot < 0 && !list_member_oid(databases, entry->database))
 		{
+			md_database_forget(entry->database);
 			supervised = foreach_delete_current(supervised, lc);
 			pfree(entry);
 		}

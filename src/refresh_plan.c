@@ -67,10 +67,57 @@ md_strategy_name(MdStrategy strategy)
 	return names[strategy];
 }
 
+/* Positions of errors are those of the text in hand, not of the statement. */
+static void
+move_position(void *text)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(text);
+	}
+}
+
+List *
+md_query_parse(const char *text, RawParseMode mode)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	List	   *trees;
+
+	error_context_stack = &callback;
+	trees = raw_parser(text, mode);
+	error_context_stack = callback.previous;
+	return trees;
+}
+
+/* Analyze one raw statement of the text. */
+static Query *
+analyze(RawStmt *tree, const char *text)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	Query	   *query;
+
+	error_context_stack = &callback;
+	query = parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	error_context_stack = callback.previous;
+	return query;
+}
+
 Query *
 md_query_analyze(const char *text)
 {
-	List	   *trees = pg_parse_query(text);
+	List	   *trees = md_query_parse(text, RAW_PARSE_DEFAULT);
 	RawStmt    *tree;
 
 	if (list_length(trees) != 1)
@@ -87,7 +134,7 @@ md_query_analyze(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the query of a materialized view cannot have INTO")));
-	return parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	return analyze(tree, text);
 }
 
 Query *
@@ -249,7 +296,7 @@ plan_scan(RangeTblEntry *rte, PlanContext *context)
 
 	check_row_security(rte->relid, context->owner);
 	context->plan->source_ids = list_append_unique_oid(context->plan->source_ids, rte->relid);
-	md_read_describe(rte->relid, &readable);
+	md_read_describe(rte->relid, context->owner, &readable);
 	node = make_node(MD_NODE_SCAN,
 					 psprintf("Scan %s (%s)", relation_name(rte->relid), readable.kind_name));
 	node->changes = readable.changes;
@@ -296,6 +343,62 @@ inline_view(Query *query, int rt_index, PlanContext *context)
 	return true;
 }
 
+/* Note in the plan what makes the result move by itself. */
+static void
+note_volatility(Node *expr, MdPlan *plan)
+{
+	MdUnstable	found;
+
+	if (!md_unstable_find(expr, &found))
+		return;
+	if (found.is_time)
+		plan->time_dependent = true;
+	else
+		plan->repeatable = false;
+}
+
+/* Subqueries in expressions may hold unstable functions of their own. */
+static bool
+check_volatility_walker(Node *node, PlanContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		ListCell   *lc;
+
+		note_volatility((Node *) query->targetList, context->plan);
+		note_volatility((Node *) query->jointree, context->plan);
+		note_volatility(query->havingQual, context->plan);
+		foreach(lc, query->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			note_volatility((Node *) rte->functions, context->plan);
+			note_volatility((Node *) rte->values_lists, context->plan);
+			note_volatility((Node *) rte->tablesample, context->plan);
+		}
+		return query_tree_walker(query, check_volatility_walker, context, 0);
+	}
+	return expression_tree_walker(node, check_volatility_walker, context);
+}
+
+/* Does the query read any relation? */
+static bool
+reads_relation_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->rtekind == RTE_RELATION ||
+			((RangeTblEntry *) node)->rtekind == RTE_CTE;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, reads_relation_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, reads_relation_walker, context);
+}
+
 /* An input that is the same at every refresh, if its expressions are. */
 static bool
 is_static_input(RangeTblEntry *rte)
@@ -307,6 +410,8 @@ is_static_input(RangeTblEntry *rte)
 		case RTE_VALUES:
 		case RTE_RESULT:
 			return true;
+		case RTE_SUBQUERY:
+			return !reads_relation_walker((Node *) rte->subquery, NULL);
 		default:
 			return false;
 	}
@@ -322,6 +427,16 @@ check_static_input(MdNode *node, RangeTblEntry *rte, PlanContext *context)
 		check_expression(node, (Node *) rte->tablefunc, context);
 	else if (rte->rtekind == RTE_VALUES)
 		check_expression(node, (Node *) rte->values_lists, context);
+	else if (rte->rtekind == RTE_SUBQUERY)
+	{
+		MdPlan		inner = {.repeatable = true};
+		PlanContext inner_context = {&inner, context->owner};
+
+		(void) check_volatility_walker((Node *) rte->subquery, &inner_context);
+		if (inner.time_dependent || !inner.repeatable)
+			make_full(node, psprintf("subquery \"%s\" gives other rows at each refresh",
+									 rte->eref->aliasname), -1);
+	}
 }
 
 /* One range table entry of a FROM list: a child, or a static input. */
@@ -336,13 +451,13 @@ plan_from_rte(MdNode *node, Query *query, int rt_index, PlanContext *context)
 
 	if (rte->rtekind == RTE_RELATION)
 		node->children = lappend(node->children, plan_scan(rte, context));
+	else if (is_static_input(rte))
+		check_static_input(node, rte, context);
 	else if (rte->rtekind == RTE_SUBQUERY)
 		node->children = lappend(node->children,
 								 plan_query(rte->subquery, context, false));
-	else if (is_static_input(rte))
-		check_static_input(node, rte, context);
 	else
-		make_full(node, psprintf("WITH query or other input \"%s\" is not followed",
+		make_full(node, psprintf("WITH query or other input \"%s\" is not incremental in this version",
 								 rte->eref->aliasname), -1);
 }
 
@@ -379,7 +494,7 @@ plan_from(MdNode *node, Node *from, Query *query, PlanContext *context)
 		check_expression(node, join->quals, context);
 	}
 	else
-		make_full(node, "a construct in FROM is not followed", -1);
+		make_full(node, "a construct in FROM is not incremental in this version", -1);
 }
 
 /* Leaves of a tree of UNION ALL; others are a reason. */
@@ -391,7 +506,7 @@ plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
 		SetOperationStmt *op = (SetOperationStmt *) tree;
 
 		if (op->op != SETOP_UNION || !op->all)
-			make_full(node, psprintf("%s is not followed",
+			make_full(node, psprintf("%s is not incremental in this version",
 									 op->op == SETOP_UNION ? "UNION without ALL" :
 									 op->op == SETOP_INTERSECT ? "INTERSECT" : "EXCEPT"), -1);
 		plan_set_operation(node, op->larg, query, context);
@@ -436,65 +551,24 @@ collect_sources_walker(Node *node, PlanContext *context)
 	return expression_tree_walker(node, collect_sources_walker, context);
 }
 
-/* Note in the plan what makes the result move by itself. */
-static void
-note_volatility(Node *expr, MdPlan *plan)
-{
-	MdUnstable	found;
-
-	if (!md_unstable_find(expr, &found))
-		return;
-	if (found.is_time)
-		plan->time_dependent = true;
-	else
-		plan->repeatable = false;
-}
-
-/* Subqueries in expressions may hold unstable functions of their own. */
-static bool
-check_volatility_walker(Node *node, PlanContext *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		Query	   *query = (Query *) node;
-		ListCell   *lc;
-
-		note_volatility((Node *) query->targetList, context->plan);
-		note_volatility((Node *) query->jointree, context->plan);
-		note_volatility(query->havingQual, context->plan);
-		foreach(lc, query->rtable)
-		{
-			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
-			note_volatility((Node *) rte->functions, context->plan);
-			note_volatility((Node *) rte->values_lists, context->plan);
-			note_volatility((Node *) rte->tablesample, context->plan);
-		}
-		return query_tree_walker(query, check_volatility_walker, context, 0);
-	}
-	return expression_tree_walker(node, check_volatility_walker, context);
-}
-
 /* Constructs on top of FROM that make a SELECT more than a map. */
 static void
 check_clauses(MdNode *node, Query *query)
 {
 	if (query->cteList != NIL)
-		make_full(node, "WITH is not followed",
+		make_full(node, "WITH is not incremental in this version",
 				  linitial_node(CommonTableExpr, query->cteList)->location);
 	if (query->hasSubLinks)
-		make_full(node, "a subquery in an expression is not followed", -1);
+		make_full(node, "a subquery in an expression is not incremental in this version", -1);
 	if (query->hasWindowFuncs)
-		make_full(node, "window functions are not followed", -1);
+		make_full(node, "window functions are not incremental in this version", -1);
 	if (query->hasDistinctOn)
-		make_full(node, "DISTINCT ON is not followed", -1);
+		make_full(node, "DISTINCT ON is not incremental in this version", -1);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
-		make_full(node, "LIMIT or OFFSET is not followed",
+		make_full(node, "LIMIT or OFFSET is not incremental in this version",
 				  exprLocation(query->limitCount ? query->limitCount : query->limitOffset));
 	if (query->groupingSets != NIL)
-		make_full(node, "GROUPING SETS are not followed", exprLocation((Node *) query->groupingSets));
+		make_full(node, "GROUPING SETS are not incremental in this version", exprLocation((Node *) query->groupingSets));
 }
 
 static bool
@@ -520,7 +594,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	if (merge == NULL)
 		make_full(node, reason, location);
 	else if (!is_top)
-		make_full(node, "an aggregate below another step is not followed",
+		make_full(node, "an aggregate below another step is not incremental in this version",
 				  target_location(query->targetList));
 	else
 		context->plan->merge = merge;
@@ -559,7 +633,7 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	foreach(lc, query->jointree->fromlist)
 		plan_from(node, lfirst(lc), query, context);
 	if (list_length(node->children) > 1)
-		make_full(node, "a join of tables is not followed", -1);
+		make_full(node, "a join of tables is not incremental in this version", -1);
 	check_clauses(node, query);
 	check_expression(node, query->jointree->quals, context);
 	if (is_aggregate_query(query))

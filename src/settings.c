@@ -20,6 +20,7 @@ int			md_backoff_min_ms = 250;
 int			md_batch_history_retention_s = 86400;
 int			md_dead_letter_retention_s = -1;
 char	   *md_debug_points = NULL;
+int			md_discovery_interval_ms = 30000;
 int			md_ingest_memory_kb = 131072;
 int			md_ingest_workers = 1;
 int			md_kafka_timeout_ms = 10000;
@@ -63,6 +64,11 @@ md_settings_define(void)
 							   "Named places at which processes stop (or, with \"!\", die), for tests.",
 							   NULL, &md_debug_points, "",
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.discovery_interval",
+							"How often topics are looked at for new partitions.",
+							NULL, &md_discovery_interval_ms, 30000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.ingest_memory",
 							"Memory for fetched records, per ingest worker.",

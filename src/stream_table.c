@@ -269,7 +269,8 @@ check_table(Oid relid)
 				 errmsg("\"%s\" is not a table", NameStr(class->relname)),
 				 errdetail_relkind_not_supported(class->relkind)));
 	if (IsCatalogRelationOid(relid) ||
-		class->relnamespace == get_namespace_oid("medallion", false))
+		class->relnamespace == get_namespace_oid("medallion", false) ||
+		class->relnamespace == get_namespace_oid("medallion_def", false))
 		refuse_table(relid, ERRCODE_INSUFFICIENT_PRIVILEGE, "It belongs to the system.");
 	if (class->relpersistence == RELPERSISTENCE_TEMP)
 		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED, "It is temporary.");
@@ -293,6 +294,15 @@ create_guard(Oid relid)
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()", table));
 	/* appliers of replication change history too, and must be counted */
 	run_sql(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " MD_STREAM_GUARD, table));
+}
+
+LOCKMODE
+md_stream_table_lock_mode(Oid relid)
+{
+	for (int i = 0; i < lengthof(metadata_columns); i++)
+		if (get_attnum(relid, metadata_columns[i].name) == InvalidAttrNumber)
+			return AccessExclusiveLock;
+	return ShareRowExclusiveLock;
 }
 
 void

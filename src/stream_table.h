@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 #include "nodes/parsenodes.h"
+#include "storage/lockdefs.h"
 
 #include "catalog.h"
 
@@ -26,8 +27,15 @@ extern Oid	md_stream_table_create(RangeVar *relation, const char *columns,
 								   MdFormat format);
 
 /*
- * Make an existing table, on which the caller holds ShareRowExclusiveLock, ready
- * to be fed: ERROR unless it may be, metadata columns, guard trigger.
+ * The lock that md_stream_table_prepare() needs on an existing table: stronger
+ * when columns are to be added.  Taking it at once avoids a deadlock with
+ * somebody who reads the table and then writes to it.
+ */
+extern LOCKMODE md_stream_table_lock_mode(Oid relid);
+
+/*
+ * Make an existing table, which the caller has locked, ready to be fed: ERROR
+ * unless it may be, metadata columns, guard trigger.
  */
 extern void md_stream_table_prepare(Oid relid);
 

@@ -109,50 +109,63 @@ keep_house(void)
 	CommitTransactionCommand();
 }
 
-/* Note a worker that has ended: soon after its start is a failure. */
+/* A start or a worker has failed: the next one waits. */
 static void
-note_ended(Charge *charge)
+note_failed(Charge *charge)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	charge->failures++;
+	charge->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 md_worker_backoff_ms(charge->failures));
+}
+
+/*
+ * Note a worker that has ended.  Soon after its start is a failure, unless it
+ * chose to: its settings or its work had changed.
+ */
+static void
+note_ended(MdWorkerKind kind, int index, Charge *charge)
+{
 	pid_t		pid;
 
 	if (charge->slot < 0 ||
 		GetBackgroundWorkerPid(charge->handle, &pid) != BGWH_STOPPED)
 		return;
+	/* one that never came up, for want of memory say, left its slot reserved */
+	if (md_worker_slot_exists(MyDatabaseId, kind, index))
+		md_worker_slot_free(charge->slot);
+	if (GetCurrentTimestamp() - charge->started_at > INT64CONST(60) * USECS_PER_SEC)
+		charge->failures = 0;
+	if (md_worker_slot_exited_cleanly(charge->slot))
+		charge->not_before = 0;
+	else
+		note_failed(charge);
 	pfree(charge->handle);
 	charge->slot = -1;
-	if (now - charge->started_at > INT64CONST(60) * USECS_PER_SEC)
-		charge->failures = 0;
-	charge->failures++;
-	charge->not_before = TimestampTzPlusMilliseconds(now,
-													 md_worker_backoff_ms(charge->failures));
 }
 
-/* Start worker `index` of a kind unless it runs or is to wait. */
+/* Start worker `index` of a kind unless it is to wait. */
 static void
 start_worker(MdWorkerKind kind, int index, Charge *charge)
 {
+	const char *hint;
 	int			slot;
 
-	if (charge->slot >= 0 ||
-		md_clock_ms_until(GetCurrentTimestamp(), charge->not_before) > 0)
+	if (md_clock_ms_until(GetCurrentTimestamp(), charge->not_before) > 0)
 		return;
 	slot = md_worker_slot_reserve(MyDatabaseId, kind, index);
-	if (slot < 0)
-		return;
-	if (md_worker_start(slot, MyDatabaseId, kind, &charge->handle))
+	if (slot >= 0 && md_worker_start(slot, MyDatabaseId, kind, &charge->handle))
 	{
 		charge->slot = slot;
 		charge->started_at = GetCurrentTimestamp();
 		return;
 	}
-	charge->failures++;
-	charge->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													 md_worker_backoff_ms(charge->failures));
+	hint = slot < 0 ? "medallion.max_worker_slots" : "max_worker_processes";
+	note_failed(charge);
 	if (charge->failures == 1)
 		ereport(LOG,
-				(errmsg("could not start medallion %s worker %d", md_worker_kind_name(kind), index),
-				 errhint("You might need to increase max_worker_processes.")));
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start medallion %s worker %d", md_worker_kind_name(kind), index),
+				 errhint("You might need to increase %s.", hint)));
 }
 
 /* Start what is wanted; returns how long to wait before looking again. */
@@ -166,13 +179,16 @@ start_wanted(const Demand *demand)
 		{
 			Charge	   *charge = &charges[k][i];
 
-			note_ended(charge);
+			note_ended(kinds[k], i, charge);
 			if (i >= demand->workers[k])
 			{
 				charge->failures = 0;
 				charge->not_before = 0;
 				continue;
 			}
+			/* one that an earlier supervisor started wakes us when it ends */
+			if (charge->slot >= 0 || md_worker_slot_exists(MyDatabaseId, kinds[k], i))
+				continue;
 			start_worker(kinds[k], i, charge);
 			if (charge->slot < 0)
 				wait_ms = Min(wait_ms,
@@ -210,7 +226,7 @@ md_supervisor_main(Datum arg)
 		if (!demand.extension_exists || !md_workers_enabled)
 		{
 			if (!demand.extension_exists)
-				md_database_set_absent(MyDatabaseId, true);
+				md_database_set_absent(MyDatabaseId, generation);
 			proc_exit(0);
 		}
 

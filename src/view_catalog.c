@@ -496,6 +496,17 @@ md_view_store_state(const MdView *view, const char *strategy, TimestampTz starte
 	end(&saved);
 }
 
+/* Rows were changed, and the frontier was not. */
+void
+md_view_store_rewrite(Oid relid)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	run_now("UPDATE medallion.view_state SET refresh_number = refresh_number + 1,"
+			"       rewritten_number = refresh_number + 1 WHERE relid = $1", &args);
+}
+
 void
 md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 					 ItemPointer first, ItemPointer last, int64 rows, Snapshot snapshot)

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,6 +19,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -36,6 +38,7 @@ typedef struct WorkerSlot
 	MdWorkerKind kind;
 	Oid			database;
 	int			worker_index;
+	bool		exited_cleanly; /* the last process of this slot, while it is free */
 	pid_t		pid;			/* 0: reserved, not up yet */
 	Latch	   *latch;
 	TimestampTz started_at;
@@ -65,6 +68,7 @@ typedef struct SharedArea
 static SharedArea *shared = NULL;
 static int	my_slot = -1;
 static bool definitions_changed = false;
+static bool databases_blocked = false;
 static bool xact_callback_registered = false;
 
 const char *
@@ -267,6 +271,7 @@ release_my_slot(int code, Datum arg)
 	my_slot = -1;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->slots[slot].in_use = false;
+	shared->slots[slot].exited_cleanly = code == 0;
 	shared->slots[slot].latch = NULL;
 	shared->slots[slot].pid = 0;
 	if (shared->slots[slot].kind == MD_WORKER_SUPERVISOR)
@@ -274,6 +279,17 @@ release_my_slot(int code, Datum arg)
 	else if (shared->slots[slot].kind != MD_WORKER_LAUNCHER)
 		wake_locked(shared->slots[slot].database, MD_WORKER_SUPERVISOR);
 	LWLockRelease(shared->lock);
+}
+
+bool
+md_worker_slot_exited_cleanly(int slot)
+{
+	bool		cleanly;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	cleanly = !shared->slots[slot].in_use && shared->slots[slot].exited_cleanly;
+	LWLockRelease(shared->lock);
+	return cleanly;
 }
 
 void
@@ -332,28 +348,50 @@ publish_definitions(void)
 	LWLockRelease(shared->lock);
 }
 
+/* The statement that wanted databases without our workers has ended. */
 static void
-definitions_xact_callback(XactEvent event, void *arg)
+unblock_databases(void)
 {
-	if (!definitions_changed)
-		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->n_databases; i++)
+		if (shared->databases[i].blocker_pid == MyProcPid)
+			shared->databases[i].blocker_pid = 0;
+	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
+	LWLockRelease(shared->lock);
+}
+
+static void
+slots_xact_callback(XactEvent event, void *arg)
+{
 	switch (event)
 	{
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that changed definitions of pg_medallion")));
+			if (definitions_changed)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that changed definitions of pg_medallion")));
 			break;
 		case XACT_EVENT_COMMIT:
-			definitions_changed = false;
-			publish_definitions();
-			break;
+			if (definitions_changed)
+				publish_definitions();
+			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
+			if (databases_blocked)
+				unblock_databases();
 			definitions_changed = false;
+			databases_blocked = false;
 			break;
 		default:
 			break;
 	}
+}
+
+static void
+register_xact_callback(void)
+{
+	if (!xact_callback_registered)
+		RegisterXactCallback(slots_xact_callback, NULL);
+	xact_callback_registered = true;
 }
 
 void
@@ -361,11 +399,7 @@ md_definitions_changed(void)
 {
 	if (shared == NULL)
 		return;
-	if (!xact_callback_registered)
-	{
-		RegisterXactCallback(definitions_xact_callback, NULL);
-		xact_callback_registered = true;
-	}
+	register_xact_callback();
 	if (!definitions_changed)
 	{
 		/* make sure that there is an entry: after commit is too late to fail */
@@ -388,10 +422,14 @@ md_definitions_generation(void)
 }
 
 void
-md_database_set_absent(Oid database, bool absent)
+md_database_set_absent(Oid database, uint64 generation)
 {
+	DatabaseEntry *entry;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	database_entry(database)->absent = absent;
+	entry = database_entry(database);
+	if (entry->generation == generation)
+		entry->absent = true;
 	LWLockRelease(shared->lock);
 }
 
@@ -404,6 +442,16 @@ md_database_is_absent(Oid database)
 	absent = database_entry(database)->absent;
 	LWLockRelease(shared->lock);
 	return absent;
+}
+
+void
+md_database_forget(Oid database)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->n_databases; i++)
+		if (shared->databases[i].database == database)
+			shared->databases[i].database = InvalidOid;
+	LWLockRelease(shared->lock);
 }
 
 /* A block ends with the process that set it, however that ended. */
@@ -433,12 +481,14 @@ database_in_use(Oid database)
 	return in_use;
 }
 
-/* Ask our workers to leave the database and wait until they have. */
+/* Ask our workers to leave the database, and wait until they have. */
 void
 md_database_block(Oid database)
 {
 	if (shared == NULL)
 		return;
+	register_xact_callback();
+	databases_blocked = true;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	database_entry(database)->blocker_pid = MyProcPid;
 	wake_locked(database, -1);
@@ -453,22 +503,13 @@ md_database_block(Oid database)
 	}
 }
 
-void
-md_database_unblock(Oid database)
-{
-	if (shared == NULL)
-		return;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	database_entry(database)->blocker_pid = 0;
-	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
-	LWLockRelease(shared->lock);
-}
-
 /* SQL: one row per slot in use. */
 Datum
 md_worker_slots(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	/* how much all owners' tables take in is a matter for those who monitor */
+	bool		figures = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	md_worker_slots_require();
 	InitMaterializedSRF(fcinfo, 0);
@@ -492,7 +533,9 @@ md_worker_slots(PG_FUNCTION_ARGS)
 		values[7] = Int64GetDatum(slot->transactions);
 		values[8] = Int64GetDatum(slot->rows);
 		values[9] = Int64GetDatum(slot->bytes);
-		nulls[4] = nulls[5] = nulls[6] = slot->pid == 0;
+		nulls[4] = nulls[5] = slot->pid == 0;
+		nulls[6] = slot->pid == 0 || !figures;
+		nulls[7] = nulls[8] = nulls[9] = !figures;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	LWLockRelease(shared->lock);

@@ -45,6 +45,9 @@ extern void md_worker_slot_free(int slot);
 extern bool md_worker_slot_exists(Oid database, MdWorkerKind kind,
 								  int worker_index);
 extern Oid	md_worker_slot_database(int slot);
+
+/* Did the process of a slot that has been free since end by its own will? */
+extern bool md_worker_slot_exited_cleanly(int slot);
 extern int	md_worker_slot_index(int slot);
 
 /* Add to the figures of this process's slot. */
@@ -61,10 +64,10 @@ extern void md_worker_wake(Oid database, MdWorkerKind kind);
  * What the launcher needs to know of a database.  Blocked while a session
  * runs DROP DATABASE and the like: workers exit, and none is started.
  */
-extern void md_database_set_absent(Oid database, bool absent);
+extern void md_database_set_absent(Oid database, uint64 generation);	/* as of that one */
 extern bool md_database_is_absent(Oid database);
+extern void md_database_forget(Oid database);	/* it was dropped */
 extern bool md_database_is_blocked(Oid database);
-extern void md_database_block(Oid database);
-extern void md_database_unblock(Oid database);
+extern void md_database_block(Oid database);	/* until this transaction ends */
 
 #endif							/* MD_WORKER_SLOTS_H */

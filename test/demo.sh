@@ -94,7 +94,7 @@ define_views() {
     heading '2  Silver cleans and makes keys, gold counts; each keeps itself fresh'
     run_sql <<'END'
 CREATE MATERIALIZED VIEW silver.orders WITH (medallion.refresh_interval = '500 ms') AS
-  SELECT medallion.hash_key(customer) AS customer_key, order_id, amount, placed_at
+  SELECT medallion.hash_key(customer) AS customer_key, order_id, amount, placed_at, kafka_timestamp
     FROM bronze.orders WHERE amount > 0;
 
 CREATE MATERIALIZED VIEW silver.customers WITH (medallion.refresh_interval = '2 s') AS
@@ -102,7 +102,8 @@ CREATE MATERIALIZED VIEW silver.customers WITH (medallion.refresh_interval = '2 
     FROM bronze.customers ORDER BY customer, kafka_partition, kafka_offset DESC;
 
 CREATE MATERIALIZED VIEW gold.by_minute WITH (medallion.refresh_interval = '1 s') AS
-  SELECT date_trunc('minute', placed_at) AS minute, count(*) AS orders, sum(amount) AS amount
+  SELECT date_trunc('minute', placed_at) AS minute, count(*) AS orders, sum(amount) AS amount,
+         max(kafka_timestamp) AS newest
     FROM silver.orders GROUP BY 1;
 
 CREATE MATERIALIZED VIEW gold.by_country WITH (medallion.refresh_interval = '2 s') AS
@@ -119,26 +120,28 @@ start_producers() {
         --rate $orders_per_second >"$MD_RUN/orders.count" &
 }
 
-# Note how old gold is, for the plot; nothing while the server is down.
+# Note the age of the newest order in gold, from when it was produced, for
+# the plot: "none" before the first, "down" while there is no server.
 sample_freshness() {
     local answer
-    answer=$(query "SELECT round(extract(epoch FROM freshness)::numeric, 2)
-                      FROM medallion.materialized_views WHERE view = 'gold.by_minute'::regclass" 2>/dev/null || true)
-    echo "$(elapsed_ms) ${answer:--}" >>"$samples"
+    answer=$(query "SELECT coalesce(round(extract(epoch FROM clock_timestamp() - max(newest))::numeric, 2)::text, 'none')
+                      FROM gold.by_minute" 2>/dev/null) || answer=down
+    echo "$(elapsed_ms) $answer" >>"$samples"
 }
 
 # One line of the screen: everything but "produced" is read from SQL.
 show_state() {
     local answer
     answer=$(query "SELECT t.rows, t.lag, t.dead_letters, (SELECT count(*) FROM silver.orders),
-                           (SELECT coalesce(sum(orders), 0) FROM gold.by_minute),
-                           coalesce(round(extract(epoch FROM v.freshness)::numeric, 1)::text, '-')
-                      FROM medallion.streaming_tables t, medallion.materialized_views v
+                           g.orders, coalesce(round(extract(epoch FROM v.freshness)::numeric, 1)::text, '-'),
+                           coalesce(round(extract(epoch FROM clock_timestamp() - g.newest)::numeric, 1)::text, '-')
+                      FROM medallion.streaming_tables t, medallion.materialized_views v,
+                           (SELECT coalesce(sum(orders), 0) AS orders, max(newest) AS newest FROM gold.by_minute) g
                      WHERE t.table_name = 'bronze.orders'::regclass AND v.view = 'gold.by_minute'::regclass" 2>/dev/null || true)
     # shellcheck disable=SC2086
     set -- $answer
-    if [ $# -eq 6 ]; then
-        printf '  %4d s %10s %14s %6s %14s %14s %16s %9s s\n' $((SECONDS - live_from)) "$(produced orders)" "$1" "$2" "$3" "$4" "$5" "$6"
+    if [ $# -eq 7 ]; then
+        printf '  %4d s %10s %14s %6s %14s %14s %15s %8s s %11s s\n' $((SECONDS - live_from)) "$(produced orders)" "$1" "$2" "$3" "$4" "$5" "$6" "$7"
     else
         printf '  %4d s %10s %s%s%s\n' $((SECONDS - live_from)) "$(produced orders)" "$red" 'PostgreSQL is recovering' "$plain"
     fi
@@ -147,6 +150,7 @@ show_state() {
 # Kill the ingest worker as a crash would; PostgreSQL then restarts all.
 kill_ingest_worker() {
     local pid
+    wait_for "SELECT count(*) > 0 FROM medallion.workers WHERE kind LIKE 'ingest%' AND database = current_database()"
     pid=$(query "SELECT pid FROM medallion.workers WHERE kind LIKE 'ingest%' AND database = current_database() LIMIT 1")
     kill -KILL "$pid"
     printf '  %s✗ SIGKILL to the ingest worker, process %s: PostgreSQL restarts all its processes%s\n' "$red" "$pid" "$plain"
@@ -167,7 +171,7 @@ watch_live() {
     local last=-1 killed=''
     live_from=$SECONDS
     killed_pid=''
-    printf '  %s%6s %10s %14s %6s %14s %14s %16s %11s%s\n' "$dim" time produced bronze.orders lag 'dead letters' silver.orders gold.by_minute freshness "$plain"
+    printf '  %s%6s %10s %14s %6s %14s %14s %15s %10s %13s%s\n' "$dim" time produced bronze.orders lag 'dead letters' silver.orders gold.by_minute freshness 'newest order' "$plain"
     while [ -n "$(jobs -rp)" ] || [ -n "$killed_pid" ]; do
         sample_freshness
         if [ $((SECONDS - live_from)) -ne $last ]; then
@@ -195,27 +199,28 @@ wait_for_layers() {
     show_state
 }
 
-# Draw the samples: one column each (the oldest of those that share it),
-# seconds upwards, a cross where the server was down.
+# Draw the samples: seconds upwards, the worst of those that share a column, a
+# column without one like the last before it, a cross where there was no server.
 plot_freshness() {
-    heading '4  How old gold.by_minute was, in seconds'
+    heading '4  Age of the newest order in gold.by_minute, in seconds since it was produced'
     awk -v width=72 -v height=6 '
         { if (NR == 1) first = $1; last = $1; at[NR] = $1; value[NR] = $2; n = NR }
         END {
             if (last == first) last = first + 1
             for (i = 1; i <= n; i++) {
                 c = int((at[i] - first) * (width - 1) / (last - first))
-                if (value[i] == "-") down[c] = 1
-                else { if (!(c in v) || value[i] > v[c]) v[c] = value[i]; if (value[i] + 0 > top) top = value[i] + 0 }
+                if (value[i] == "down") down[c] = 1
+                else if (value[i] != "none") { if (!(c in v) || value[i] > v[c]) v[c] = value[i]; if (value[i] + 0 > top) top = value[i] + 0 }
             }
             top = top < 1 ? 1 : top
+            for (c = 1; c < width; c++) if (!(c in v) && !(c in down) && (c - 1 in v)) v[c] = v[c - 1]
             split("▁ ▂ ▃ ▄ ▅ ▆ ▇ █", block, " ")
             for (row = height; row >= 1; row--) {
                 line = sprintf("  %5.1f ┤", top * row / height)
                 for (c = 0; c < width; c++) {
                     eighths = (c in v) ? int(v[c] / top * height * 8 + 0.5) - (row - 1) * 8 : 0
                     if (row == 1 && (c in v) && eighths < 1) eighths = 1
-                    if (row == 1 && !(c in v) && (c in down)) line = line "✗"
+                    if (row == 1 && (c in down)) line = line "✗"
                     else if (eighths <= 0) line = line " "
                     else line = line block[eighths > 8 ? 8 : eighths]
                 }
@@ -254,7 +259,7 @@ check_facts() {
 show_results() {
     heading '6  Gold'
     run_sql <<'END'
-SELECT minute, orders, amount FROM gold.by_minute ORDER BY minute DESC LIMIT 5;
+SELECT minute, orders, amount, newest FROM gold.by_minute ORDER BY minute DESC LIMIT 5;
 SELECT country, orders, amount FROM gold.by_country ORDER BY amount DESC;
 SELECT view, strategy, count(*) AS refreshes, sum(rows_read) AS rows_read,
        round(avg(extract(epoch FROM duration)) * 1000, 1) AS average_ms
