@@ -76,7 +76,7 @@ md_stream_seek(Oid relid, const char *to_position)
 	for (int i = 0; i < n; i++)
 		if (offsets[i] > partitions[i].next_offset)
 			move_checkpoint(relid, &partitions[i], offsets[i]);
-	md_stream_changed(relid);
+	md_catalog_bump_generation(relid);
 	md_kafka_close(client);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
