@@ -105,6 +105,16 @@ ALTER TABLE letters OWNER TO regress_recovery_owner;
 SELECT medallion.requeue('{-9}');
 SELECT replace(b, session_user, '(session)') AS b FROM letters WHERE kafka_offset = 9;
 
+-- The limit of dead letters
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 0.05, medallion.dead_letter_window = '90 s');
+SELECT options - 'check_topic' AS options FROM medallion.stream WHERE relid = 'letters'::regclass;
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 1.5);
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 'NaN');
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = '0.5x');
+ALTER TABLE letters SET (medallion.dead_letter_window = '0 s');
+ALTER TABLE letters SET (medallion.dead_letter_window = '5');
+ALTER TABLE letters SET (medallion.dead_letter_ratio = 0.5);
+
 -- Left alone for too long: gone, and accounted for
 SELECT medallion.prune_history();
 SELECT count(*) FROM medallion.dead_letter WHERE relid = 'letters'::regclass;

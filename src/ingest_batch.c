@@ -629,6 +629,7 @@ store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResul
 	md_ingest_store_runs(lane, stream, now, result, &extent);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
+	md_ingest_threshold_check(stream, now);
 }
 
 /*
@@ -819,6 +820,9 @@ md_ingest_stored(MdLane *lane)
 {
 	ListCell   *lc;
 
+	foreach(lc, lane->streams)
+		if (((MdIngestStream *) lfirst(lc))->runs != NIL)
+			md_ingest_threshold_count(lfirst(lc));
 	foreach(lc, lane->taken)
 	{
 		MdPartition *partition = lfirst(lc);
