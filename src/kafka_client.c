@@ -391,6 +391,9 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	/* that a topic which was missing is there again is seen at a refresh only */
 	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
 		conf_set(conf, "topic.metadata.refresh.interval.ms", "5000", false);
+	/* a topic that was made anew is unknown to the library until it looks again */
+	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
+		conf_set(conf, "topic.metadata.refresh.interval.ms", "10000", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
