@@ -186,11 +186,26 @@ md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumbe
 		return false;
 	index = index_open(index_id, AccessShareLock);
 	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
-		index->rd_index->indimmediate && index->rd_index->indnullsnotdistinct &&
+		index->rd_index->indimmediate && RelationGetIndexPredicate(index) == NIL && index->rd_index->indnullsnotdistinct &&
 		index->rd_index->indnkeyatts == count &&
 		memcmp(index->rd_index->indkey.values, attnums, sizeof(AttrNumber) * count) == 0;
 	index_close(index, AccessShareLock);
 	return fits;
+}
+
+Oid
+md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+		if (!OidIsValid(found) &&
+			md_relation_has_unique_index(relid, lfirst_oid(lc), count, attnums))
+			found = lfirst_oid(lc);
+	table_close(rel, NoLock);
+	return found;
 }
 
 Oid
