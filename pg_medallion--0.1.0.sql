@@ -3,6 +3,16 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_medallion" to load this file. \quit
 
+-- Whoever owns the schema could put functions beside ours.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname = 'medallion' AND r.rolname <> current_user AND NOT r.rolsuper) THEN
+        RAISE EXCEPTION 'schema "medallion" belongs to another role, who is not a superuser'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop the schema first, or change its owner.';
+    END IF;
+END
+$$;
 GRANT USAGE ON SCHEMA medallion TO PUBLIC;
 
 -- Functions may be called by everybody unless REVOKEd below: they check for
@@ -80,12 +90,16 @@ CREATE TABLE medallion.checkpoint (
     high_watermark   bigint,
     row_count        bigint NOT NULL DEFAULT 0,
     dead_count       bigint NOT NULL DEFAULT 0,
+    last_offset      bigint,
+    last_checksum    bigint,
     last_timestamp   timestamptz,
     updated_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (relid, topic, kafka_partition)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.checkpoint IS 'next_offset per streaming table, topic and partition, advanced in the transaction of the batch';
 COMMENT ON COLUMN medallion.checkpoint.high_watermark IS 'end of the partition as of updated_at; NULL until it was first read';
+COMMENT ON COLUMN medallion.checkpoint.last_offset IS 'the last record before next_offset, which is read again to tell a topic that was deleted and made anew; NULL if it is not known';
+COMMENT ON COLUMN medallion.checkpoint.last_checksum IS 'XXH64 of the payload of that record, seeded with that of its key, seeded with its timestamp';
 
 CREATE TABLE medallion.batch (
     relid            regclass NOT NULL,
@@ -608,7 +622,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
-           c.lag, c.last_timestamp, c.updated_at, s.created_at
+           c.lag, c.last_timestamp, c.updated_at, s.created_at,
+           h.dead_letters_last_hour, e.commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -620,6 +635,13 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
       LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters_last_hour
+                           FROM medallion.dead_letter l
+                          WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') h ON true
+      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
+                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
@@ -627,6 +649,8 @@ COMMENT ON COLUMN medallion.streaming_tables.state IS
     'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
+    'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
 
 CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
@@ -652,7 +676,8 @@ CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
            l.failed_at, l.attempts, l.retried_at
       FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
-        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT')
+            AND pg_catalog.has_schema_privilege(r.relnamespace, 'USAGE') AND NOT r.relrowsecurity);
 COMMENT ON VIEW medallion.dead_letters IS
     'records that could not be stored, with their bytes and their error, of tables that the caller may read';
 GRANT SELECT ON medallion.dead_letters TO PUBLIC;

@@ -52,6 +52,9 @@ typedef struct MdStream
 	List	   *column_sources; /* of MdColumnSource */
 } MdStream;
 
+/* Owner of the extension, InvalidOid if it does not exist here. */
+extern Oid	md_catalog_extension_owner(void);
+
 /* Is the extension created in this database, and complete? */
 extern bool md_catalog_extension_exists(void);
 

@@ -73,7 +73,7 @@ md_checkpoint_load(MdIngestStream *stream)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	prepared(&plan,
-			 "SELECT topic, kafka_partition, next_offset, high_watermark"
+			 "SELECT topic, kafka_partition, next_offset, high_watermark, last_offset, last_checksum"
 			 "  FROM medallion.checkpoint WHERE relid = $1"
 			 " ORDER BY topic, kafka_partition", 1, types);
 	/* not read-only: checkpoints that this transaction just made count too */
@@ -89,6 +89,10 @@ md_checkpoint_load(MdIngestStream *stream)
 		partition->partition = row_int32(i, 2);
 		partition->next_offset = row_int64(i, 3, 0);
 		partition->high_watermark = row_int64(i, 4, -1);
+		partition->last_offset = row_int64(i, 5, -1);
+		partition->last_checksum = row_int64(i, 6, 0);
+		partition->proving = partition->last_offset >= 0 &&
+			partition->last_offset < partition->next_offset;
 		partition->eof_offset = -1;
 		partition->mirror_offset = -1;
 		partition->stuck_at = -1;
@@ -111,6 +115,8 @@ typedef struct PartitionArrays
 	Datum	   *watermarks;
 	Datum	   *records;
 	Datum	   *timestamps;		/* -infinity for none */
+	Datum	   *last_offsets;	/* -1 for none */
+	Datum	   *last_checksums;
 	Datum	   *generations;
 } PartitionArrays;
 
@@ -130,6 +136,8 @@ partition_arrays(List *partitions)
 	a.watermarks = palloc(n * sizeof(Datum));
 	a.records = palloc(n * sizeof(Datum));
 	a.timestamps = palloc(n * sizeof(Datum));
+	a.last_offsets = palloc(n * sizeof(Datum));
+	a.last_checksums = palloc(n * sizeof(Datum));
 	a.generations = palloc(n * sizeof(Datum));
 	foreach(lc, partitions)
 	{
@@ -144,6 +152,8 @@ partition_arrays(List *partitions)
 		a.records[a.n] = Int64GetDatum(p->n_records);
 		a.timestamps[a.n] = TimestampTzGetDatum(p->max_timestamp_ms < 0 ? DT_NOBEGIN :
 												timestamp_from_ms(p->max_timestamp_ms));
+		a.last_offsets[a.n] = Int64GetDatum(p->taken_last_offset);
+		a.last_checksums[a.n] = Int64GetDatum(p->taken_last_checksum);
 		a.generations[a.n] = Int64GetDatum(p->stream->def->generation);
 		a.n++;
 	}
@@ -165,10 +175,10 @@ void
 md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[11] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	Oid			types[13] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
 		INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZOID, BOOLOID};
-	Datum		args[11];
+	TIMESTAMPTZOID, BOOLOID, INT8ARRAYOID, INT8ARRAYOID};
+	Datum		args[13];
 	PartitionArrays a;
 	MdSecurity	saved;
 	ListCell   *lc;
@@ -187,19 +197,23 @@ md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 	args[8] = make_array(a.generations, a.n, INT8OID);
 	args[9] = TimestampTzGetDatum(now);
 	args[10] = BoolGetDatum(paused_too);
+	args[11] = make_array(a.last_offsets, a.n, INT8OID);
+	args[12] = make_array(a.last_checksums, a.n, INT8OID);
 	prepared(&plan,
 			 "UPDATE medallion.checkpoint c"
 			 "   SET next_offset = u.next_offset, high_watermark = u.high_watermark,"
 			 "       row_count = c.row_count + u.records, updated_at = $10,"
-			 "       last_timestamp = CASE WHEN u.ts > '-infinity' THEN u.ts ELSE c.last_timestamp END"
-			 "  FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+			 "       last_timestamp = CASE WHEN u.ts > '-infinity' THEN u.ts ELSE c.last_timestamp END,"
+			 "       last_offset = CASE WHEN u.last_offset >= 0 THEN u.last_offset ELSE c.last_offset END,"
+			 "       last_checksum = CASE WHEN u.last_offset >= 0 THEN u.last_checksum ELSE c.last_checksum END"
+			 "  FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $12, $13)"
 			 "       WITH ORDINALITY AS u (relid, topic, kafka_partition, expected, next_offset,"
-			 "          high_watermark, records, ts, generation, nr),"
+			 "          high_watermark, records, ts, generation, last_offset, last_checksum, nr),"
 			 "       medallion.stream s"
 			 " WHERE c.relid = u.relid AND c.topic = u.topic AND c.kafka_partition = u.kafka_partition"
 			 "   AND c.next_offset = u.expected"
 			 "   AND s.relid = u.relid AND s.generation = u.generation AND (NOT s.paused OR $11)"
-			 " RETURNING u.nr", 11, types);
+			 " RETURNING u.nr", 13, types);
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not advance checkpoints");
 
@@ -227,10 +241,14 @@ md_checkpoint_correct(const MdPartition *partition)
 	args[3] = Int64GetDatum(partition->batch_next);
 	args[4] = Int64GetDatum(partition->n_unstored);
 	args[5] = Int64GetDatum(partition->n_dead);
-	/* the batch began with row_count raised by all its records */
+	/*
+	 * The batch began with row_count raised by all its records.  The checksum
+	 * of a record that was not stored is of no use.
+	 */
 	prepared(&plan,
 			 "UPDATE medallion.checkpoint"
-			 "   SET next_offset = $4, row_count = row_count - $5, dead_count = dead_count + $6"
+			 "   SET next_offset = $4, row_count = row_count - $5, dead_count = dead_count + $6,"
+			 "       last_offset = CASE WHEN last_offset < $4 THEN last_offset END"
 			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 6, types);
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
 		elog(ERROR, "could not correct a checkpoint");
@@ -308,7 +326,7 @@ md_checkpoint_record_gap(const MdPartition *partition, int64 to, const char *rea
 	args[6] = Int64GetDatum(partition->stream->def->generation);
 	prepared(&plan,
 			 "WITH moved AS ("
-			 "  UPDATE medallion.checkpoint c SET next_offset = $5, updated_at = now()"
+			 "  UPDATE medallion.checkpoint c SET next_offset = $5, updated_at = now(), last_offset = NULL"
 			 "   WHERE c.relid = $1 AND c.topic = $2 AND c.kafka_partition = $3 AND c.next_offset = $4"
 			 "     AND EXISTS (SELECT FROM medallion.stream s"
 			 "                  WHERE s.relid = $1 AND s.generation = $7 AND NOT s.paused)"

@@ -15,6 +15,7 @@
 #endif
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "common/jsonapi.h"
 #include "datatype/timestamp.h"
@@ -80,6 +81,16 @@ md_relation_ownercheck(Oid relid, Oid user_id)
 	return object_ownercheck(RelationRelationId, relid, user_id);
 #else
 	return pg_class_ownercheck(relid, user_id);
+#endif
+}
+
+static inline bool
+md_database_ownercheck(Oid database_id, Oid user_id)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database_id, user_id);
+#else
+	return pg_database_ownercheck(database_id, user_id);
 #endif
 }
 

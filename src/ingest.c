@@ -26,6 +26,19 @@
 #include "kafka_request.h"
 #include "settings.h"
 
+/* A topic that ends before what was read of it is not the one that we read. */
+static void
+check_end(const MdPartition *partition, int64 end)
+{
+	if (end < partition->next_offset)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld",
+						partition->topic, partition->partition, (long long) end,
+						(long long) partition->next_offset),
+				 errdetail("The topic was deleted and made anew, or lost records.")));
+}
+
 /* Where each partition's run ends: what is the end of the topic now. */
 static MdKafkaPosition *
 find_ends(MdIngestStream *stream)
@@ -46,6 +59,9 @@ find_ends(MdIngestStream *stream)
 	if (n > 0)
 		md_kafka_request_positions(stream->lane->client, stream->def->server, ends, n,
 								   md_kafka_timeout_ms);
+	n = 0;
+	foreach(lc, stream->partitions)
+		check_end(lfirst(lc), ends[n++].offset);
 	return ends;
 }
 
@@ -89,6 +105,18 @@ try_batch(MdLane *lane, MdBatchResult *result)
 	return error;
 }
 
+/* Throw why the stream's records cannot be stored, if they cannot. */
+static void
+check_left_out(const MdIngestStream *stream)
+{
+	if (stream->skip_message != NULL)
+		ereport(ERROR,
+				(errcode(stream->skip_sqlstate ? stream->skip_sqlstate : ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not store records in streaming table \"%s\"",
+						get_rel_name(stream->def->relid)),
+				 errdetail("%s", stream->skip_message)));
+}
+
 /* Store the batch, or throw why that cannot be. */
 static void
 store_batch(MdLane *lane, MdIngestStream *stream)
@@ -99,12 +127,7 @@ store_batch(MdLane *lane, MdIngestStream *stream)
 	while ((error = try_batch(lane, &result)) != NULL)
 		if (md_ingest_failed(lane, error) != MD_FAILURE_RETRY_CAREFULLY)
 			ReThrowError(error);
-	if (stream->skip_message != NULL)
-		ereport(ERROR,
-				(errcode(stream->skip_sqlstate ? stream->skip_sqlstate : ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not store records in streaming table \"%s\"",
-						get_rel_name(stream->def->relid)),
-				 errdetail("%s", stream->skip_message)));
+	check_left_out(stream);
 	md_ingest_stored(lane);
 }
 
@@ -129,6 +152,8 @@ check_errors(MdIngestStream *stream, List *errors)
 	{
 		MdPartition *partition = lfirst(lc);
 
+		if (partition->out_of_range && md_ingest_give_up_proof(partition))
+			partition->out_of_range = false;
 		if (partition->out_of_range)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
@@ -159,6 +184,18 @@ wait_for_queue(MdIngestStream *stream, TimestampTz last_progress)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Records of the batch under way, but for those that we had. */
+static int64
+taken_records(const MdLane *lane)
+{
+	int64		n = 0;
+	ListCell   *lc;
+
+	foreach(lc, lane->taken)
+		n += ((MdPartition *) lfirst(lc))->n_records;
+	return n;
+}
+
 /* Batches until the ends are reached or max_records were read. */
 static int64
 run_to(MdIngestStream *stream, MdKafkaPosition *ends, int64 max_records)
@@ -178,9 +215,10 @@ run_to(MdIngestStream *stream, MdKafkaPosition *ends, int64 max_records)
 		if (md_ingest_take(lane, (int) Min(room, PG_INT32_MAX), &drained, &errors))
 		{
 			store_batch(lane, stream);
-			n_records += lane->n_records;
+			n_records += taken_records(lane);
 			last_progress = GetCurrentTimestamp();
 		}
+		check_left_out(stream);
 		check_errors(stream, errors);
 		md_ingest_abandon(lane);
 	}

@@ -35,11 +35,17 @@ typedef struct MdPartition
 	int64		high_watermark; /* -1: not known */
 	int64		eof_offset;		/* read up to here by an event; -1: none */
 	bool		out_of_range;	/* Kafka does not have next_offset */
+	int64		last_offset;	/* the last record before next_offset; -1: not known */
+	int64		last_checksum;
+	bool		proving;		/* reads that record again: is it the same topic? */
 	bool		alive;			/* Kafka has answered for it since it was assigned */
 	int64		mirror_offset;	/* to be told to the group once it is flushed; -1: none */
 	/* the batch under way, as it was taken off the queue */
 	bool		taken;
 	int64		taken_next;
+	int64		taken_last_offset;	/* the last record taken; -1: none */
+	int64		taken_last_checksum;
+	int			taken_last;		/* index of that record */
 	int64		n_records;
 	int64		max_timestamp_ms;
 	/* and as this attempt stores it */
@@ -155,6 +161,12 @@ extern void md_ingest_reassign(MdIngestStream *stream);
 /* The structures of a stream, its decoder and its checkpoints; in context. */
 extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
 											 MemoryContext context);
+
+/*
+ * Kafka does not have where we read a partition; true if that was the record
+ * that proves the topic's identity only: it is read from next_offset then.
+ */
+extern bool md_ingest_give_up_proof(MdPartition *partition);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);

@@ -33,6 +33,8 @@
 #include "dead_letter.h"
 #include "debug_point.h"
 #include "ingest.h"
+#include "key_hash.h"
+#include "server.h"
 
 /* What storing one stream's part of a batch needs at hand. */
 typedef struct StoreState
@@ -61,8 +63,12 @@ note_event(MdLane *lane, MdKafkaEvent *event, List **errors)
 		case MD_KAFKA_EVENT_EOF:
 			if (partition != NULL)
 			{
-				partition->eof_offset = event->offset;
 				partition->alive = true;
+				/* the end comes before what we have read */
+				if (event->offset < partition->next_offset)
+					partition->out_of_range = true;
+				else
+					partition->eof_offset = event->offset;
 			}
 			break;
 		case MD_KAFKA_EVENT_OUT_OF_RANGE:
@@ -83,9 +89,38 @@ note_taken(MdLane *lane, MdPartition *partition)
 		return;
 	partition->taken = true;
 	partition->taken_next = partition->next_offset;
+	partition->taken_last_offset = -1;
 	partition->n_records = 0;
 	partition->max_timestamp_ms = -1;
 	lane->taken = lappend(lane->taken, partition);
+}
+
+/* What tells a record from the one that has its offset in another topic. */
+static int64
+checksum(const MdRecord *record)
+{
+	uint64		hash = md_key_xxh64(record->key_len > 0 ? record->key : "", record->key_len,
+									(uint64) record->timestamp_ms);
+
+	return (int64) md_key_xxh64(record->payload_len > 0 ? record->payload : "",
+								record->payload_len, hash);
+}
+
+/*
+ * The first record that comes after an assignment is the last one that we
+ * have, unless Kafka has deleted it.  If it is another one, so is the topic,
+ * and none of its records may be mixed with those that we have.
+ */
+static void
+prove_topic(MdPartition *partition, const MdRecord *record)
+{
+	partition->proving = false;
+	if (record->offset == partition->last_offset &&
+		checksum(record) != partition->last_checksum)
+		md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
+					   psprintf("topic \"%s\" partition %d has another record at offset %lld than was read before: the topic was deleted and made anew",
+								partition->topic, partition->partition,
+								(long long) record->offset));
 }
 
 /* Put record i into its partition's run; records that we have are left out. */
@@ -98,10 +133,12 @@ note_record(MdLane *lane, int i)
 
 	if (partition == NULL)
 		return;
-	note_taken(lane, partition);
 	partition->alive = true;
-	if (record->offset < partition->taken_next)
+	if (partition->proving)
+		prove_topic(partition, record);
+	if (record->offset < (partition->taken ? partition->taken_next : partition->next_offset))
 		return;
+	note_taken(lane, partition);
 	run = partition->stream->runs == NIL ? NULL : llast(partition->stream->runs);
 	if (run == NULL || run->partition != partition || run->to != i)
 	{
@@ -111,6 +148,8 @@ note_record(MdLane *lane, int i)
 		partition->stream->runs = lappend(partition->stream->runs, run);
 	}
 	run->to = i + 1;
+	partition->taken_last_offset = record->offset;
+	partition->taken_last = i;
 	partition->taken_next = record->offset + 1;
 	partition->n_records++;
 	partition->max_timestamp_ms = Max(partition->max_timestamp_ms, record->timestamp_ms);
@@ -164,6 +203,8 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		int64		high = md_kafka_high_watermark(lane->client, partition->topic,
 												   partition->partition);
 
+		if (partition->taken_last_offset >= 0)
+			partition->taken_last_checksum = checksum(&lane->records[partition->taken_last]);
 		if (high < 0)
 			continue;
 		partition->high_watermark = high;
@@ -266,12 +307,24 @@ store_error_context(void *arg)
 
 /* --- storing --- */
 
+/* The partition of record i: the runs are in the order of their records. */
 static MdPartition *
 partition_of(StoreState *state, int i)
 {
-	MdRecord   *record = &state->lane->records[i];
+	List	   *runs = state->stream->runs;
+	int			low = 0;
+	int			high = list_length(runs) - 1;
 
-	return md_ingest_find_partition(state->lane, record->topic, record->partition);
+	while (low < high)
+	{
+		int			middle = (low + high + 1) / 2;
+
+		if (((MdRun *) list_nth(runs, middle))->from <= i)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return ((MdRun *) list_nth(runs, low))->partition;
 }
 
 /* Headers live as long as the record: another attempt may want them. */
@@ -575,6 +628,7 @@ lock_stream(MdIngestStream *stream)
 {
 	Oid			relid = stream->def->relid;
 	Relation	rel;
+	Oid			owner;
 	bool		same;
 
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
@@ -590,10 +644,16 @@ lock_stream(MdIngestStream *stream)
 	}
 	rel = relation_open(relid, NoLock);
 	same = equalTupleDescs(stream->desc, RelationGetDescr(rel));
-	stream->owner = rel->rd_rel->relowner;
+	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 	if (!same)
 		md_ingest_skip(stream, 0, "the table's columns have changed");
+	else if (owner != stream->owner || !md_server_is_usable(stream->def->server, owner))
+	{
+		/* the lane is connected as somebody who no longer counts */
+		md_ingest_skip(stream, 0, "the table's owner, or the owner's right to use the server, has changed");
+		same = false;
+	}
 	return same;
 }
 
@@ -751,7 +811,13 @@ md_ingest_stored(MdLane *lane)
 	{
 		MdPartition *partition = lfirst(lc);
 
-		if (partition->in_batch)
-			partition->next_offset = partition->batch_next;
+		if (!partition->in_batch)
+			continue;
+		partition->next_offset = partition->batch_next;
+		if (partition->taken_last_offset >= 0)
+		{
+			partition->last_offset = partition->stuck_at < 0 ? partition->taken_last_offset : -1;
+			partition->last_checksum = partition->taken_last_checksum;
+		}
 	}
 }

@@ -204,7 +204,7 @@ positions_of(const MdIngestStream *stream)
 
 		positions[n].topic = partition->topic;
 		positions[n].partition = partition->partition;
-		positions[n].offset = partition->next_offset;
+		positions[n].offset = partition->proving ? partition->last_offset : partition->next_offset;
 		n++;
 	}
 	return positions;
@@ -384,6 +384,16 @@ md_ingest_discover(MdLane *lane, int timeout_ms)
 		if (md_stream_initialize(stream->def, lane->asker, timeout_ms) > 0)
 			md_catalog_bump_generation(stream->def->relid);
 	}
+}
+
+bool
+md_ingest_give_up_proof(MdPartition *partition)
+{
+	if (!partition->proving)
+		return false;
+	partition->proving = false;
+	md_ingest_reassign(partition->stream);
+	return true;
 }
 
 void

@@ -644,7 +644,8 @@ settle_positions(MdLane *lane)
 			if (!partition->out_of_range)
 				continue;
 			partition->out_of_range = false;
-			settle_out_of_range(lane, partition);
+			if (!md_ingest_give_up_proof(partition))
+				settle_out_of_range(lane, partition);
 		}
 }
 

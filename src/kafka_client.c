@@ -36,6 +36,14 @@
 /* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
 #define FDS_PER_CLIENT 4
 
+/* Trouble of one partition that error_cb was told of. */
+typedef struct PartitionError
+{
+	char		topic[250];
+	int32		partition;
+	MdKafkaError error;
+} PartitionError;
+
 struct MdKafkaClient
 {
 	rd_kafka_t *rk;
@@ -51,6 +59,8 @@ struct MdKafkaClient
 	bool		has_last_error;
 	bool		is_cut_off;		/* no broker can be used: to be told as an event */
 	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
+	PartitionError *partition_errors;	/* malloc'd: to be told as events */
+	int			n_partition_errors;
 	MemoryContext context;
 	MemoryContextCallback on_reset;
 	MdKafkaClient *next;		/* in open_clients */
@@ -83,6 +93,9 @@ client_destroy(MdKafkaClient *client)
 		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	client->queue = NULL;
 	client->rk = NULL;
+	free(client->partition_errors);
+	client->partition_errors = NULL;
+	client->n_partition_errors = 0;
 	if (client->event_fd >= 0)
 		close(client->event_fd);
 	client->event_fd = -1;
@@ -213,12 +226,41 @@ explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
 	}
 }
 
+/*
+ * Is the error one partition's?  The library tells so in the text alone:
+ * "topic [partition]: what is wrong".  Keep it then, for the next take.
+ */
+static bool
+keep_partition_error(MdKafkaClient *client, int code, const char *reason)
+{
+	PartitionError *errors;
+	PartitionError *error;
+	int			partition;
+	int			len = 0;
+	char		topic[250];
+
+	if (sscanf(reason, "%249[a-zA-Z0-9._-] [%d]: %n", topic, &partition, &len) != 2 || len == 0)
+		return false;
+	errors = realloc(client->partition_errors,
+					 sizeof(PartitionError) * (client->n_partition_errors + 1));
+	if (errors == NULL)
+		return false;
+	client->partition_errors = errors;
+	error = &errors[client->n_partition_errors++];
+	strlcpy(error->topic, topic, sizeof(error->topic));
+	error->partition = partition;
+	fill_error(&error->error, code, reason + len);
+	return true;
+}
+
 /* Runs in: our thread, inside a call that serves the client's queue. */
 static void
 error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 {
 	MdKafkaClient *client = opaque;
 
+	if (client->consuming && keep_partition_error(client, code, reason))
+		return;
 	switch (code)
 	{
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
@@ -346,6 +388,9 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 		snprintf(wait_ms, sizeof(wait_ms), "%d", config->fetch_wait_ms);
 		conf_set(conf, "fetch.wait.max.ms", wait_ms, false);
 	}
+	/* that a topic which was missing is there again is seen at a refresh only */
+	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
+		conf_set(conf, "topic.metadata.refresh.interval.ms", "5000", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -520,6 +565,16 @@ request_succeeded(MdKafkaClient *client)
 	if (!client->consuming)
 		client->has_last_error = false;
 	return true;
+}
+
+/*
+ * Until 2.6.1 the library sends its nonce twice in the last message of a SCRAM
+ * exchange, which brokers took until Kafka checked it.
+ */
+bool
+md_kafka_scram_is_outdated(void)
+{
+	return rd_kafka_version() < 0x020601ff;
 }
 
 /*
@@ -831,6 +886,17 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		bytes += sort_messages(client, first, n, events);
 		*drained = n < asked;
 	}
+	for (int i = 0; i < client->n_partition_errors; i++)
+	{
+		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+		event->kind = MD_KAFKA_EVENT_ERROR;
+		event->topic = pstrdup(client->partition_errors[i].topic);
+		event->partition = client->partition_errors[i].partition;
+		event->error = client->partition_errors[i].error;
+		*events = lappend(*events, event);
+	}
+	client->n_partition_errors = 0;
 	if (client->is_cut_off)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));

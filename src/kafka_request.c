@@ -82,6 +82,9 @@ hint_of(const MdKafkaError *error)
 		{"SASL authentication error", "See the options sasl_mechanism, sasl_username and sasl_password of the server and of the user mapping."},
 	};
 
+	if (md_kafka_scram_is_outdated() && strstr(error->message, "SASL mechanism SCRAM") != NULL)
+		return psprintf("If user and password are right: librdkafka %s cannot use SCRAM with brokers of Kafka 4.0 and later; 2.6.1 and later can, and PLAIN over TLS works with each.",
+						md_kafka_library_version());
 	for (int i = 0; i < lengthof(hints); i++)
 		if (strstr(error->message, hints[i].text) != NULL)
 			return hints[i].hint;

@@ -370,6 +370,7 @@ md_stream_alter(Oid relid, List *options)
 	md_stream_options_apply(&stream, canonical);
 
 	stream.relid = relid;
+	stream.generation = old->generation;
 	stream.initialized = old->initialized;
 	stream.column_sources = old->column_sources;
 	md_stream_check_columns(&stream);

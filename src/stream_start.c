@@ -229,6 +229,26 @@ mark_known_partitions(const MdStream *stream, bool *known, int n_partitions)
 	}
 }
 
+/*
+ * While Kafka was asked, the table may have been dropped, or defined anew with
+ * another start: lock what says that it was not.
+ */
+static void
+require_unchanged(const MdStream *stream)
+{
+	Oid			argtypes[2] = {OIDOID, INT8OID};
+	Datum		args[2] = {ObjectIdGetDatum(stream->relid), Int64GetDatum(stream->generation)};
+
+	if (SPI_execute_with_args("SELECT FROM medallion.stream s"
+							  " WHERE s.relid = $1 AND s.generation = $2 FOR UPDATE",
+							  2, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock the row of a stream");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the definition of the streaming table was changed concurrently")));
+}
+
 static void
 insert_checkpoint(const MdStream *stream, const MdKafkaPosition *position)
 {
@@ -370,6 +390,7 @@ md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
+	require_unchanged(stream);
 	for (int i = 0; i < n; i++)
 		insert_checkpoint(stream, &positions[i]);
 	if (!stream->initialized)

@@ -26,7 +26,10 @@ extern char *md_stream_start_canonical(const char *start_at);
  * because nothing in them was there before.  Returns the number of new
  * checkpoints.
  *
- * ERROR when the topic or the start is not there, or Kafka does not answer.
+ * ERROR when the topic or the start is not there, when Kafka does not answer,
+ * and when stream->generation is not the current one any more.  The table
+ * need not be locked while Kafka is asked: the row of the definition is locked
+ * and compared before anything is written.
  *
  * Runs in: ingest worker or session, inside a transaction; writes as the owner
  * of the extension.

@@ -116,10 +116,12 @@ MdStream *
 md_stream_lock(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
-	MdStream   *stream;
+	MdStream   *stream = NULL;
 
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	stream = load_now(relid);
+	/* a worker that resolves start_at holds the row, not the table */
+	if (write_relid("SELECT FROM medallion.stream WHERE relid = $1 FOR UPDATE", relid) > 0)
+		stream = load_now(relid);
 	if (stream == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -139,6 +141,19 @@ md_stream_server_changed(const char *server_name)
 {
 	write_server("UPDATE medallion.stream SET generation = generation + 1 WHERE server = $1",
 				 server_name, server_name);
+}
+
+void
+md_stream_mapping_changed(const char *server_name, Oid user_id)
+{
+	Oid			argtypes[2] = {TEXTOID, OIDOID};
+	Datum		args[2] = {CStringGetTextDatum(server_name), ObjectIdGetDatum(user_id)};
+
+	if (md_stream_write("UPDATE medallion.stream s SET generation = generation + 1"
+						" WHERE s.server = $1 AND ($2 = 0 OR EXISTS"
+						"  (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relid AND c.relowner = $2))",
+						2, argtypes, args) > 0)
+		md_definitions_changed();
 }
 
 void

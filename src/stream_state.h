@@ -18,8 +18,8 @@
 extern bool md_stream_exists(Oid relid);
 
 /*
- * Run one INSERT, UPDATE or DELETE on our tables as the owner of the
- * extension; returns the number of rows.
+ * Run one statement that writes or locks rows of our tables as the owner of
+ * the extension; returns the number of rows.
  */
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
@@ -38,8 +38,9 @@ extern MdStream *md_stream_lock(Oid relid);
 /* Rows may change, or have changed, unseen: views over it refresh in full. */
 extern void md_stream_history_changed(Oid relid);
 
-/* A server, or a user mapping of it, changed, or has a new name. */
+/* A server changed, or the mapping of a user (InvalidOid: of PUBLIC); or it has a new name. */
 extern void md_stream_server_changed(const char *server_name);
+extern void md_stream_mapping_changed(const char *server_name, Oid user_id);
 extern void md_stream_server_renamed(const char *old_name, const char *new_name);
 
 /* ERROR if a streaming table uses the server. */

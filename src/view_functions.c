@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "catalog.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
 #include "refresh_plan.h"
@@ -295,15 +296,23 @@ md_explain_refresh(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Oid			owner = GetUserId();
+	MdSecurity	saved;
 	Query	   *query;
 	MdPlan	   *plan;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!looks_like_query(query_text))
 		query_text = view_query_text(query_text, &owner);
+	/* reading constants may run functions of the owner's */
+	if (owner != GetUserId())
+		md_catalog_become(owner, &saved);
+	else
+		owner = InvalidOid;
 	query = md_query_analyze(query_text);
 	md_query_check(query, query_text);
-	plan = md_plan_make(query, owner);
+	plan = md_plan_make(query, GetUserId());
+	if (OidIsValid(owner))
+		md_catalog_restore_user(&saved);
 	put_step(result->setResult, result->setDesc, "Query", md_strategy_name(plan->strategy),
 			 md_change_kind_name(plan->changes),
 			 located_reason(query_text, plan->reason, plan->location));

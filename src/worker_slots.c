@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,6 +19,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -506,6 +508,8 @@ Datum
 md_worker_slots(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	/* how much all owners' tables take in is a matter for those who monitor */
+	bool		figures = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	md_worker_slots_require();
 	InitMaterializedSRF(fcinfo, 0);
@@ -529,7 +533,9 @@ md_worker_slots(PG_FUNCTION_ARGS)
 		values[7] = Int64GetDatum(slot->transactions);
 		values[8] = Int64GetDatum(slot->rows);
 		values[9] = Int64GetDatum(slot->bytes);
-		nulls[4] = nulls[5] = nulls[6] = slot->pid == 0;
+		nulls[4] = nulls[5] = slot->pid == 0;
+		nulls[6] = slot->pid == 0 || !figures;
+		nulls[7] = nulls[8] = nulls[9] = !figures;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	LWLockRelease(shared->lock);

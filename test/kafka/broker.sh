@@ -6,8 +6,8 @@
 #
 # An ARGUMENT is PROPERTY=VALUE of server.properties; listener:NAME=PROTOCOL, for
 # a listener on a port of its own beside the plain one, at localhost, which
-# advertised.listeners then tells; or scram:MECHANISM=[...], a user as
-# StorageTool's --add-scram takes it.
+# advertised.listeners then tells; scram:MECHANISM=[...], a user as
+# StorageTool's --add-scram takes it; or version:VERSION, of Apache Kafka.
 #
 # DIR holds the log segments, server.properties, broker.log and broker.pid; a
 # start in a DIR that was used before continues with its data and its ports.
@@ -18,15 +18,16 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/stop.sh"
 
-# Print the folder with the jars, filled first when it is not there.
+# Print the folder with the jars of version $1 (empty: the pom's), filled first
+# when it is not there.
 kafka_libs() {
     local libs
-    libs=$MD_CACHE/kafka-$(cksum <"$here/pom.xml" | cut -d' ' -f1)
+    libs=$MD_CACHE/kafka-$(cksum <"$here/pom.xml" | cut -d' ' -f1)${1:+-$1}
     if [ ! -e "$libs/.complete" ]; then
         (
             flock 8
             [ ! -e "$libs/.complete" ] || exit 0
-            mvn -B -q -Dstyle.color=never -f "$here/pom.xml" -Dmaven.repo.local="$MD_CACHE/maven" \
+            mvn -B -q -Dstyle.color=never -f "$here/pom.xml" ${1:+-Dkafka.version=$1} -Dmaven.repo.local="$MD_CACHE/maven" \
                 dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs" >&2
             touch "$libs/.complete"
         ) 8>"$libs.lock" || { echo "broker.sh: could not get the jars of Apache Kafka with Maven" >&2; return 1; }
@@ -58,6 +59,7 @@ configure() {
                 map+=,$name:${argument#*=}
                 ports=("${ports[@]:1}")
                 ;;
+            version:*) ;;
             scram:*) scram+=(--add-scram "${argument#*:}") ;;
             *) properties+=("$argument") ;;
         esac
@@ -109,17 +111,21 @@ launch() {
 }
 
 start() {
-    local dir=$1 ports try n=2 argument
+    local dir=$1 ports try n=2 argument version=''
     shift
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd -P)
-    libs=$(kafka_libs)
+    for argument; do
+        case $argument in
+            listener:*) n=$((n + 1)) ;;
+            version:*) echo "${argument#*:}" >"$dir/version" ;;
+        esac
+    done
+    [ ! -e "$dir/version" ] || version=$(cat "$dir/version")
+    libs=$(kafka_libs "$version")
     if [ -e "$dir/server.properties" ]; then
         launch "$dir" && return
     else
-        for argument; do
-            case $argument in listener:*) n=$((n + 1)) ;; esac
-        done
         # Another process can take a port between our look and the start.
         for try in 1 2 3; do
             ports=$(free_ports $n)

@@ -1,7 +1,7 @@
 # SecureBroker: an Apache Kafka broker that asks for certificates and passwords,
 # and the certificates that it takes.
 #
-#   my $secure = SecureBroker->start('secure');
+#   my $secure = SecureBroker->start('secure', version => ...);
 #   $secure->plain                  bootstrap servers without any of it, for tools
 #   $secure->address('SSL')         of the listener of that name:
 #       SSL             TLS, the broker shows a certificate of a private CA
@@ -34,12 +34,12 @@ my @mechanisms = ('PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512');
 
 sub start
 {
-	my ($class, $name) = @_;
-	my $dir = "$PostgreSQL::Test::Utils::tmp_check/certificates_" . ($0 =~ s{.*/|\.pl$}{}gr);
+	my ($class, $name, %options) = @_;
+	my $dir = "$PostgreSQL::Test::Utils::tmp_check/certificates_" . ($0 =~ s{.*/|\.pl$}{}gr) . "_$name";
 	my $self = bless { name => $name, dir => $dir }, $class;
 	make_path($dir);
 	$self->make_certificates;
-	$self->{plain} = start_broker($name, $self->properties);
+	$self->{plain} = start_broker($name, $self->properties, %options);
 	return $self;
 }
 
