@@ -21,6 +21,7 @@
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
@@ -175,6 +176,23 @@ md_create_wait_event_set(int n_events)
 	return CreateWaitEventSet(NULL, n_events);
 #else
 	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
+
+/*
+ * Since 18 the output of a query refers to expressions of GROUP BY through a
+ * range table entry of their own: put the expressions in place, as before.
+ */
+static inline void
+md_flatten_groups(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+	{
+		query->targetList = (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
+		query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+		query->hasGroupRTE = false;
+	}
 #endif
 }
 

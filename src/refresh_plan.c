@@ -617,6 +617,7 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	MdNode	   *node;
 	ListCell   *lc;
 
+	md_flatten_groups(query);
 	if (query->setOperations != NULL)
 	{
 		node = make_node(MD_NODE_UNION_ALL, "Union all");
