@@ -27,6 +27,7 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 
 /* The mark of a function that does not return stands first since 18. */
@@ -176,6 +177,24 @@ md_create_wait_event_set(int n_events)
 	return CreateWaitEventSet(NULL, n_events);
 #else
 	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
+
+/* Names of option namespaces are constant since 18. */
+#if PG_VERSION_NUM >= 180000
+#define MD_RELOPT_NAMESPACE const char *const
+#else
+#define MD_RELOPT_NAMESPACE char *
+#endif
+
+/* Errors in a qualified name can be soft since 16; here they are thrown. */
+static inline List *
+md_qualified_name(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return stringToQualifiedNameList(name, NULL);
+#else
+	return stringToQualifiedNameList(name);
 #endif
 }
 

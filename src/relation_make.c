@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "refresh_read.h"
 #include "relation_make.h"
 
@@ -89,7 +90,7 @@ md_relation_columns(List *names, List *exprs)
 Oid
 md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
 {
-	static char *validnsps[] = HEAP_RELOPT_NAMESPACES;
+	static MD_RELOPT_NAMESPACE validnsps[] = HEAP_RELOPT_NAMESPACES;
 	CreateStmt *create = makeNode(CreateStmt);
 	ObjectAddress address;
 	Datum		toast_options;
