@@ -336,6 +336,19 @@ CREATE FUNCTION medallion.discard(dead_letter_ids bigint[]) RETURNS bigint
 COMMENT ON FUNCTION medallion.discard(bigint[]) IS
     'deletes dead letters and records each in medallion.gaps; returns how many there were; for the owner of the tables';
 
+CREATE FUNCTION medallion.seek(table_name regclass, to_position text) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_seek'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.seek(regclass, text) IS
+    'lets a streaming table go on at a later position (earliest, latest, a timestamp, or {"partition": offset}) and records what it skips in medallion.gaps; for its owner';
+
+CREATE FUNCTION medallion.replay(table_name regclass, from_position text, to_position text DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_replay_sql'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.replay(regclass, text, text) IS
+    'reads what lies between two positions again (to_position NULL: up to what was read so far), in this transaction, and stores the records that neither the table nor its dead letters have; returns their number; for its owner';
+
 ------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ END
     [ ${#properties[@]} -eq 0 ] || printf '%s\n' "${properties[@]}" >>"$dir/server.properties"
     rm -rf "$dir/data"
     java -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=error kafka.tools.StorageTool \
-        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22)" \
+        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'Aa' | cut -c 1-22)" \
         -c "$dir/server.properties" ${scram[@]+"${scram[@]}"} >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
 }
 
