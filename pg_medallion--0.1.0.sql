@@ -365,8 +365,8 @@ CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
     state_table       regclass,
-    merge_index       regclass,
-    key_index         regclass,
+    merge_index       name,
+    key_index         name,
     key_columns       smallint[],
     refresh_interval  interval CHECK (refresh_interval > interval '0'),
     refresh_mode      text NOT NULL CHECK (refresh_mode IN ('auto', 'incremental', 'full')),
@@ -380,7 +380,7 @@ COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
 COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
-COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs';
+COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
 COMMENT ON COLUMN medallion.view.settings IS 'settings of the session that created the view; every refresh runs under them';

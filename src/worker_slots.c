@@ -21,6 +21,7 @@
 #include "storage/shmem.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
@@ -68,6 +69,7 @@ typedef struct SharedArea
 static SharedArea *shared = NULL;
 static int	my_slot = -1;
 static bool definitions_changed = false;
+static bool publication_due = false;	/* of a transaction that has committed */
 static bool databases_blocked = false;
 static bool xact_callback_registered = false;
 
@@ -372,8 +374,7 @@ slots_xact_callback(XactEvent event, void *arg)
 						 errmsg("cannot PREPARE a transaction that changed definitions of pg_medallion")));
 			break;
 		case XACT_EVENT_COMMIT:
-			if (definitions_changed)
-				publish_definitions();
+			publication_due = definitions_changed;
 			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
 			if (databases_blocked)
@@ -386,11 +387,29 @@ slots_xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * A transaction's callbacks run before others are told which of their cached
+ * catalog rows are stale: a worker that was woken there could connect with the
+ * options and passwords that have just been replaced, and keep them.
+ */
+static void
+slots_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level || !publication_due)
+		return;
+	publication_due = false;
+	if (is_commit)
+		publish_definitions();
+}
+
 static void
 register_xact_callback(void)
 {
 	if (!xact_callback_registered)
+	{
 		RegisterXactCallback(slots_xact_callback, NULL);
+		RegisterResourceReleaseCallback(slots_release_callback, NULL);
+	}
 	xact_callback_registered = true;
 }
 
