@@ -636,7 +636,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at,
-           h.dead_letters_last_hour, e.commonest_error
+           coalesce(d.dead_letters_last_hour, 0) AS dead_letters_last_hour, e.commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -646,11 +646,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
       LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters,
+                                count(*) FILTER (WHERE l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters_last_hour
-                           FROM medallion.dead_letter l
-                          WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') h ON true
       LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
                            FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
                                   WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'

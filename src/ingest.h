@@ -222,6 +222,9 @@ typedef enum MdFailure
 
 extern MdFailure md_ingest_failed(MdLane *lane, const ErrorData *error);
 
+/* What tells a record from the one that has its offset in another topic. */
+extern int64 md_ingest_checksum(const MdRecord *record);
+
 /* Is it the record that is bad, whenever it is tried? */
 extern bool md_ingest_is_data_error(int sqlstate);
 

@@ -97,9 +97,8 @@ note_taken(MdLane *lane, MdPartition *partition)
 	lane->taken = lappend(lane->taken, partition);
 }
 
-/* What tells a record from the one that has its offset in another topic. */
-static int64
-checksum(const MdRecord *record)
+int64
+md_ingest_checksum(const MdRecord *record)
 {
 	uint64		hash = md_key_xxh64(record->key_len > 0 ? record->key : "", record->key_len,
 									(uint64) record->timestamp_ms);
@@ -118,7 +117,7 @@ prove_topic(MdPartition *partition, const MdRecord *record)
 {
 	partition->proving = false;
 	if (record->offset == partition->last_offset &&
-		checksum(record) != partition->last_checksum)
+		md_ingest_checksum(record) != partition->last_checksum)
 		md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
 					   psprintf("topic \"%s\" partition %d has another record at offset %lld than was read before: the topic was deleted and made anew",
 								partition->topic, partition->partition,
@@ -206,7 +205,7 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 												   partition->partition);
 
 		if (partition->taken_last_offset >= 0)
-			partition->taken_last_checksum = checksum(&lane->records[partition->taken_last]);
+			partition->taken_last_checksum = md_ingest_checksum(&lane->records[partition->taken_last]);
 		if (high < 0)
 			continue;
 		partition->high_watermark = high;

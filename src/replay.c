@@ -263,24 +263,24 @@ tell_progress(Replay *replay)
 					done, replay->n_offsets, replay->n_stored)));
 }
 
-/* Wait for the client's queue; ERROR when nothing came for too long. */
-static void
-wait_for_queue(Replay *replay)
+void
+md_replay_wait(const MdStream *stream, MdKafkaClient *client, TimestampTz last_progress)
 {
-	TimestampTz give_up = TimestampTzPlusMilliseconds(replay->last_progress, md_kafka_timeout_ms);
+	TimestampTz give_up = TimestampTzPlusMilliseconds(last_progress, md_kafka_timeout_ms);
 	int			left_ms = md_clock_ms_until(GetCurrentTimestamp(), give_up);
 
 	if (left_ms == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("topic \"%s\" of server \"%s\" sent nothing for %d ms",
-						replay->stream->topic, replay->stream->server, md_kafka_timeout_ms),
+						stream->topic, stream->server, md_kafka_timeout_ms),
 				 errhint("Check the server with medallion.check_server(), or raise medallion.kafka_timeout.")));
 	(void) WaitLatchOrSocket(MyLatch,
 							 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 md_kafka_event_fd(replay->client), left_ms, PG_WAIT_EXTENSION);
+							 md_kafka_event_fd(client), left_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	md_kafka_clear_ring(replay->client);
+	md_kafka_clear_ring(client);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* Read all ranges to their ends. */
@@ -299,7 +299,7 @@ read_ranges(Replay *replay)
 
 		CHECK_FOR_INTERRUPTS();
 		if (drained)
-			wait_for_queue(replay);
+			md_replay_wait(replay->stream, replay->client, replay->last_progress);
 		old = MemoryContextSwitchTo(replay->take_context);
 		n = md_kafka_take(replay->client, &records, TAKE_RECORDS, TAKE_BYTES, &events, &drained);
 		if (n > 0 || events != NIL)
@@ -377,6 +377,7 @@ md_replay(Oid relid, const char *from_position, const char *to_position)
 	make_ranges(&replay, from_position, to_position);
 	if (replay.n_ranges > 0)
 	{
+		md_replay_prove_topic(replay.stream, replay.ranges, replay.n_ranges, context);
 		md_replay_find_held(replay.stream, replay.ranges, replay.n_ranges, context);
 		MD_DEBUG_POINT("replay-begin");
 		replay.late = md_late_rows_begin(replay.stream, context);

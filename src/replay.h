@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog.h"
+#include "kafka_client.h"
 #include "offset_set.h"
 #include "stream_partition.h"
 
@@ -31,6 +32,17 @@ typedef struct MdReplayRange
  * Runs in: sessions, inside a transaction; the caller has checked who may.
  */
 extern int64 md_replay(Oid relid, const char *from_position, const char *to_position);
+
+/*
+ * Wait for the client's queue to have something; ERROR if nothing came since
+ * last_progress for medallion.kafka_timeout.
+ */
+extern void md_replay_wait(const MdStream *stream, MdKafkaClient *client,
+						   TimestampTz last_progress);
+
+/* replay_topic.c: ERROR if the topic is not the one that the table has read. */
+extern void md_replay_prove_topic(const MdStream *stream, const MdReplayRange *ranges, int n,
+								  MemoryContext context);
 
 /* replay_held.c: note in range->held what is there of each range. */
 extern void md_replay_find_held(const MdStream *stream, MdReplayRange *ranges, int n,

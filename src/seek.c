@@ -36,7 +36,7 @@ move_checkpoint(Oid relid, const MdStreamPartition *partition, int64 offset)
 	args[4] = Int64GetDatum(offset);
 	if (md_stream_write("WITH moved AS ("
 						"  UPDATE medallion.checkpoint c"
-						"     SET next_offset = $5, updated_at = now(),"
+						"     SET next_offset = $5, updated_at = now(), last_offset = NULL,"
 						"         high_watermark = greatest(c.high_watermark, $5)"
 						"   WHERE c.relid = $1 AND c.topic = $2 AND c.kafka_partition = $3"
 						"     AND c.next_offset = $4 RETURNING 1)"

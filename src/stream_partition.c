@@ -23,7 +23,8 @@ md_stream_partitions(Oid relid, int *n)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	*n = (int) md_sql_run("SELECT c.topic, c.kafka_partition, c.start_offset, c.next_offset"
+	*n = (int) md_sql_run("SELECT c.topic, c.kafka_partition, c.start_offset, c.next_offset,"
+						  "       coalesce(c.last_offset, -1), coalesce(c.last_checksum, 0)"
 						  "  FROM medallion.checkpoint c WHERE c.relid = $1"
 						  " ORDER BY c.topic, c.kafka_partition", &args, InvalidSnapshot);
 	MemoryContextSwitchTo(context);
@@ -36,6 +37,8 @@ md_stream_partitions(Oid relid, int *n)
 		partitions[i].partition = DatumGetInt32(md_sql_datum(i, 2, &isnull));
 		partitions[i].start_offset = md_sql_int64(i, 3);
 		partitions[i].next_offset = md_sql_int64(i, 4);
+		partitions[i].last_offset = md_sql_int64(i, 5);
+		partitions[i].last_checksum = md_sql_int64(i, 6);
 	}
 	SPI_finish();
 	md_catalog_restore_user(&saved);

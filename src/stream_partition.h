@@ -17,6 +17,8 @@ typedef struct MdStreamPartition
 	int32		partition;
 	int64		start_offset;
 	int64		next_offset;
+	int64		last_offset;	/* the last record before next_offset; -1: not known */
+	int64		last_checksum;	/* of that record, see md_ingest_checksum() */
 } MdStreamPartition;
 
 /* All of a table, as committed now; *n of them, in the current memory context. */

@@ -54,6 +54,13 @@ sub gaps
 		FROM medallion.gaps WHERE table_name = '$table'::regclass});
 }
 
+# Deletion of a topic is not finished when Kafka has answered.
+sub wait_for_topic_gone
+{
+	my ($name) = @_;
+	return wait_for($node, qq{SELECT count(*) = 0 FROM medallion.list_topics('kafka') WHERE topic = '$name'});
+}
+
 # --- seek ---
 
 my $topic = create_topic($kafka, 'events', 2);
@@ -238,6 +245,19 @@ delete_records($kafka, $late, 0, 5);
 like(error(q{SELECT medallion.replay('late', '{"0": 2}')}), qr/offset 2 is outside partition 0/, 'what Kafka no longer has');
 is(sql(q{SET medallion.allow_direct_writes = on; DELETE FROM late; SELECT medallion.replay('late', 'earliest')}), '45', 'the rest can be replayed');
 like(error(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT medallion.replay('late', 'earliest')}), qr/needs a READ COMMITTED transaction/, 'not with an old snapshot');
+
+# A topic that was deleted and made anew is never mixed with the one of before,
+# whether it is shorter or longer now
+sql(q{SELECT medallion.pause('late')});
+for my $n (30, 300)
+{
+	delete_topic($kafka, $late);
+	wait_for_topic_gone($late);
+	kafka_tool('create', $kafka, $late, 1);
+	produce($kafka, $late, map({ { partition => 0, value => '{"a": -1}' } } 1 .. $n));
+	like(error(q{SELECT medallion.replay('late', 'earliest')}), qr/topic "$late" was deleted and made anew/, "a topic made anew with $n records is refused");
+}
+is(sql(q{SELECT count(*) FROM late WHERE a < 0}), '0', 'none of its records is stored');
 
 $node->stop('fast');
 done_testing();
