@@ -456,8 +456,7 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 		rd_kafka_conf_destroy(conf);
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
-				 errmsg("could not create a Kafka client"),
-				 errdetail("librdkafka says: %s.", reason)));
+				 errmsg("could not create a Kafka client: %s", reason)));
 	}
 	/* logs, errors and records all come through the one queue that we serve */
 	rd_kafka_set_log_queue(client->rk, NULL);
