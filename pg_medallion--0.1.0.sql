@@ -3,6 +3,16 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pg_medallion" to load this file. \quit
 
+-- Whoever owns the schema could put functions beside ours.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname = 'medallion' AND r.rolname <> current_user AND NOT r.rolsuper) THEN
+        RAISE EXCEPTION 'schema "medallion" belongs to another role, who is not a superuser'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Drop the schema first, or change its owner.';
+    END IF;
+END
+$$;
 GRANT USAGE ON SCHEMA medallion TO PUBLIC;
 
 -- Functions may be called by everybody unless REVOKEd below: they check for
@@ -40,6 +50,7 @@ CREATE TABLE medallion.stream (
     paused_reason   text,
     generation      bigint NOT NULL DEFAULT 1,
     history_changes bigint NOT NULL DEFAULT 0,
+    late_changes    bigint NOT NULL DEFAULT 0,
     origin          text NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now()
 );
@@ -47,6 +58,7 @@ COMMENT ON TABLE medallion.stream IS 'definition of each streaming table';
 COMMENT ON COLUMN medallion.stream.initialized IS 'start_at has been resolved for the partitions that the topic had then; later partitions start at their beginning';
 COMMENT ON COLUMN medallion.stream.generation IS 'counts changes of the definition; a batch is stored only under the generation it was decoded with';
 COMMENT ON COLUMN medallion.stream.history_changes IS 'counts direct writes to the table; views refresh in full when it has moved';
+COMMENT ON COLUMN medallion.stream.late_changes IS 'those of history_changes that were rows stored behind the checkpoint, by requeue or replay';
 COMMENT ON COLUMN medallion.stream.origin IS 'database_identity() of the database that defined it';
 
 -- A row only where a column is filled from a field of another name: after a
@@ -106,6 +118,22 @@ CREATE INDEX batch_position ON medallion.batch (relid, topic, kafka_partition, n
 CREATE INDEX batch_stored_at ON medallion.batch (stored_at);
 COMMENT ON TABLE medallion.batch IS 'bounds of each batch: offsets [first_offset, next_offset) lie in blocks first_block..last_block of filenode';
 
+CREATE TABLE medallion.late_batch (
+    relid            regclass NOT NULL,
+    topic            text NOT NULL,
+    kafka_partition  int NOT NULL,
+    first_offset     bigint NOT NULL,
+    next_offset      bigint NOT NULL,
+    row_count        bigint NOT NULL,
+    dead_count       bigint NOT NULL,
+    filenode         oid,
+    first_block      bigint,
+    last_block       bigint,
+    stored_at        timestamptz NOT NULL
+);
+CREATE INDEX late_batch_position ON medallion.late_batch (relid, topic, kafka_partition, next_offset);
+COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others';
+
 CREATE TABLE medallion.dead_letter (
     dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relid            regclass NOT NULL,
@@ -119,9 +147,12 @@ CREATE TABLE medallion.dead_letter (
     sqlstate         text NOT NULL,
     message          text NOT NULL,
     detail           text,
-    failed_at        timestamptz NOT NULL DEFAULT now()
+    failed_at        timestamptz NOT NULL DEFAULT now(),
+    attempts         int NOT NULL DEFAULT 1,
+    retried_at       timestamptz
 );
 CREATE INDEX dead_letter_position ON medallion.dead_letter (relid, topic, kafka_partition, kafka_offset);
+CREATE INDEX dead_letter_failed_at ON medallion.dead_letter (relid, failed_at);
 COMMENT ON TABLE medallion.dead_letter IS 'records that could not be stored, with their bytes and their error';
 
 CREATE TABLE medallion.gap (
@@ -140,9 +171,36 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.stream_column', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.late_batch', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.gap', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.dead_letter_dead_letter_id_seq', '');
+
+-- Dead letters that nobody wants any more leave a gap each, and neighbours one
+-- together.
+CREATE FUNCTION medallion.dead_letters_to_gaps(dead_letter_ids bigint[], reason text) RETURNS bigint
+    LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH gone AS (
+        DELETE FROM medallion.dead_letter l WHERE l.dead_letter_id = ANY (dead_letter_ids)
+        RETURNING l.relid, l.topic, l.kafka_partition, l.kafka_offset),
+    island AS (
+        SELECT g.*, g.kafka_offset - dense_rank() OVER (PARTITION BY g.relid, g.topic, g.kafka_partition
+                                                        ORDER BY g.kafka_offset) AS nr
+          FROM gone g),
+    noted AS (
+        INSERT INTO medallion.gap AS old (relid, topic, kafka_partition, first_offset, next_offset, reason)
+        SELECT i.relid, i.topic, i.kafka_partition, min(i.kafka_offset), max(i.kafka_offset) + 1,
+               dead_letters_to_gaps.reason
+          FROM island i GROUP BY i.relid, i.topic, i.kafka_partition, i.nr
+        ON CONFLICT (relid, topic, kafka_partition, first_offset)
+            DO UPDATE SET next_offset = greatest(old.next_offset, excluded.next_offset))
+    SELECT count(*) FROM gone;
+END;
+COMMENT ON FUNCTION medallion.dead_letters_to_gaps(bigint[], text) IS
+    'deletes dead letters and records their offsets as gaps; returns how many it deleted';
+REVOKE EXECUTE ON FUNCTION medallion.dead_letters_to_gaps(bigint[], text) FROM PUBLIC;
 
 -- Direct writes to streaming tables and to results of views.
 CREATE FUNCTION medallion.guard_write() RETURNS trigger
@@ -228,7 +286,7 @@ CREATE FUNCTION medallion.resume_all() RETURNS void
     AS 'MODULE_PATHNAME', 'md_resume_all'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.resume_all() IS
-    'resumes all streaming tables and views that the caller owns; after a restore, everything comes up paused';
+    'takes over the streaming tables and views that came by restore or clone, and are paused since, as far as the caller owns them; those paused by hand stay so';
 
 CREATE FUNCTION medallion.wait_for_offset(
         table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)
@@ -263,6 +321,35 @@ COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
     'reads a streaming table, paused or not, up to what is the end of its topic now (or max_records), in this transaction; returns the number of records read';
 
 ------------------------------------------------------------------------------
+-- Ways back: dead letters, skipped and lost records
+------------------------------------------------------------------------------
+
+CREATE FUNCTION medallion.requeue(dead_letter_ids bigint[], payload bytea DEFAULT NULL) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_requeue'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.requeue(bigint[], bytea) IS
+    'decodes dead letters again with the present definition of their tables, or one of them with a corrected payload, and stores each record once; those that fail again stay; returns the number of records stored; for the owner of the tables';
+
+CREATE FUNCTION medallion.discard(dead_letter_ids bigint[]) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_discard'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.discard(bigint[]) IS
+    'deletes dead letters and records each in medallion.gaps; returns how many there were; for the owner of the tables';
+
+CREATE FUNCTION medallion.seek(table_name regclass, to_position text) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_seek'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.seek(regclass, text) IS
+    'lets a streaming table go on at a later position (earliest, latest, a timestamp, or {"partition": offset}) and records what it skips in medallion.gaps; for its owner';
+
+CREATE FUNCTION medallion.replay(table_name regclass, from_position text, to_position text DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_replay_sql'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.replay(regclass, text, text) IS
+    'reads what lies between two positions again (to_position NULL: up to what was read so far), in this transaction, and stores the records that neither the table nor its dead letters have; returns their number; for its owner';
+
+------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------
 
@@ -278,8 +365,8 @@ CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
     state_table       regclass,
-    merge_index       regclass,
-    key_index         regclass,
+    merge_index       name,
+    key_index         name,
     key_columns       smallint[],
     refresh_interval  interval CHECK (refresh_interval > interval '0'),
     refresh_mode      text NOT NULL CHECK (refresh_mode IN ('auto', 'incremental', 'full')),
@@ -293,7 +380,7 @@ COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
 COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
-COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs';
+COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
 COMMENT ON COLUMN medallion.view.settings IS 'settings of the session that created the view; every refresh runs under them';
@@ -417,9 +504,15 @@ BEGIN ATOMIC
                           AND (s.frontier ->> 'refresh')::bigint < c.refresh_number);
     DELETE FROM medallion.refresh_run
      WHERE started_at < now() - current_setting('medallion.refresh_history_retention')::interval;
+    -- those that a session is just requeueing or discarding are left to it
+    SELECT medallion.dead_letters_to_gaps(
+               ARRAY(SELECT l.dead_letter_id FROM medallion.dead_letter l
+                      WHERE current_setting('medallion.dead_letter_retention') <> '-1'
+                        AND l.failed_at < now() - current_setting('medallion.dead_letter_retention')::interval
+                        LIMIT 1000000 FOR UPDATE SKIP LOCKED), 'expired');
 END;
 COMMENT ON FUNCTION medallion.prune_history() IS
-    'deletes bounds of batches and rows of refresh history that are older than their settings allow; the supervisor calls it';
+    'deletes bounds of batches, rows of refresh history and dead letters that are older than their settings allow; the supervisor calls it';
 REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
 
 CREATE FUNCTION medallion.create_materialized_view(
@@ -482,6 +575,16 @@ CREATE FUNCTION medallion.verify(
 COMMENT ON FUNCTION medallion.verify(regclass) IS
     'compares a view with its query at the frontier and the time of its last refresh: rows that are missing or extra; no row means that they are equal';
 
+CREATE FUNCTION medallion.try_schedule(
+        at timestamptz, intervals interval[], started_at timestamptz[],
+        retry_at timestamptz[] DEFAULT '{}', busy_until timestamptz[] DEFAULT '{}', reads text[] DEFAULT '{}',
+        OUT pick int, OUT wake_at timestamptz)
+    RETURNS record
+    AS 'MODULE_PATHNAME', 'md_try_schedule'
+    LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[], timestamptz[], timestamptz[], text[]) IS
+    'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
+
 ------------------------------------------------------------------------------
 -- Keys
 ------------------------------------------------------------------------------
@@ -531,8 +634,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
-           coalesce(c.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
-           c.lag, c.last_timestamp, c.updated_at, s.created_at
+           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           c.lag, c.last_timestamp, c.updated_at, s.created_at,
+           h.dead_letters_last_hour, e.commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -540,8 +644,17 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                 sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
                                 max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
+      LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
+                           FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
       LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters_last_hour
+                           FROM medallion.dead_letter l
+                          WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') h ON true
+      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
+                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
@@ -549,13 +662,20 @@ COMMENT ON COLUMN medallion.streaming_tables.state IS
     'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
+    'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
 
 CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
     SELECT c.relid AS table_name, c.topic, c.kafka_partition, c.start_offset, c.next_offset,
            c.high_watermark, greatest(c.high_watermark - c.next_offset, 0) AS lag,
-           c.row_count AS rows, c.dead_count AS dead_letters, c.last_timestamp, c.updated_at
+           c.row_count + coalesce(b.rows, 0) AS rows, c.dead_count + coalesce(b.dead_letters, 0) AS dead_letters,
+           c.last_timestamp, c.updated_at
       FROM medallion.checkpoint c JOIN pg_catalog.pg_class r ON r.oid = c.relid
+      LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows, sum(t.dead_count)::bigint AS dead_letters
+                           FROM medallion.late_batch t
+                          WHERE t.relid = c.relid AND t.topic = c.topic
+                            AND t.kafka_partition = c.kafka_partition) b ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.stream_partitions IS
     'partitions of streaming tables that the caller owns: all before next_offset is stored, a dead letter, or in a gap';
@@ -566,10 +686,11 @@ GRANT SELECT ON medallion.stream_partitions TO PUBLIC;
 CREATE VIEW medallion.dead_letters WITH (security_barrier) AS
     SELECT l.dead_letter_id, l.relid AS table_name, l.topic, l.kafka_partition, l.kafka_offset,
            l.kafka_timestamp, l.kafka_key, l.payload, l.headers, l.sqlstate, l.message, l.detail,
-           l.failed_at
+           l.failed_at, l.attempts, l.retried_at
       FROM medallion.dead_letter l JOIN pg_catalog.pg_class r ON r.oid = l.relid
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
-        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT') AND NOT r.relrowsecurity);
+        OR (pg_catalog.has_table_privilege(r.oid, 'SELECT')
+            AND pg_catalog.has_schema_privilege(r.relnamespace, 'USAGE') AND NOT r.relrowsecurity);
 COMMENT ON VIEW medallion.dead_letters IS
     'records that could not be stored, with their bytes and their error, of tables that the caller may read';
 GRANT SELECT ON medallion.dead_letters TO PUBLIC;

@@ -231,7 +231,7 @@ SELECT server FROM st.definitions WHERE relid = 'st2.renamed'::regclass;
 SELECT st.generation('st2.renamed') AS before \gset
 SELECT medallion.pause('st2.renamed');
 SELECT medallion.pause('st2.renamed');
-SELECT state, reason = 'paused by role ' || quote_ident(current_user) AS reason FROM medallion.streaming_tables WHERE table_name = 'st2.renamed'::regclass;
+SELECT state, reason = 'paused by ' || current_user AS reason FROM medallion.streaming_tables WHERE table_name = 'st2.renamed'::regclass;
 SELECT medallion.resume('st2.renamed');
 SELECT medallion.resume('st2.renamed');
 SELECT state, reason FROM medallion.streaming_tables WHERE table_name = 'st2.renamed'::regclass;
@@ -239,15 +239,25 @@ SELECT st.generation('st2.renamed') - :before AS generations;
 SELECT medallion.pause('st.parent');
 SELECT medallion.resume('st.parent');
 SELECT medallion.pause(0);
+SELECT medallion.create_materialized_view('st.mview', 'SELECT 1 AS one');
+SELECT medallion.pause('st.mview');
+SELECT paused FROM medallion.view WHERE relid = 'st.mview'::regclass;
+SELECT medallion.resume('st.mview');
+SELECT paused FROM medallion.view WHERE relid = 'st.mview'::regclass;
+SELECT medallion.create_streaming_table('st.mview', 'k3', 't', options => '{"check_topic": false}');
+DROP TABLE st.mview;
 
 -- A copy of the database comes up paused, and is taken over
+SELECT medallion.pause('st.typed');
 UPDATE medallion.stream SET origin = 'elsewhere';
 DELETE FROM pg_depend WHERE refclassid = 'pg_foreign_server'::regclass AND classid = 'pg_trigger'::regclass;
 SELECT DISTINCT state, reason FROM medallion.streaming_tables;
 SELECT medallion.resume('st2.renamed');
 SELECT state, count(*) FROM medallion.streaming_tables GROUP BY 1 ORDER BY 1;
 SELECT medallion.resume_all();
-SELECT state, count(*) FROM medallion.streaming_tables GROUP BY 1;
+-- what was paused by hand stays so
+SELECT state, count(*), min(table_name::text) AS first FROM medallion.streaming_tables GROUP BY 1 ORDER BY 1;
+SELECT medallion.resume('st.typed');
 SELECT count(DISTINCT objid) = (SELECT count(*) FROM medallion.stream) AS all_depend FROM pg_depend
  WHERE refclassid = 'pg_foreign_server'::regclass AND classid = 'pg_trigger'::regclass;
 

@@ -12,14 +12,17 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -61,9 +64,11 @@ has_foreign_triggers(Relation rel)
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		char	   *function = get_func_name(triggers->triggers[i].tgfoid);
+		Oid			function_id = triggers->triggers[i].tgfoid;
+		char	   *function = get_func_name(function_id);
 
 		if (function == NULL || strcmp(function, "guard_write") != 0 ||
+			get_func_namespace(function_id) != get_namespace_oid("medallion", true) ||
 			!TRIGGER_FOR_BEFORE(triggers->triggers[i].tgtype) ||
 			TRIGGER_FOR_ROW(triggers->triggers[i].tgtype))
 			return true;
@@ -139,6 +144,9 @@ md_bronze_open(Oid relid, MemoryContext context)
 												ALLOCSET_DEFAULT_MINSIZE,
 												1024 * 1024, 8 * 1024 * 1024);
 	bronze->rel = table_open(relid, NoLock);
+	/* what INSERT would say, whichever way rows take */
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(bronze->rel));
 	bronze->desc = RelationGetDescr(bronze->rel);
 	bronze->direct = can_insert_directly(bronze->rel);
 	bronze->slots = palloc0(sizeof(TupleTableSlot *) * SLICE_ROWS);

@@ -55,9 +55,8 @@ md_format_by_name(const char *name)
 	return -1;
 }
 
-/* Owner of the extension, InvalidOid if it does not exist here. */
-static Oid
-extension_owner(void)
+Oid
+md_catalog_extension_owner(void)
 {
 	Relation	rel;
 	SysScanDesc scan;
@@ -83,7 +82,8 @@ md_catalog_extension_exists(void)
 {
 	Oid			namespace_id;
 
-	if (creating_extension || !OidIsValid(extension_owner()))
+	if (!OidIsValid(md_catalog_extension_owner()) ||
+		(creating_extension && CurrentExtensionObject == get_extension_oid("pg_medallion", true)))
 		return false;
 	/* a concurrent CREATE EXTENSION is visible as a whole or not at all */
 	namespace_id = get_namespace_oid("medallion", true);
@@ -111,7 +111,7 @@ md_catalog_become(Oid user_id, MdSecurity *saved)
 void
 md_catalog_become_owner(MdSecurity *saved)
 {
-	Oid			owner = extension_owner();
+	Oid			owner = md_catalog_extension_owner();
 
 	if (!OidIsValid(owner))
 		ereport(ERROR,

@@ -49,8 +49,13 @@ typedef struct MdStream
 	bool		on_gap_fail;	/* else: record */
 	bool		read_uncommitted;
 	char	   *group_id;		/* NULL: do not mirror progress */
+	double		max_dead_letter_ratio;	/* -1: any */
+	int			dead_letter_window_ms;
 	List	   *column_sources; /* of MdColumnSource */
 } MdStream;
+
+/* Owner of the extension, InvalidOid if it does not exist here. */
+extern Oid	md_catalog_extension_owner(void);
 
 /* Is the extension created in this database, and complete? */
 extern bool md_catalog_extension_exists(void);

@@ -13,18 +13,25 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "ddl.h"
 #include "worker_slots.h"
 
@@ -82,6 +89,59 @@ exclusive_database(Node *stmt)
 	}
 }
 
+/*
+ * Does the statement drop the extension, or the schema that it lives in?  Our
+ * workers leave first: they lock tables in another order than a DROP does,
+ * and one of the two would fail with a deadlock.
+ */
+static bool
+drops_extension(Node *stmt)
+{
+	DropStmt   *drop = (DropStmt *) stmt;
+	ListCell   *lc;
+
+	if (!IsA(stmt, DropStmt) ||
+		(drop->removeType != OBJECT_EXTENSION && drop->removeType != OBJECT_SCHEMA))
+		return false;
+	foreach(lc, drop->objects)
+	{
+		const char *name = strVal(lfirst(lc));
+
+		/* whoever may not drop it does not disturb the workers either */
+		if (strcmp(name, drop->removeType == OBJECT_SCHEMA ? "medallion" : "pg_medallion") == 0)
+			return IsTransactionState() &&
+				has_privs_of_role(GetUserId(), md_catalog_extension_owner());
+	}
+	return false;
+}
+
+/*
+ * May the user do this to the database?  Core says so too, but only after our
+ * workers have left, and nobody else may make them leave.
+ */
+static bool
+may_be_exclusive(Node *stmt, Oid database_id)
+{
+	HeapTuple	tuple;
+	bool		may_copy;
+
+	if (md_database_ownercheck(database_id, GetUserId()))
+		return true;
+	if (!IsA(stmt, CreatedbStmt))
+		return false;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may_copy = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database_id));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may_copy = may_copy && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return may_copy;
+}
+
 /* Statements that a handler may know; all others cost one switch. */
 static bool
 may_concern_us(Node *stmt)
@@ -96,11 +156,13 @@ may_concern_us(Node *stmt)
 		case T_RefreshMatViewStmt:
 		case T_AlterObjectSchemaStmt:
 		case T_AlterOwnerStmt:
+		case T_CommentStmt:
 		case T_AlterForeignServerStmt:
 		case T_AlterUserMappingStmt:
 		case T_CreateUserMappingStmt:
 		case T_DropUserMappingStmt:
 		case T_CreateExtensionStmt:
+		case T_GrantStmt:
 			return true;
 		default:
 			return false;
@@ -124,9 +186,12 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 	{
 		Oid			database_id = get_database_oid(database, true);
 
-		if (OidIsValid(database_id) && database_id != MyDatabaseId)
+		if (OidIsValid(database_id) && database_id != MyDatabaseId &&
+			may_be_exclusive(stmt, database_id))
 			md_database_block(database_id);
 	}
+	else if (drops_extension(stmt))
+		md_database_block(MyDatabaseId);
 	else if (nodeTag(stmt) == T_CreateExtensionStmt)
 	{
 		md_utility_next(&u);
@@ -155,6 +220,10 @@ md_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (access == OAT_DROP && class_id == ExtensionRelationId &&
 		object_id == get_extension_oid("pg_medallion", true))
 		md_definitions_changed();
+
+	/* DROP OWNED takes user mappings along */
+	if (access == OAT_DROP && class_id == UserMappingRelationId && md_catalog_extension_exists())
+		md_stream_mapping_dropped(object_id);
 
 	if (access == OAT_DROP && class_id == RelationRelationId && sub_id == 0 &&
 		!(((ObjectAccessDrop *) arg)->dropflags & PERFORM_DELETION_INTERNAL) &&

@@ -36,6 +36,7 @@ extern bool md_view_utility(MdUtility *u);
  * relations that are not ours.
  */
 extern void md_stream_relation_dropped(Oid relid);
+extern void md_stream_mapping_dropped(Oid mapping_id);
 extern void md_view_relation_dropped(Oid relid);
 
 extern void md_ddl_install_hooks(void);

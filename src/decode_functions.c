@@ -175,6 +175,8 @@ md_try_decode(PG_FUNCTION_ARGS)
 	MdStream   *stream;
 	Relation	rel;
 	MdDecoder  *decoder;
+	MdSecurity	saved;
+	Oid			owner;
 	TupleDesc	result_desc;
 	Datum		result[4] = {0};
 	bool		isnull[4] = {true, true, true, true};
@@ -205,9 +207,16 @@ md_try_decode(PG_FUNCTION_ARGS)
 	if (stream->topic != NULL)
 		record.topic = stream->topic;
 
+	/*
+	 * Checks of domains are functions of whoever made them.  Who may act as the
+	 * owner does so, as ingest does, and not with more rights of his own.
+	 */
+	owner = rel->rd_rel->relowner;
+	md_catalog_become(has_privs_of_role(GetUserId(), owner) ? owner : GetUserId(), &saved);
 	decoder = md_decoder_create(stream, RelationGetDescr(rel), CurrentMemoryContext);
 	try_decode(decoder, &record, RelationGetDescr(rel), &attempt);
 	md_decoder_free(decoder);
+	md_catalog_restore_user(&saved);
 	relation_close(rel, AccessShareLock);
 
 	if (attempt.decoded)

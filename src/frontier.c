@@ -231,10 +231,16 @@ block_condition(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryConte
 					  "              b.first_offset, b.next_offset, b.row_count, b.first_block, b.last_block,"
 					  "              b.row_count = 0 OR (b.filenode = $4 AND b.last_block IS NOT NULL) AS placed,"
 					  "              coalesce(lag(b.next_offset) OVER w, r.read, b.first_offset) >= b.first_offset AS joined"
-					  "         FROM r LEFT JOIN medallion.batch b"
-					  "                ON b.relid = $3 AND b.topic = r.topic"
-					  "               AND b.kafka_partition = r.partition"
-					  "               AND b.next_offset > coalesce(r.read, 0) AND b.first_offset < r.now"
+					  "         FROM r LEFT JOIN LATERAL ("
+					  "              SELECT first_offset, next_offset, row_count, filenode, first_block, last_block"
+					  "                FROM medallion.batch"
+					  "               WHERE relid = $3 AND topic = r.topic AND kafka_partition = r.partition"
+					  "                 AND next_offset > coalesce(r.read, 0) AND first_offset < r.now"
+					  "              UNION ALL"
+					  "              SELECT first_offset, next_offset, 0, NULL, NULL, NULL"
+					  "                FROM medallion.gap"
+					  "               WHERE relid = $3 AND topic = r.topic AND kafka_partition = r.partition"
+					  "                 AND next_offset > coalesce(r.read, 0) AND first_offset < r.now) b ON true"
 					  "       WINDOW w AS (PARTITION BY r.topic, r.partition ORDER BY b.first_offset)),"
 					  " p AS (SELECT bool_and(placed AND joined) IS TRUE AND max(next_offset) >= min(now)"
 					  "              AND (min(read) IS NOT NULL OR min(first_offset) <="
@@ -270,6 +276,7 @@ stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext 
 	int			topics = 0;
 	char	   *last_topic = NULL;
 	char	   *blocks;
+	MemoryContext old;
 	char	   *name = md_read_relation_name(source->relid);
 	uint64		rows;
 
@@ -319,8 +326,18 @@ stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext 
 		return;
 	}
 	blocks = block_condition(source, snapshot, delta, context);
-	delta->condition = MemoryContextAlloc(context, ranges.len + (blocks ? strlen(blocks) : 0) + 3);
-	sprintf(delta->condition, "(%s)%s", ranges.data, blocks ? blocks : "");
+	old = MemoryContextSwitchTo(context);
+	if (blocks == NULL)
+		delta->condition = psprintf("(%s)", ranges.data);
+	else
+
+		/*
+		 * Offsets past the column's statistics would be estimated as one row,
+		 * and planned so; nearly all rows of these blocks are wanted, which
+		 * an expression without statistics says better.
+		 */
+		delta->condition = psprintf("CASE WHEN %s THEN true ELSE false END%s", ranges.data, blocks);
+	MemoryContextSwitchTo(old);
 }
 
 /*

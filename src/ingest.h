@@ -17,8 +17,10 @@
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
+#include "bronze.h"
 #include "catalog.h"
 #include "decode.h"
+#include "ingest_threshold.h"
 #include "kafka_client.h"
 
 typedef struct MdIngestStream MdIngestStream;
@@ -75,11 +77,19 @@ struct MdIngestStream
 	int			n_known;		/* partitions of the topic, of any worker's share */
 	List	   *partitions;		/* of MdPartition: our share */
 	List	   *runs;			/* of MdRun, of the batch under way */
+	MdThresholdWindow window;	/* of records and dead letters */
 	bool		careful;		/* find the bad records of the batch, one by one */
 	bool		skipped;		/* left out of the batch under way */
 	int			skip_sqlstate;	/* and why; 0: its definition changed */
 	char	   *skip_message;
 };
+
+/* A record of a batch that cannot be stored, and why. */
+typedef struct MdBadRecord
+{
+	int			index;			/* in lane->records */
+	MdDecodeError error;
+} MdBadRecord;
 
 struct MdLane
 {
@@ -100,13 +110,13 @@ struct MdLane
 	MdRecord   *records;
 	int			n_records;
 	List	   *taken;			/* of MdPartition */
-	const char *last_topic;		/* cache of the last lookup */
-	int32		last_partition;
-	MdPartition *last_found;
+	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
-	TimestampTz next_discovery; /* when to look for new partitions */
+	bool		collects_bad_records;	/* in bad_records; else they become dead letters */
+	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
+	TimestampTz next_discovery; /* when to look for new partitions of the topics */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -144,10 +154,15 @@ typedef struct MdBatchResult
  * Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share, MemoryContext context);
+											MdShare share,
+											MemoryContext context);
 
 /* Read the stream's partitions from its positions again. */
 extern void md_ingest_reassign(MdIngestStream *stream);
+
+/* The structures of a stream, its decoder and its checkpoints; in context. */
+extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
+											 MemoryContext context);
 
 /*
  * Kafka does not have where we read a partition; true if that was the record
@@ -183,6 +198,13 @@ extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **
  * md_ingest_failed() what to do, and calls again.
  */
 extern void md_ingest_store(MdLane *lane, MdBatchResult *result);
+
+/*
+ * Decode and store a stream's runs, as the owner of its table, and nothing
+ * else: no checkpoint moves.  The table is locked.
+ */
+extern void md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+								 MdBatchResult *result, MdBronzeExtent *extent);
 
 /* Leave a stream out of the batch under way; its partitions stay behind. */
 extern void md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message);

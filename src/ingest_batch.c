@@ -34,6 +34,7 @@
 #include "debug_point.h"
 #include "ingest.h"
 #include "key_hash.h"
+#include "server.h"
 
 /* What storing one stream's part of a batch needs at hand. */
 typedef struct StoreState
@@ -44,6 +45,8 @@ typedef struct StoreState
 	TimestampTz now;
 	int			current;		/* index of the record under way; -1 */
 	int			tags[1000];		/* record of each buffered row */
+	MdDeadLetters *dead_letters;	/* NULL: there are none */
+	MemoryContext context;		/* of this attempt */
 	MdBatchResult *result;
 } StoreState;
 
@@ -202,10 +205,16 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		int64		high = md_kafka_high_watermark(lane->client, partition->topic,
 												   partition->partition);
 
-		if (high >= 0)
-			partition->high_watermark = high;
 		if (partition->taken_last_offset >= 0)
 			partition->taken_last_checksum = checksum(&lane->records[partition->taken_last]);
+		if (high < 0)
+			continue;
+		partition->high_watermark = high;
+		/* a checkpoint beyond the end would lose what is yet to come */
+		if (partition->taken_next > high)
+			elog(ERROR, "topic \"%s\" partition %d was read up to offset %lld, beyond its end %lld",
+				 partition->topic, partition->partition,
+				 (long long) partition->taken_next, (long long) high);
 	}
 	MemoryContextSwitchTo(old);
 	return lane->taken != NIL;
@@ -300,12 +309,24 @@ store_error_context(void *arg)
 
 /* --- storing --- */
 
+/* The partition of record i: the runs are in the order of their records. */
 static MdPartition *
 partition_of(StoreState *state, int i)
 {
-	MdRecord   *record = &state->lane->records[i];
+	List	   *runs = state->stream->runs;
+	int			low = 0;
+	int			high = list_length(runs) - 1;
 
-	return md_ingest_find_partition(state->lane, record->topic, record->partition);
+	while (low < high)
+	{
+		int			middle = (low + high + 1) / 2;
+
+		if (((MdRun *) list_nth(runs, middle))->from <= i)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return ((MdRun *) list_nth(runs, low))->partition;
 }
 
 /* Headers live as long as the record: another attempt may want them. */
@@ -318,28 +339,50 @@ fetch_headers(StoreState *state, MdRecord *record)
 	MemoryContextSwitchTo(old);
 }
 
+/* Whoever stores the batch decides what becomes of record i. */
+static void
+collect_bad_record(MdLane *lane, int i, const MdDecodeError *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(lane->batch_context);
+	MdBadRecord *bad = palloc(sizeof(MdBadRecord));
+
+	bad->index = i;
+	bad->error.sqlstate = error->sqlstate;
+	bad->error.message = pstrdup(error->message);
+	bad->error.detail = error->detail == NULL ? NULL : pstrdup(error->detail);
+	lane->bad_records = lappend(lane->bad_records, bad);
+	MemoryContextSwitchTo(old);
+}
+
 /* Record i cannot be stored: a dead letter, or with on_error = fail the end. */
 static void
-bad_record(StoreState *state, int i, int sqlstate, const char *message, const char *detail)
+bad_record(StoreState *state, int i, const MdDecodeError *error)
 {
 	MdRecord   *record = &state->lane->records[i];
 	MdPartition *partition = partition_of(state, i);
 
+	if (state->lane->collects_bad_records)
+	{
+		collect_bad_record(state->lane, i, error);
+		partition->n_unstored++;
+		return;
+	}
 	if (state->stream->def->on_error_fail)
 	{
 		partition->stuck_at = record->offset;
 		partition->batch_next = record->offset;
 		partition->n_unstored++;
-		md_ingest_skip(state->stream, sqlstate,
+		md_ingest_skip(state->stream, error->sqlstate,
 					   psprintf("record of topic \"%s\" partition %d offset %lld: %s",
 								record->topic, record->partition,
-								(long long) record->offset, message));
+								(long long) record->offset, error->message));
 		/* only what follows is left out: this batch stores what came before */
 		state->stream->skipped = false;
 		return;
 	}
-	fetch_headers(state, record);
-	md_dead_letter_write(state->stream->def->relid, record, sqlstate, message, detail);
+	if (state->dead_letters == NULL)
+		state->dead_letters = md_dead_letters_create(state->stream->def->relid, state->context);
+	md_dead_letters_add(state->dead_letters, record, error);
 	partition->n_dead++;
 	partition->n_unstored++;
 	state->result->dead_letters++;
@@ -396,6 +439,7 @@ insert_carefully(StoreState *state, int from, int to)
 {
 	Attempt		attempt;
 	ErrorData  *volatile error = NULL;
+	MdDecodeError problem;
 	int			middle;
 
 	if (state->stream->def->on_error_fail && to - from > 1)
@@ -429,7 +473,10 @@ insert_carefully(StoreState *state, int from, int to)
 		return;
 	if (to - from == 1)
 	{
-		bad_record(state, state->tags[from], error->sqlerrcode, error->message, error->detail);
+		problem.sqlstate = error->sqlerrcode;
+		problem.message = error->message;
+		problem.detail = error->detail;
+		bad_record(state, state->tags[from], &problem);
 		return;
 	}
 	middle = from + (to - from) / 2;
@@ -481,7 +528,7 @@ store_record(StoreState *state, int i)
 {
 	MdIngestStream *stream = state->stream;
 	MdRecord   *record = &state->lane->records[i];
-	MemoryContext old = MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
+	MemoryContext old = CurrentMemoryContext;
 	MdDecodeError problem = {0};
 	Datum	   *values;
 	bool	   *isnull;
@@ -490,6 +537,7 @@ store_record(StoreState *state, int i)
 	state->current = i;
 	if (stream->needs_headers)
 		fetch_headers(state, record);
+	MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
 	md_bronze_next_row(state->bronze, &values, &isnull);
 	if (stream->careful)
 		decoded = decode_carefully(state, record, values, isnull, &problem);
@@ -499,7 +547,7 @@ store_record(StoreState *state, int i)
 
 	if (!decoded)
 	{
-		bad_record(state, i, problem.sqlstate, problem.message, problem.detail);
+		bad_record(state, i, &problem);
 		return;
 	}
 	state->tags[md_bronze_buffered(state->bronze)] = i;
@@ -527,20 +575,21 @@ correct_checkpoints(MdIngestStream *stream, MdBatchResult *result)
 	}
 }
 
-/* Store one stream's runs. */
-static void
-store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+void
+md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+					 MdBatchResult *result, MdBronzeExtent *extent)
 {
 	StoreState *state = palloc(sizeof(StoreState));
 	ErrorContextCallback callback;
 	MdSecurity	saved;
-	MdBronzeExtent extent;
 	ListCell   *lc;
 
 	state->lane = lane;
 	state->stream = stream;
 	state->now = now;
 	state->current = -1;
+	state->dead_letters = NULL;
+	state->context = CurrentMemoryContext;
 	state->result = result;
 	callback.callback = store_error_context;
 	callback.arg = state;
@@ -563,13 +612,24 @@ store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResul
 		}
 	}
 	insert_slice(state);
-	extent = *md_bronze_extent(state->bronze);
+	if (state->dead_letters != NULL)
+		md_dead_letters_write(state->dead_letters);
+	*extent = *md_bronze_extent(state->bronze);
 	md_bronze_close(state->bronze);
 	md_catalog_restore_user(&saved);
+	error_context_stack = callback.previous;
+}
 
+/* Store one stream's part of the batch under way. */
+static void
+store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
+{
+	MdBronzeExtent extent;
+
+	md_ingest_store_runs(lane, stream, now, result, &extent);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
-	error_context_stack = callback.previous;
+	md_ingest_threshold_check(stream, now);
 }
 
 /*
@@ -581,6 +641,7 @@ lock_stream(MdIngestStream *stream)
 {
 	Oid			relid = stream->def->relid;
 	Relation	rel;
+	Oid			owner;
 	bool		same;
 
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
@@ -596,10 +657,16 @@ lock_stream(MdIngestStream *stream)
 	}
 	rel = relation_open(relid, NoLock);
 	same = equalTupleDescs(stream->desc, RelationGetDescr(rel));
-	stream->owner = rel->rd_rel->relowner;
+	owner = rel->rd_rel->relowner;
 	relation_close(rel, NoLock);
 	if (!same)
 		md_ingest_skip(stream, 0, "the table's columns have changed");
+	else if (owner != stream->owner || !md_server_is_usable(stream->def->server, owner))
+	{
+		/* the lane is connected as somebody who no longer counts */
+		md_ingest_skip(stream, 0, "the table's owner, or the owner's right to use the server, has changed");
+		same = false;
+	}
 	return same;
 }
 
@@ -753,6 +820,9 @@ md_ingest_stored(MdLane *lane)
 {
 	ListCell   *lc;
 
+	foreach(lc, lane->streams)
+		if (((MdIngestStream *) lfirst(lc))->runs != NIL)
+			md_ingest_threshold_count(lfirst(lc));
 	foreach(lc, lane->taken)
 	{
 		MdPartition *partition = lfirst(lc);

@@ -59,16 +59,14 @@ md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
 	LanePartitionKey key;
 	LanePartition *entry;
 
-	/* records come in runs, and the client has one string per topic */
-	if (lane->last_found != NULL && lane->last_topic == topic &&
-		lane->last_partition == partition)
+	/* records come in runs */
+	if (lane->last_found != NULL && lane->last_found->partition == partition &&
+		strcmp(lane->last_found->topic, topic) == 0)
 		return lane->last_found;
 	key = partition_key(topic, partition);
 	entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
 	if (entry == NULL)
 		return NULL;
-	lane->last_topic = topic;
-	lane->last_partition = partition;
 	lane->last_found = entry->partition;
 	return entry->partition;
 }
@@ -234,9 +232,8 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 		md_kafka_assign(lane->client, positions_of(stream), list_length(stream->partitions));
 }
 
-/* Build the stream's structures: columns, decoder, checkpoints. */
-static MdIngestStream *
-make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
+MdIngestStream *
+md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 {
 	MdIngestStream *stream = MemoryContextAllocZero(context, sizeof(MdIngestStream));
 	Relation	rel = relation_open(def->relid, AccessShareLock);
@@ -318,9 +315,9 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 		/* in a worker, md_ingest_discover() finds partitions that came later */
 		if (share.foreground)
 			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
-		else if (!start->initialized)
+		else if (!def->initialized)
 			md_stream_initialize(start, lane->asker, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
-		stream = make_stream(def, lane, stream_context);
+		stream = md_ingest_make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
 	}

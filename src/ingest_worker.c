@@ -386,7 +386,10 @@ start_due(void)
 			if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
 				entry->def = NULL;
 			else
+			{
 				entry->stream = md_ingest_add_stream(&lanes, entry->def, share, worker_context);
+				entry->stream->lane->next_discovery = 0;
+			}
 			entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_OF_LIFE_MS);
 			/* what an earlier worker had to say is of no interest any more */
 			if (entry->stream != NULL && entry->failures == 0)
@@ -731,7 +734,23 @@ is_due(MdLane *lane)
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
 }
 
-/* Look for partitions that the lane's topics got since we read their number. */
+/* A broker that does not answer would hold up the other lanes. */
+static bool
+wants_discovery(const MdLane *lane)
+{
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->partitions == NIL || any_alive(stream))
+			return true;
+	}
+	return false;
+}
+
+/* Look for partitions that topics got since the streams were added. */
 static void
 discover_partitions(MdLane *lane)
 {
@@ -754,18 +773,6 @@ discover_partitions(MdLane *lane)
 	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
 }
 
-/* Kafka is asked while it answers: silence would hold up the other lanes. */
-static bool
-wants_discovery(const MdLane *lane)
-{
-	ListCell   *lc;
-
-	foreach(lc, lane->streams)
-		if (any_alive(lfirst(lc)))
-			return true;
-	return false;
-}
-
 static void
 discover_due(void)
 {
@@ -773,9 +780,11 @@ discover_due(void)
 
 	foreach(lc, lanes)
 	{
-		if (wants_discovery(lfirst(lc)) &&
-			md_clock_ms_until(GetCurrentTimestamp(), ((MdLane *) lfirst(lc))->next_discovery) == 0)
-			discover_partitions(lfirst(lc));
+		MdLane	   *lane = lfirst(lc);
+
+		if (wants_discovery(lane) &&
+			md_clock_ms_until(GetCurrentTimestamp(), lane->next_discovery) == 0)
+			discover_partitions(lane);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -810,6 +819,8 @@ next_wait_ms(void)
 																				 lane->flush_interval_ms))));
 		if (lane->mirror_lsn != 0)
 			wait_ms = Min(wait_ms, MIRROR_CHECK_MS);
+		if (wants_discovery(lane))
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 	}
 	return wait_ms;
 }

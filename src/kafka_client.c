@@ -14,7 +14,8 @@
  *
  * Callbacks of the library run on our thread, inside a call of ours that
  * serves its queue; they only copy text into the client, because an error
- * thrown there would unwind through frames of the library.
+ * thrown there would unwind through frames of the library.  The one that looks
+ * at certificates runs on the library's threads, and leaves a number.
  */
 #include "postgres.h"
 
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "nodes/value.h"
+#include "port/atomics.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -61,6 +63,7 @@ struct MdKafkaClient
 	MdKafkaError last_error;	/* of a broker or of the client as a whole, by error_cb */
 	bool		has_last_error;
 	bool		is_cut_off;		/* no broker can be used: to be told as an event */
+	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
 	PartitionError *partition_errors;	/* malloc'd: to be told as events */
 	int			n_partition_errors;
 	MemoryContext context;
@@ -152,6 +155,21 @@ md_kafka_close(MdKafkaClient *client)
 	client_destroy(client);
 }
 
+/*
+ * How long something took, and how often it was left unsaid, differs each time:
+ * without that, the same trouble has the same text.
+ */
+static void
+cut_circumstances(char *message)
+{
+	char	   *cut = strstr(message, " (after ");
+
+	for (char *next = cut; next != NULL; next = strstr(next + 1, " (after "))
+		cut = next;
+	if (cut != NULL && cut > message && message[strlen(message) - 1] == ')')
+		*cut = '\0';
+}
+
 static void
 fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
 {
@@ -174,6 +192,69 @@ fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
 	strlcpy(error->message,
 			message != NULL && message[0] != '\0' ? message : rd_kafka_err2str(code),
 			sizeof(error->message));
+	cut_circumstances(error->message);
+}
+
+/*
+ * Remember why a broker's certificate is refused: the library's error does not
+ * tell a wrong name from an unknown authority.  Decides nothing: the answer is
+ * OpenSSL's own.
+ *
+ * Runs in: a thread of the library.
+ */
+static int
+verify_cb(rd_kafka_t *rk, const char *broker_name, int32_t broker_id, int *x509_error,
+		  int depth, const char *der, size_t size, char *reason, size_t reason_size,
+		  void *opaque)
+{
+	MdKafkaClient *client = opaque;
+
+	if (*x509_error == 0)
+		return 1;
+	pg_atomic_write_u32(&client->verify_error, (uint32) *x509_error);
+	snprintf(reason, reason_size, "OpenSSL verification error %d", *x509_error);
+	return 0;
+}
+
+/* What OpenSSL's codes of X509_verify_cert mean to whoever set the options. */
+static const char *
+verify_error_text(uint32 x509_error)
+{
+	switch (x509_error)
+	{
+		case 9:
+			return "the broker's certificate is not valid yet";
+		case 10:
+			return "the broker's certificate has expired";
+		case 2:
+		case 18:
+		case 19:
+		case 20:
+		case 21:
+			return "the broker's certificate is not signed by an authority that is trusted here (see the option ssl_ca_pem)";
+		case 23:
+			return "the broker's certificate was revoked";
+		case 62:
+		case 64:
+			return "the broker's certificate is for another host than the one in bootstrap_servers or advertised by the broker";
+		default:
+			return NULL;
+	}
+}
+
+/* Say in *error why a broker's certificate was refused, if that was it. */
+static void
+explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
+{
+	static const char mark[] = "SSL handshake failed: ";
+	const char *text = verify_error_text(pg_atomic_exchange_u32(&client->verify_error, 0));
+	char	   *start = strstr(error->message, mark);
+
+	if (text != NULL && start != NULL && error->code == RD_KAFKA_RESP_ERR__SSL)
+	{
+		start += strlen(mark);
+		strlcpy(start, text, error->message + sizeof(error->message) - start);
+	}
 }
 
 /*
@@ -231,6 +312,7 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 			client->is_cut_off = true;
 	}
 	fill_error(&client->last_error, code, reason);
+	explain_verify_error(client, &client->last_error);
 	client->has_last_error = true;
 }
 
@@ -354,6 +436,8 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	rd_kafka_conf_set_opaque(conf, client);
 	rd_kafka_conf_set_error_cb(conf, error_cb);
 	rd_kafka_conf_set_log_cb(conf, log_cb);
+	/* a library built without TLS refuses it, and needs it not */
+	(void) rd_kafka_conf_set_ssl_cert_verify_cb(conf, verify_cb);
 	return conf;
 }
 
@@ -400,6 +484,7 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 
 	client->context = context;
 	client->event_fd = -1;
+	pg_atomic_init_u32(&client->verify_error, 0);
 	if (!exit_callback_registered)
 	{
 		before_shmem_exit(destroy_all_clients, (Datum) 0);
@@ -519,6 +604,16 @@ request_succeeded(MdKafkaClient *client)
 	if (!client->consuming)
 		client->has_last_error = false;
 	return true;
+}
+
+/*
+ * Until 2.6.1 the library sends its nonce twice in the last message of a SCRAM
+ * exchange, which brokers took until Kafka checked it.
+ */
+bool
+md_kafka_scram_is_outdated(void)
+{
+	return rd_kafka_version() < 0x020601ff;
 }
 
 /*

@@ -100,6 +100,9 @@ extern void md_kafka_close(MdKafkaClient *client);
 extern List *md_kafka_property_names(void);		/* of char *, palloc'd */
 extern const char *md_kafka_library_version(void);
 
+/* Is the library one whose SCRAM brokers of Kafka 4.0 and later refuse? */
+extern bool md_kafka_scram_is_outdated(void);
+
 /* Does the error say that there is no such topic? */
 extern bool md_kafka_error_is_unknown_topic(const MdKafkaError *error);
 

@@ -60,15 +60,47 @@ ask(MdKafkaClient *client, int timeout_ms, Attempt attempt, void *arg,
 	}
 }
 
+/*
+ * What to look at, for texts that only say what went wrong on the wire; a
+ * broker tells a client why it refuses its certificate by a TLS alert.
+ */
+static const char *
+hint_of(const MdKafkaError *error)
+{
+	static const struct
+	{
+		const char *text;
+		const char *hint;
+	}			hints[] = {
+		{"alert certificate expired", "The client's certificate has expired: see the option ssl_certificate_pem."},
+		{"alert certificate unknown", "The broker refuses the client's certificate: it has expired, or is signed by an authority that the broker does not trust."},
+		{"alert unknown ca", "The broker does not trust the authority that signed the client's certificate: see the option ssl_certificate_pem."},
+		{"alert bad certificate", "The broker refuses the client's certificate, or asks for one and there is none: see the options ssl_certificate_pem and ssl_key_pem."},
+		{"alert certificate required", "The broker asks for a certificate of the client: see the options ssl_certificate_pem and ssl_key_pem."},
+		{"routines::unexpected eof", "The listener may speak no TLS: see the option security_protocol."},
+		{"wrong version number", "The listener may speak no TLS: see the option security_protocol."},
+		{"SASL authentication error", "See the options sasl_mechanism, sasl_username and sasl_password of the server and of the user mapping."},
+	};
+
+	if (md_kafka_scram_is_outdated() && strstr(error->message, "SASL mechanism SCRAM") != NULL)
+		return psprintf("If user and password are right: librdkafka %s cannot use SCRAM with brokers of Kafka 4.0 and later; 2.6.1 and later can, and PLAIN over TLS works with each.",
+						md_kafka_library_version());
+	for (int i = 0; i < lengthof(hints); i++)
+		if (strstr(error->message, hints[i].text) != NULL)
+			return hints[i].hint;
+	return error->retriable ? "The setting medallion.kafka_timeout limits how long a session waits." : NULL;
+}
+
 static void
 refuse(const char *server_name, const MdKafkaError *error)
 {
+	const char *hint = hint_of(error);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("could not get an answer from Kafka server \"%s\": %s",
 					server_name, error->message),
-			 error->retriable ?
-			 errhint("The setting medallion.kafka_timeout limits how long a session waits.") : 0));
+			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
 static bool

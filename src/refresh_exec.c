@@ -20,6 +20,8 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -97,7 +99,8 @@ why_rebuild(MdRefresh *refresh, List **parts)
 
 	*parts = NIL;
 	if (!refresh->view->populated)
-		return "first refresh";
+		return refresh->view->refresh_number == 0 ? "first refresh" :
+			"its definition, or what is kept for it, is new";
 	foreach(lc, refresh->sources)
 	{
 		MdSource   *source = lfirst(lc);
@@ -142,7 +145,7 @@ present_filenode(Oid relid)
 static void
 append_apply(MdRefresh *refresh, List *parts)
 {
-	Query	   *change = md_read_substitute(refresh->plan->query, parts, refresh->view->owner);
+	Query	   *change = md_read_substitute(refresh->plan->query, parts);
 	MdView	   *view = refresh->view;
 	Oid			guarded = md_guard_open(view->relid);
 	bool		isnull;
@@ -268,12 +271,12 @@ static void
 run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
+	MemoryContext context = CurrentMemoryContext;
 	MdSecurity	saved;
 
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
-	SPI_connect();
 	refresh->result = md_target_make(view->relid);
 	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
 	if (!same_sources(refresh))
@@ -282,21 +285,102 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	SPI_connect();
 	apply(refresh, full);
+	if (refresh->run.reason != NULL)
+		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
+	SPI_finish();
 	MD_DEBUG_POINT("refresh-applied");
 	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
 						refresh->run.started_at, refresh->snapshot);
-	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+/* A condition on the rows of the result, and nothing else. */
+static void
+check_condition(const char *only_where)
+{
+	List	   *trees = md_query_parse(only_where, RAW_PARSE_PLPGSQL_EXPR);
+	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, trees)->stmt);
+
+	if (list_length(select->targetList) != 1 || select->fromClause != NIL ||
+		select->whereClause != NULL || select->sortClause != NIL || select->limitCount != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("only_where must be a condition on columns of the view")));
+}
+
+/*
+ * Recompute only the rows that a condition selects, as of the stored frontier:
+ * what is newer comes with the next refresh.
+ */
+static void
+run_only_where(MdRefresh *refresh, const char *only_where)
+{
+	MdView	   *view = refresh->view;
+	MdRun	   *run = &refresh->run;
+	char	   *query;
+	MdSecurity	saved;
+
+	check_condition(only_where);
+	if (!view->populated)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
+				 errhint("Refresh it without only_where first.")));
+	if (OidIsValid(view->state_table))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
+				 errdetail("It keeps partial aggregates beside its result."),
+				 errhint("Call medallion.refresh() with full_refresh => true.")));
+	md_catalog_become(view->owner, &saved);
+	md_view_settings_apply(view->settings);
+	refresh->result = md_target_make(view->relid);
+	query = md_refresh_frontier_query(view, refresh->snapshot);
+	SPI_connect();
+	run->strategy = "full";
+	run->reason = "only_where";
+	run->rows_read = -1;
+	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
+				  refresh->snapshot, run);
+	SPI_finish();
+	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+		md_view_store_rewrite(view->relid);
+	md_catalog_restore_user(&saved);
+}
+
+/*
+ * A transaction with an old snapshot must not refresh what another has
+ * refreshed since.
+ */
+static void
+check_not_refreshed_since(MdView *view)
+{
+	Snapshot	latest;
+	MdView	   *now;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	now = md_view_load(view->relid, latest);
+	UnregisterSnapshot(latest);
+	if (now == NULL || now->refresh_number != view->refresh_number ||
+		now->refreshed_at != view->refreshed_at)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to a concurrent refresh of materialized view \"%s\"",
+						get_rel_name(view->relid))));
 }
 
 void
 md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
 {
 	MdRefresh	refresh = {0};
+	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
@@ -307,17 +391,24 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	if (result == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("materialized view with OID %u was dropped", relid)));
+				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
 	MD_DEBUG_POINT("refresh-locked");
 
 	refresh.snapshot = md_sql_take_snapshot();
 	refresh.view = md_view_get(relid, refresh.snapshot);
+	check_not_refreshed_since(refresh.view);
 	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (full || is_due(&refresh))
+	if (only_where != NULL)
+	{
+		run_only_where(&refresh, only_where);
+		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	}
+	else if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+		(void) md_view_clear_failure(relid);
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);

@@ -113,8 +113,12 @@ ensure_index(Oid relid, Oid present, List *numbers)
 		return present;
 	if (OidIsValid(present) && get_rel_relkind(present) != '\0')
 		md_relation_drop_part(present);
-	return numbers == NIL ? InvalidOid :
-		md_relation_make_unique_index(relid, list_length(numbers), attnums);
+	if (numbers == NIL)
+		return InvalidOid;
+	/* one that the owner made serves too, and is not ours to drop */
+	if (OidIsValid(md_relation_find_unique_index(relid, list_length(numbers), attnums)))
+		return InvalidOid;
+	return md_relation_make_unique_index(relid, list_length(numbers), attnums);
 }
 
 void
@@ -122,6 +126,8 @@ md_merge_prepare(MdView *view, MdPlan *plan)
 {
 	MdView		before = *view;
 	MdMerge    *merge = plan->merge;
+	List	   *merge_keys = merge ? md_merge_result_keys(merge) : NIL;
+	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
 	List	   *columns = merge && merge->needs_state ? state_columns(merge) : NIL;
 	bool		drop_state = OidIsValid(view->state_table) &&
 		(columns == NIL || !state_fits(view->state_table, columns));
@@ -137,12 +143,10 @@ md_merge_prepare(MdView *view, MdPlan *plan)
 		view->populated = false;
 		(void) ensure_index(view->state_table, InvalidOid, key_numbers(merge));
 	}
-	view->merge_index = ensure_index(view->relid, view->merge_index,
-									 merge ? md_merge_result_keys(merge) : NIL);
-	if (view->key_count > 0)
-		view->key_index = ensure_index(view->relid, view->key_index,
-									   md_target_numbers(md_target_make(view->relid),
-														 view->key_count, view->keys));
+	view->merge_index = ensure_index(view->relid, view->merge_index, merge_keys);
+	/* one index serves both if they are the same columns */
+	view->key_index = ensure_index(view->relid, view->key_index,
+								   equal(keys, merge_keys) ? NIL : keys);
 	if (before.state_table != view->state_table || before.merge_index != view->merge_index ||
 		before.key_index != view->key_index)
 		md_view_update(view);
@@ -420,8 +424,7 @@ void
 md_merge_apply(MdRefresh *refresh, List *parts)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	Query	   *change = md_read_substitute(partial_query(refresh->plan), parts,
-											refresh->view->owner);
+	Query	   *change = md_read_substitute(partial_query(refresh->plan), parts);
 	char	   *change_text = md_query_text(change);
 	MdTarget   *state;
 	Oid			guarded = md_guard_open(refresh->result->relid);

@@ -26,11 +26,13 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -67,10 +69,57 @@ md_strategy_name(MdStrategy strategy)
 	return names[strategy];
 }
 
+/* Positions of errors are those of the text in hand, not of the statement. */
+static void
+move_position(void *text)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(text);
+	}
+}
+
+List *
+md_query_parse(const char *text, RawParseMode mode)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	List	   *trees;
+
+	error_context_stack = &callback;
+	trees = raw_parser(text, mode);
+	error_context_stack = callback.previous;
+	return trees;
+}
+
+/* Analyze one raw statement of the text. */
+static Query *
+analyze(RawStmt *tree, const char *text)
+{
+	ErrorContextCallback callback = {
+		.callback = move_position,
+		.arg = unconstify(char *, text),
+		.previous = error_context_stack
+	};
+	Query	   *query;
+
+	error_context_stack = &callback;
+	query = parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	error_context_stack = callback.previous;
+	return query;
+}
+
 Query *
 md_query_analyze(const char *text)
 {
-	List	   *trees = pg_parse_query(text);
+	List	   *trees = md_query_parse(text, RAW_PARSE_DEFAULT);
 	RawStmt    *tree;
 
 	if (list_length(trees) != 1)
@@ -87,7 +136,7 @@ md_query_analyze(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the query of a materialized view cannot have INTO")));
-	return parse_analyze_fixedparams(tree, text, NULL, 0, NULL);
+	return analyze(tree, text);
 }
 
 Query *
@@ -249,7 +298,7 @@ plan_scan(RangeTblEntry *rte, PlanContext *context)
 
 	check_row_security(rte->relid, context->owner);
 	context->plan->source_ids = list_append_unique_oid(context->plan->source_ids, rte->relid);
-	md_read_describe(rte->relid, &readable);
+	md_read_describe(rte->relid, context->owner, &readable);
 	node = make_node(MD_NODE_SCAN,
 					 psprintf("Scan %s (%s)", relation_name(rte->relid), readable.kind_name));
 	node->changes = readable.changes;
@@ -296,146 +345,6 @@ inline_view(Query *query, int rt_index, PlanContext *context)
 	return true;
 }
 
-/* An input that is the same at every refresh, if its expressions are. */
-static bool
-is_static_input(RangeTblEntry *rte)
-{
-	switch (rte->rtekind)
-	{
-		case RTE_FUNCTION:
-		case RTE_TABLEFUNC:
-		case RTE_VALUES:
-		case RTE_RESULT:
-			return true;
-		default:
-			return false;
-	}
-}
-
-/* Check the expressions of a static input. */
-static void
-check_static_input(MdNode *node, RangeTblEntry *rte, PlanContext *context)
-{
-	if (rte->rtekind == RTE_FUNCTION)
-		check_expression(node, (Node *) rte->functions, context);
-	else if (rte->rtekind == RTE_TABLEFUNC)
-		check_expression(node, (Node *) rte->tablefunc, context);
-	else if (rte->rtekind == RTE_VALUES)
-		check_expression(node, (Node *) rte->values_lists, context);
-}
-
-/* One range table entry of a FROM list: a child, or a static input. */
-static void
-plan_from_rte(MdNode *node, Query *query, int rt_index, PlanContext *context)
-{
-	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
-
-	if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW &&
-		inline_view(query, rt_index, context))
-		rte = rt_fetch(rt_index, query->rtable);
-
-	if (rte->rtekind == RTE_RELATION)
-		node->children = lappend(node->children, plan_scan(rte, context));
-	else if (rte->rtekind == RTE_SUBQUERY)
-		node->children = lappend(node->children,
-								 plan_query(rte->subquery, context, false));
-	else if (is_static_input(rte))
-		check_static_input(node, rte, context);
-	else
-		make_full(node, psprintf("WITH query or other input \"%s\" is not followed",
-								 rte->eref->aliasname), -1);
-}
-
-/* Does the subtree of FROM read anything that changes? */
-static bool
-has_changing_input(Node *from, Query *query)
-{
-	if (IsA(from, RangeTblRef))
-		return !is_static_input(rt_fetch(((RangeTblRef *) from)->rtindex, query->rtable));
-	if (IsA(from, JoinExpr))
-		return has_changing_input(((JoinExpr *) from)->larg, query) ||
-			has_changing_input(((JoinExpr *) from)->rarg, query);
-	return true;
-}
-
-/* Walk FROM: children are what changes. */
-static void
-plan_from(MdNode *node, Node *from, Query *query, PlanContext *context)
-{
-	if (IsA(from, RangeTblRef))
-		plan_from_rte(node, query, ((RangeTblRef *) from)->rtindex, context);
-	else if (IsA(from, JoinExpr))
-	{
-		JoinExpr   *join = (JoinExpr *) from;
-
-		/* rows that found no partner would have to be taken back later */
-		if ((join->jointype != JOIN_INNER && has_changing_input(join->rarg, query) &&
-			 join->jointype != JOIN_RIGHT) ||
-			(join->jointype != JOIN_INNER && has_changing_input(join->larg, query) &&
-			 join->jointype != JOIN_LEFT))
-			make_full(node, "an outer join can take rows back", -1);
-		plan_from(node, join->larg, query, context);
-		plan_from(node, join->rarg, query, context);
-		check_expression(node, join->quals, context);
-	}
-	else
-		make_full(node, "a construct in FROM is not followed", -1);
-}
-
-/* Leaves of a tree of UNION ALL; others are a reason. */
-static void
-plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
-{
-	if (IsA(tree, SetOperationStmt))
-	{
-		SetOperationStmt *op = (SetOperationStmt *) tree;
-
-		if (op->op != SETOP_UNION || !op->all)
-			make_full(node, psprintf("%s is not followed",
-									 op->op == SETOP_UNION ? "UNION without ALL" :
-									 op->op == SETOP_INTERSECT ? "INTERSECT" : "EXCEPT"), -1);
-		plan_set_operation(node, op->larg, query, context);
-		plan_set_operation(node, op->rarg, query, context);
-	}
-	else
-	{
-		RangeTblEntry *rte = rt_fetch(((RangeTblRef *) tree)->rtindex, query->rtable);
-
-		node->children = lappend(node->children, plan_query(rte->subquery, context, false));
-	}
-}
-
-static int
-target_location(List *targets)
-{
-	return exprLocation((Node *) targets);
-}
-
-/* Relations inside of subqueries of expressions are sources too. */
-static bool
-collect_sources_walker(Node *node, PlanContext *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, RangeTblEntry))
-	{
-		RangeTblEntry *rte = (RangeTblEntry *) node;
-
-		/* OLD and NEW of a view's rule are no inputs */
-		if (rte->rtekind == RTE_RELATION && rte->inFromCl)
-		{
-			check_row_security(rte->relid, context->owner);
-			context->plan->source_ids = list_append_unique_oid(context->plan->source_ids,
-															   rte->relid);
-		}
-		return false;
-	}
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, collect_sources_walker, context,
-								 QTW_EXAMINE_RTES_BEFORE);
-	return expression_tree_walker(node, collect_sources_walker, context);
-}
-
 /* Note in the plan what makes the result move by itself. */
 static void
 note_volatility(Node *expr, MdPlan *plan)
@@ -477,24 +386,185 @@ check_volatility_walker(Node *node, PlanContext *context)
 	return expression_tree_walker(node, check_volatility_walker, context);
 }
 
+/* Does the query read any relation? */
+static bool
+reads_relation_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->rtekind == RTE_RELATION ||
+			((RangeTblEntry *) node)->rtekind == RTE_CTE;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, reads_relation_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, reads_relation_walker, context);
+}
+
+/* An input that is the same at every refresh, if its expressions are. */
+static bool
+is_static_input(RangeTblEntry *rte)
+{
+	switch (rte->rtekind)
+	{
+		case RTE_FUNCTION:
+		case RTE_TABLEFUNC:
+		case RTE_VALUES:
+		case RTE_RESULT:
+			return true;
+		case RTE_SUBQUERY:
+			return !reads_relation_walker((Node *) rte->subquery, NULL);
+		default:
+			return false;
+	}
+}
+
+/* Check the expressions of a static input. */
+static void
+check_static_input(MdNode *node, RangeTblEntry *rte, PlanContext *context)
+{
+	if (rte->rtekind == RTE_FUNCTION)
+		check_expression(node, (Node *) rte->functions, context);
+	else if (rte->rtekind == RTE_TABLEFUNC)
+		check_expression(node, (Node *) rte->tablefunc, context);
+	else if (rte->rtekind == RTE_VALUES)
+		check_expression(node, (Node *) rte->values_lists, context);
+	else if (rte->rtekind == RTE_SUBQUERY)
+	{
+		MdPlan		inner = {.repeatable = true};
+		PlanContext inner_context = {&inner, context->owner};
+
+		(void) check_volatility_walker((Node *) rte->subquery, &inner_context);
+		if (inner.time_dependent || !inner.repeatable)
+			make_full(node, psprintf("subquery \"%s\" gives other rows at each refresh",
+									 rte->eref->aliasname), -1);
+	}
+}
+
+/* One range table entry of a FROM list: a child, or a static input. */
+static void
+plan_from_rte(MdNode *node, Query *query, int rt_index, PlanContext *context)
+{
+	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
+
+	if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_VIEW &&
+		inline_view(query, rt_index, context))
+		rte = rt_fetch(rt_index, query->rtable);
+
+	if (rte->rtekind == RTE_RELATION)
+		node->children = lappend(node->children, plan_scan(rte, context));
+	else if (is_static_input(rte))
+		check_static_input(node, rte, context);
+	else if (rte->rtekind == RTE_SUBQUERY)
+		node->children = lappend(node->children,
+								 plan_query(rte->subquery, context, false));
+	else
+		make_full(node, psprintf("WITH query \"%s\" is recursive or volatile", rte->eref->aliasname),
+				  -1);
+}
+
+/* Does the subtree of FROM read anything that changes? */
+static bool
+has_changing_input(Node *from, Query *query)
+{
+	if (IsA(from, RangeTblRef))
+		return !is_static_input(rt_fetch(((RangeTblRef *) from)->rtindex, query->rtable));
+	if (IsA(from, JoinExpr))
+		return has_changing_input(((JoinExpr *) from)->larg, query) ||
+			has_changing_input(((JoinExpr *) from)->rarg, query);
+	return true;
+}
+
+/* Walk FROM: children are what changes. */
+static void
+plan_from(MdNode *node, Node *from, Query *query, PlanContext *context)
+{
+	if (IsA(from, RangeTblRef))
+		plan_from_rte(node, query, ((RangeTblRef *) from)->rtindex, context);
+	else if (IsA(from, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) from;
+
+		/* rows that found no partner would have to be taken back later */
+		if ((join->jointype != JOIN_INNER && has_changing_input(join->rarg, query) &&
+			 join->jointype != JOIN_RIGHT) ||
+			(join->jointype != JOIN_INNER && has_changing_input(join->larg, query) &&
+			 join->jointype != JOIN_LEFT))
+			make_full(node, "an outer join can take rows back", -1);
+		plan_from(node, join->larg, query, context);
+		plan_from(node, join->rarg, query, context);
+		check_expression(node, join->quals, context);
+	}
+	else
+		make_full(node, "a construct in FROM is not incremental in this version", -1);
+}
+
+/* Leaves of a tree of UNION ALL; others are a reason. */
+static void
+plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
+{
+	if (IsA(tree, SetOperationStmt))
+	{
+		SetOperationStmt *op = (SetOperationStmt *) tree;
+
+		if (op->op != SETOP_UNION || !op->all)
+			make_full(node, psprintf("%s is not incremental in this version",
+									 op->op == SETOP_UNION ? "UNION without ALL" :
+									 op->op == SETOP_INTERSECT ? "INTERSECT" : "EXCEPT"), -1);
+		plan_set_operation(node, op->larg, query, context);
+		plan_set_operation(node, op->rarg, query, context);
+	}
+	else
+	{
+		RangeTblEntry *rte = rt_fetch(((RangeTblRef *) tree)->rtindex, query->rtable);
+
+		node->children = lappend(node->children, plan_query(rte->subquery, context, false));
+	}
+}
+
+/* Relations inside of subqueries of expressions are sources too. */
+static bool
+collect_sources_walker(Node *node, PlanContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		/* OLD and NEW of a view's rule are no inputs */
+		if (rte->rtekind == RTE_RELATION && rte->inFromCl)
+		{
+			check_row_security(rte->relid, context->owner);
+			context->plan->source_ids = list_append_unique_oid(context->plan->source_ids,
+															   rte->relid);
+		}
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, collect_sources_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, collect_sources_walker, context);
+}
+
 /* Constructs on top of FROM that make a SELECT more than a map. */
 static void
 check_clauses(MdNode *node, Query *query)
 {
 	if (query->cteList != NIL)
-		make_full(node, "WITH is not followed",
+		make_full(node, "a WITH query is recursive or volatile",
 				  linitial_node(CommonTableExpr, query->cteList)->location);
 	if (query->hasSubLinks)
-		make_full(node, "a subquery in an expression is not followed", -1);
+		make_full(node, "a subquery in an expression is not incremental in this version", -1);
 	if (query->hasWindowFuncs)
-		make_full(node, "window functions are not followed", -1);
+		make_full(node, "window functions are not incremental in this version", -1);
 	if (query->hasDistinctOn)
-		make_full(node, "DISTINCT ON is not followed", -1);
+		make_full(node, "DISTINCT ON is not incremental in this version", -1);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
-		make_full(node, "LIMIT or OFFSET is not followed",
+		make_full(node, "LIMIT or OFFSET is not incremental in this version",
 				  exprLocation(query->limitCount ? query->limitCount : query->limitOffset));
 	if (query->groupingSets != NIL)
-		make_full(node, "GROUPING SETS are not followed", exprLocation((Node *) query->groupingSets));
+		make_full(node, "GROUPING SETS are not incremental in this version", exprLocation((Node *) query->groupingSets));
 }
 
 static bool
@@ -520,8 +590,8 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	if (merge == NULL)
 		make_full(node, reason, location);
 	else if (!is_top)
-		make_full(node, "an aggregate below another step is not followed",
-				  target_location(query->targetList));
+		make_full(node, "an aggregate below another step is not incremental in this version",
+				  -1);
 	else
 		context->plan->merge = merge;
 	inherit_from_children(node);
@@ -536,6 +606,62 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	return node;
 }
 
+typedef struct InlineCte
+{
+	const char *name;
+	Query	   *query;
+	int			levels_up;		/* of WITH, from the query that is walked */
+} InlineCte;
+
+/* Put a WITH query in the place of each reference to it. */
+static bool
+inline_cte_walker(Node *node, InlineCte *cte)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		int			rt_count = list_length(query->rtable);
+
+		cte->levels_up++;
+		(void) query_tree_walker(query, inline_cte_walker, cte, 0);
+		for (int i = 1; i <= rt_count; i++)
+		{
+			RangeTblEntry *rte = rt_fetch(i, query->rtable);
+			Query	   *copy;
+
+			if (rte->rtekind != RTE_CTE || rte->ctelevelsup != cte->levels_up ||
+				strcmp(rte->ctename, cte->name) != 0)
+				continue;
+			copy = copyObject(cte->query);
+			if (cte->levels_up > 0)
+				IncrementVarSublevelsUp((Node *) copy, cte->levels_up, 1);
+			md_read_replace_rte(query, i, copy);
+		}
+		cte->levels_up--;
+		return false;
+	}
+	return expression_tree_walker(node, inline_cte_walker, cte);
+}
+
+/* WITH is a way to write subqueries, unless it recurses or is volatile. */
+static void
+inline_ctes(Query *query)
+{
+	while (query->cteList != NIL)
+	{
+		CommonTableExpr *expr = linitial_node(CommonTableExpr, query->cteList);
+		InlineCte	cte = {expr->ctename, castNode(Query, expr->ctequery), -1};
+
+		if (expr->cterecursive || cte.query->commandType != CMD_SELECT ||
+			contain_volatile_functions((Node *) cte.query))
+			break;
+		query->cteList = list_delete_first(query->cteList);
+		(void) inline_cte_walker((Node *) query, &cte);
+	}
+}
+
 /* Plan one SELECT. */
 static MdNode *
 plan_query(Query *query, PlanContext *context, bool is_top)
@@ -543,6 +669,8 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	MdNode	   *node;
 	ListCell   *lc;
 
+	md_flatten_groups(query);
+	inline_ctes(query);
 	if (query->setOperations != NULL)
 	{
 		node = make_node(MD_NODE_UNION_ALL, "Union all");
@@ -559,7 +687,7 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	foreach(lc, query->jointree->fromlist)
 		plan_from(node, lfirst(lc), query, context);
 	if (list_length(node->children) > 1)
-		make_full(node, "a join of tables is not followed", -1);
+		make_full(node, "a join of tables is not incremental in this version", -1);
 	check_clauses(node, query);
 	check_expression(node, query->jointree->quals, context);
 	if (is_aggregate_query(query))

@@ -17,6 +17,7 @@
 #include "postgres.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "parser/parser.h"
 
 #include "refresh_read.h"
 
@@ -104,6 +105,9 @@ typedef struct MdPlan
  * Errors are those of the parser, with their position.
  */
 extern Query *md_query_analyze(const char *text);
+
+/* Parse a text that is part of a statement, with positions in the text. */
+extern List *md_query_parse(const char *text, RawParseMode mode);
 
 /* The query of a relation in medallion_def. */
 extern Query *md_query_of_definition(Oid definition);

@@ -112,7 +112,7 @@ check_aggregate(Splitter *splitter, Aggref *agg)
 	char	   *name = get_func_name(agg->aggfnoid);
 
 	if (agg->agglevelsup > 0)
-		set_reason(splitter, "an aggregate of an outer query is not followed", agg->location);
+		set_reason(splitter, "an aggregate of an outer query is not incremental in this version", agg->location);
 	else if (agg->aggdistinct != NIL)
 		set_reason(splitter, psprintf("%s(DISTINCT ...) needs all rows of a group", name),
 				   agg->location);
@@ -256,13 +256,13 @@ finalize_mutator(Node *node, Splitter *splitter)
 	}
 	if (IsA(node, GroupingFunc) || IsA(node, SubLink))
 	{
-		set_reason(splitter, "a subquery or GROUPING() beside aggregates is not followed", -1);
+		set_reason(splitter, "a subquery or GROUPING() beside aggregates is not incremental in this version", -1);
 		return node;
 	}
 	/* a column that is functionally dependent on the keys */
 	if (IsA(node, Var))
 	{
-		set_reason(splitter, "a column that is neither a key nor in an aggregate is not followed",
+		set_reason(splitter, "a column that is neither a key nor in an aggregate is not incremental in this version",
 				   ((Var *) node)->location);
 		return node;
 	}
@@ -412,13 +412,13 @@ md_merge_make(Query *query, char **reason, int *location)
 	List	   *groups = group_clause(query);
 
 	if (query->groupingSets != NIL)
-		set_reason(&splitter, "GROUPING SETS are not followed", -1);
+		set_reason(&splitter, "GROUPING SETS are not incremental in this version", -1);
 	else if (query->hasTargetSRFs)
-		set_reason(&splitter, "set-returning functions beside aggregates are not followed", -1);
+		set_reason(&splitter, "set-returning functions beside aggregates are not incremental in this version", -1);
 	else if (query->distinctClause != NIL && (query->hasAggs || query->groupClause != NIL))
-		set_reason(&splitter, "DISTINCT of an aggregate's output is not followed", -1);
+		set_reason(&splitter, "DISTINCT of an aggregate's output is not incremental in this version", -1);
 	else if (query->hasSubLinks)
-		set_reason(&splitter, "a subquery in an expression is not followed", -1);
+		set_reason(&splitter, "a subquery in an expression is not incremental in this version", -1);
 	else
 	{
 		if (!make_without_state(merge, query, groups, &splitter))

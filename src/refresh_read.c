@@ -80,7 +80,7 @@ describe_other(Oid relid, MdReadable *readable)
 }
 
 void
-md_read_describe(Oid relid, MdReadable *readable)
+md_read_describe(Oid relid, Oid owner, MdReadable *readable)
 {
 	static SPIPlanPtr plan = NULL;
 	MdSecurity	saved;
@@ -120,6 +120,14 @@ md_read_describe(Oid relid, MdReadable *readable)
 	}
 	else
 		describe_other(relid, readable);
+
+	/* new rows are found by columns that the query itself may not read */
+	if (readable->changes == MD_CHANGE_APPEND &&
+		pg_class_aclcheck(relid, owner, ACL_SELECT) != ACLCHECK_OK)
+	{
+		readable->changes = MD_CHANGE_REPLACE;
+		readable->why = "its changes can be read only with SELECT on the whole table, not on some columns";
+	}
 }
 
 /* ---------------------------------------------------------------------- */
@@ -192,17 +200,15 @@ md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 
 /* "SELECT its columns FROM it WHERE condition" as a query. */
 static Query *
-part_query(const MdPart *part, bool with_children, Oid owner)
+part_query(const MdPart *part, bool with_children)
 {
 	Relation	rel = table_open(part->relid, AccessShareLock);
 	StringInfoData sql;
-	bool		all_readable;
 	Query	   *query;
 	int			nest_level;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	all_readable = pg_class_aclcheck(part->relid, owner, ACL_SELECT) == ACLCHECK_OK;
 	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
@@ -211,14 +217,8 @@ part_query(const MdPart *part, bool with_children, Oid owner)
 			appendStringInfoString(&sql, ", ");
 		if (att->attisdropped)
 			appendStringInfo(&sql, "NULL::pg_catalog.int4 AS \"?dropped%d?\"", i + 1);
-		else if (all_readable ||
-				 pg_attribute_aclcheck(part->relid, i + 1, owner, ACL_SELECT) == ACLCHECK_OK)
-			appendStringInfoString(&sql, quote_identifier(NameStr(att->attname)));
 		else
-			appendStringInfo(&sql, "NULL::%s AS %s",
-							 format_type_extended(att->atttypid, att->atttypmod,
-												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-							 quote_identifier(NameStr(att->attname)));
+			appendStringInfoString(&sql, quote_identifier(NameStr(att->attname)));
 	}
 	appendStringInfo(&sql, " FROM %s%s WHERE %s", with_children ? "" : "ONLY ",
 					 md_read_relation_name(part->relid), part->condition);
@@ -230,12 +230,6 @@ part_query(const MdPart *part, bool with_children, Oid owner)
 	AtEOXact_GUC(false, nest_level);
 	return query;
 }
-
-typedef struct SubstituteContext
-{
-	List	   *parts;
-	Oid			owner;
-} SubstituteContext;
 
 static MdPart *
 find_part(List *parts, RangeTblEntry *rte)
@@ -256,7 +250,7 @@ find_part(List *parts, RangeTblEntry *rte)
 }
 
 static bool
-substitute_walker(Node *node, SubstituteContext *context)
+substitute_walker(Node *node, List *parts)
 {
 	if (node == NULL)
 		return false;
@@ -266,26 +260,25 @@ substitute_walker(Node *node, SubstituteContext *context)
 		int			rt_count = list_length(query->rtable);
 
 		/* below first: what is put in here must not be walked */
-		(void) query_tree_walker(query, substitute_walker, context, 0);
+		(void) query_tree_walker(query, substitute_walker, parts, 0);
 		for (int i = 1; i <= rt_count; i++)
 		{
 			RangeTblEntry *rte = rt_fetch(i, query->rtable);
-			MdPart	   *part = find_part(context->parts, rte);
+			MdPart	   *part = find_part(parts, rte);
 
 			if (part != NULL)
-				md_read_replace_rte(query, i, part_query(part, rte->inh, context->owner));
+				md_read_replace_rte(query, i, part_query(part, rte->inh));
 		}
 		return false;
 	}
-	return expression_tree_walker(node, substitute_walker, context);
+	return expression_tree_walker(node, substitute_walker, parts);
 }
 
 Query *
-md_read_substitute(Query *query, List *parts, Oid owner)
+md_read_substitute(Query *query, List *parts)
 {
-	SubstituteContext context = {parts, owner};
 	Query	   *copy = copyObject(query);
 
-	(void) substitute_walker((Node *) copy, &context);
+	(void) substitute_walker((Node *) copy, parts);
 	return copy;
 }

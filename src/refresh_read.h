@@ -32,7 +32,8 @@ typedef struct MdReadable
 	char	   *why;			/* changes cannot be read alone; NULL: they can */
 } MdReadable;
 
-extern void md_read_describe(Oid relid, MdReadable *readable);
+/* As a view of `owner` would read it. */
+extern void md_read_describe(Oid relid, Oid owner, MdReadable *readable);
 
 /* Rows of a source that are to be read: an SQL condition on its columns. */
 typedef struct MdPart
@@ -42,7 +43,7 @@ typedef struct MdPart
 } MdPart;
 
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
-extern Query *md_read_substitute(Query *query, List *parts, Oid owner);
+extern Query *md_read_substitute(Query *query, List *parts);
 
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -42,6 +43,9 @@ read_parts(MdView *view, Snapshot snapshot)
 		MdSource   *source = lfirst(lc);
 		MdPart	   *part = palloc(sizeof(MdPart));
 
+		/* told apart by columns that the owner may not read: taken as it is */
+		if (pg_class_aclcheck(source->relid, view->owner, ACL_SELECT) != ACLCHECK_OK)
+			continue;
 		part->relid = source->relid;
 		part->condition = md_frontier_read_rows(source, snapshot);
 		if (part->condition != NULL)
@@ -54,7 +58,7 @@ char *
 md_refresh_frontier_query(MdView *view, Snapshot snapshot)
 {
 	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
-	Query	   *query = md_read_substitute(plan->query, read_parts(view, snapshot), view->owner);
+	Query	   *query = md_read_substitute(plan->query, read_parts(view, snapshot));
 
 	return md_refresh_query_text(query, view->refreshed_at);
 }

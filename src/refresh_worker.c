@@ -1,17 +1,357 @@
 /*
  * refresh_worker.c
  *		A process that refreshes views when they are due.
+ *
+ * Each worker holds the whole schedule in memory and sleeps until the next
+ * view is due.  Several workers share the views by the lock under which each
+ * is refreshed: who gets it refreshes, the others go on to the next view.  When
+ * a view was last refreshed is stored with it only if there was something to
+ * do, so that nothing is written where nothing happens; two workers may then
+ * both look and find nothing new, which costs a query.
+ *
+ * One refresh is one transaction.  If it fails, a second one stores why and
+ * when it is tried again; the log gets a line when a view begins to fail and
+ * when it is well again.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+#include "catalog/pg_type.h"
 
+#include "catalog.h"
+#include "clock.h"
+#include "debug_point.h"
 #include "launcher.h"
+#include "refresh_exec.h"
+#include "refresh_read.h"
+#include "schedule.h"
+#include "settings.h"
+#include "sql_run.h"
+#include "view_catalog.h"
 #include "worker.h"
+
+/* A view that another process refreshes is looked at again after this. */
+#define BUSY_RECHECK_MS 1000
+
+/* Everything that outlives a cycle. */
+typedef struct Schedule
+{
+	MemoryContext context;
+	int			count;
+	MdScheduled *views;
+} Schedule;
+
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+}
+
+static int
+find_view(const Schedule *schedule, Oid relid)
+{
+	for (int i = 0; i < schedule->count; i++)
+		if (schedule->views[i].relid == relid)
+			return i;
+	return -1;
+}
+
+static TimestampTz
+row_timestamp(uint64 row, int attno)
+{
+	bool		isnull;
+	Datum		value = md_sql_datum(row, attno, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/* Fill views[row] from a row of load_schedule's query. */
+static void
+load_view(Schedule *schedule, MdScheduled *old, uint64 row)
+{
+	MdScheduled *view = &schedule->views[row];
+	bool		isnull;
+
+	view->relid = DatumGetObjectId(md_sql_datum(row, 1, &isnull));
+	view->interval = *DatumGetIntervalP(md_sql_datum(row, 2, &isnull));
+	view->started_at = row_timestamp(row, 3);
+	view->retry_at = row_timestamp(row, 4);
+	view->failures = (int) md_sql_int64(row, 5);
+	/* a run that found nothing is remembered here alone */
+	if (old != NULL)
+		view->started_at = Max(view->started_at, old->started_at);
+}
+
+/* Turn the OIDs that a view reads into indexes. */
+static void
+load_upstream(Schedule *schedule, uint64 row)
+{
+	MdScheduled *view = &schedule->views[row];
+	bool		isnull;
+	Datum		value = md_sql_datum(row, 6, &isnull);
+	ArrayType  *array;
+	Oid		   *oids;
+	int			count;
+
+	if (isnull)
+		return;
+	array = DatumGetArrayTypeP(value);
+	count = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	oids = (Oid *) ARR_DATA_PTR(array);
+	view->upstream = MemoryContextAlloc(schedule->context, sizeof(int) * Max(1, count));
+	for (int i = 0; i < count; i++)
+	{
+		int			upstream = find_view(schedule, oids[i]);
+
+		if (upstream >= 0)
+			view->upstream[view->upstream_count++] = upstream;
+	}
+}
+
+/* Read the schedule anew; false if the extension is gone. */
+static bool
+load_schedule(Schedule *schedule)
+{
+	Schedule	old = *schedule;
+	MdSecurity	saved;
+	Snapshot	snapshot;
+	uint64		rows;
+
+	begin_transaction();
+	if (!md_catalog_extension_exists())
+	{
+		commit_transaction();
+		return false;
+	}
+	schedule->context = AllocSetContextCreate(TopMemoryContext, "schedule", ALLOCSET_DEFAULT_SIZES);
+	snapshot = md_sql_take_snapshot();
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	rows = md_sql_run("SELECT v.relid::oid, v.refresh_interval, s.started_at, f.retry_at,"
+					  "       f.failures::bigint,"
+					  "       (SELECT array_agg(u.source::oid) FROM medallion.view_source u"
+					  "         WHERE u.relid = v.relid)"
+					  "  FROM medallion.view v"
+					  "       JOIN pg_class c ON c.oid = v.relid"
+					  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
+					  "       LEFT JOIN medallion.view_status f ON f.relid = v.relid"
+					  " WHERE NOT v.paused AND v.refresh_interval IS NOT NULL"
+					  "   AND v.origin = medallion.database_identity()"
+					  " ORDER BY v.relid::oid", NULL, snapshot);
+	schedule->count = (int) rows;
+	schedule->views = MemoryContextAllocZero(schedule->context,
+											 sizeof(MdScheduled) * Max(1, rows));
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+		int			known = find_view(&old, DatumGetObjectId(md_sql_datum(i, 1, &isnull)));
+
+		load_view(schedule, known < 0 ? NULL : &old.views[known], i);
+	}
+	for (uint64 i = 0; i < rows; i++)
+		load_upstream(schedule, i);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	UnregisterSnapshot(snapshot);
+	commit_transaction();
+	if (old.context != NULL)
+		MemoryContextDelete(old.context);
+	return true;
+}
+
+/*
+ * What the database says of the view's last run and failures, now that we hold
+ * its lock; false if it is gone.
+ */
+static bool
+reload_view(MdScheduled *view)
+{
+	static SPIPlanPtr plan = NULL;
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	Snapshot	snapshot = md_sql_take_snapshot();
+	bool		found;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	found = md_sql_run_cached(&plan,
+							  "SELECT s.started_at, f.retry_at, f.failures::bigint"
+							  "  FROM medallion.view_state s"
+							  "       LEFT JOIN medallion.view_status f ON f.relid = s.relid"
+							  " WHERE s.relid = $1", &args, snapshot) > 0;
+	if (found)
+	{
+		view->started_at = Max(view->started_at, row_timestamp(0, 1));
+		view->retry_at = row_timestamp(0, 2);
+		view->failures = (int) md_sql_int64(0, 3);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/* The part of a refresh that may fail; in a transaction. */
+static void
+try_refresh(MdScheduled *view, MdRun *run, char **name)
+{
+	if (!md_view_lock_conditional(view->relid))
+	{
+		view->busy = true;
+		view->busy_until = TimestampTzPlusMilliseconds(md_system_clock.now(), BUSY_RECHECK_MS);
+		return;
+	}
+	view->busy = false;
+	if (!reload_view(view))
+	{
+		/* dropped, and soon no more in the schedule */
+		view->started_at = md_system_clock.now();
+		return;
+	}
+	if (md_schedule_due_at(view) > md_system_clock.now())
+		return;
+	*name = MemoryContextStrdup(TopTransactionContext, md_read_relation_name(view->relid));
+	pgstat_report_activity(STATE_RUNNING, psprintf("REFRESH MATERIALIZED VIEW %s", *name));
+	view->started_at = md_system_clock.now();
+	md_refresh_run(view->relid, false, NULL, run, NULL);
+	if (view->failures > 0)
+		ereport(LOG,
+				(errmsg("refresh of materialized view %s works again after %d failures", *name,
+						view->failures)));
+	view->failures = 0;
+	view->retry_at = 0;
+}
+
+/* Store why a refresh failed, and when to try again. */
+static void
+store_failure(MdScheduled *view, const MdRun *run, ErrorData *error)
+{
+	TimestampTz now = md_system_clock.now();
+	const char *name;
+
+	begin_transaction();
+	if (!md_catalog_extension_exists())
+		proc_exit(0);
+	view->failures = md_view_store_failure(view->relid, run, unpack_sql_state(error->sqlerrcode),
+										   error->message, now);
+	if (view->failures > 0)
+	{
+		view->retry_at = TimestampTzPlusMilliseconds(now, md_worker_backoff_ms(view->failures));
+		md_view_store_retry(view->relid, view->retry_at);
+	}
+	name = get_rel_name(view->relid);
+	if (view->failures == 1 && name != NULL)
+		ereport(LOG,
+				(errmsg("refresh of materialized view %s fails: %s",
+						md_read_relation_name(view->relid), error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 errhint("medallion.materialized_views says when it is tried again; further failures are not logged.")));
+	commit_transaction();
+}
+
+/* Refresh one view, whatever becomes of it. */
+static void
+refresh_view(MdScheduled *view, MemoryContext cycle)
+{
+	MdRun		run = {0};
+	char	   *name = NULL;
+
+	run.started_at = md_system_clock.now();
+	PG_TRY();
+	{
+		begin_transaction();
+		try_refresh(view, &run, &name);
+		commit_transaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cycle);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		store_failure(view, &run, error);
+		name = NULL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cycle);
+
+	MD_DEBUG_POINT("refresh-committed");
+	if (run.strategy != NULL && strcmp(run.strategy, "none") != 0)
+	{
+		md_worker_slot_report(1, run.rows_inserted + run.rows_updated + run.rows_deleted, 0);
+		/* others may wait for this view */
+		md_worker_wake(MyDatabaseId, MD_WORKER_REFRESH);
+	}
+}
 
 void
 md_refresh_worker_main(Datum arg)
 {
-	md_worker_begin(DatumGetInt32(arg));
-	proc_exit(0);
+	int			slot = DatumGetInt32(arg);
+	Schedule	schedule = {0};
+	MemoryContext cycle;
+	uint64		loaded_generation = 0;
+	bool		loaded = false;
+
+	md_worker_begin(slot);
+	cycle = AllocSetContextCreate(TopMemoryContext, "refresh cycle", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		uint64		generation = md_definitions_generation();
+		TimestampTz now;
+		TimestampTz wake_at;
+		int			pick;
+
+		MemoryContextReset(cycle);
+		MemoryContextSwitchTo(cycle);
+		if (md_worker_check() || !loaded || generation != loaded_generation)
+		{
+			if (!load_schedule(&schedule))
+				proc_exit(0);
+			MemoryContextSwitchTo(cycle);
+			loaded_generation = generation;
+			loaded = true;
+		}
+		/* the supervisor starts one again when there is something to do */
+		if (schedule.count == 0 || !md_workers_enabled ||
+			md_worker_slot_index(slot) >= md_refresh_workers)
+			proc_exit(0);
+
+		now = md_system_clock.now();
+		pick = md_schedule_pick(schedule.views, schedule.count, now, &wake_at);
+		if (pick >= 0)
+		{
+			refresh_view(&schedule.views[pick], cycle);
+			continue;
+		}
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 md_clock_ms_until(now, wake_at), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
 }

@@ -28,9 +28,11 @@
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
 #include "commands/trigger.h"
+#include "commands/view.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
@@ -39,6 +41,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "refresh_read.h"
 #include "relation_make.h"
 
@@ -87,7 +90,7 @@ md_relation_columns(List *names, List *exprs)
 Oid
 md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
 {
-	static char *validnsps[] = HEAP_RELOPT_NAMESPACES;
+	static MD_RELOPT_NAMESPACE validnsps[] = HEAP_RELOPT_NAMESPACES;
 	CreateStmt *create = makeNode(CreateStmt);
 	ObjectAddress address;
 	Datum		toast_options;
@@ -141,23 +144,49 @@ md_relation_internal_name(Oid result, const char *suffix)
 	}
 }
 
-Oid
-md_relation_make_definition(Oid result, const char *query, List *column_names)
+/* Copy a query, with the given names (of String) for its columns. */
+static Query *
+rename_columns(Query *query, List *names)
 {
-	char	   *name = md_relation_internal_name(result, "");
-	StringInfoData columns;
+	Query	   *copy = copyObject(query);
+	ListCell   *name = list_head(names);
 	ListCell   *lc;
-	Oid			definition;
 
-	initStringInfo(&columns);
-	foreach(lc, column_names)
-		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
-						 quote_identifier(strVal(lfirst(lc))));
-	run_ddl(psprintf("CREATE VIEW medallion_def.%s (%s) AS %s", quote_identifier(name),
-					 columns.data, query));
-	definition = get_relname_relid(name, get_namespace_oid("medallion_def", false));
-	md_relation_attach(definition, result);
-	return definition;
+	foreach(lc, copy->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk)
+			continue;
+		target->resname = pstrdup(strVal(lfirst(name)));
+		name = lnext(names, name);
+	}
+	return copy;
+}
+
+/*
+ * The query is stored as it was analyzed for its owner.  It must not be parsed
+ * again by the owner of the extension, who owns the view: constants are read
+ * by input functions, and those of domains run functions that users write.
+ */
+Oid
+md_relation_make_definition(Oid result, Query *query, List *columns, List *column_names)
+{
+	CreateStmt *create = makeNode(CreateStmt);
+	ObjectAddress address;
+	MdSecurity	saved;
+
+	create->relation = makeRangeVar("medallion_def", md_relation_internal_name(result, ""), -1);
+	create->tableElts = columns;
+	create->oncommit = ONCOMMIT_NOOP;
+	md_catalog_become_owner(&saved);
+	address = DefineRelation(create, RELKIND_VIEW, GetUserId(), NULL, NULL);
+	CommandCounterIncrement();
+	StoreViewQuery(address.objectId, rename_columns(query, column_names), false);
+	md_catalog_restore_user(&saved);
+	CommandCounterIncrement();
+	md_relation_attach(address.objectId, result);
+	return address.objectId;
 }
 
 Oid
@@ -186,11 +215,26 @@ md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumbe
 		return false;
 	index = index_open(index_id, AccessShareLock);
 	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
-		index->rd_index->indimmediate && index->rd_index->indnullsnotdistinct &&
+		index->rd_index->indimmediate && RelationGetIndexPredicate(index) == NIL && index->rd_index->indnullsnotdistinct &&
 		index->rd_index->indnkeyatts == count &&
 		memcmp(index->rd_index->indkey.values, attnums, sizeof(AttrNumber) * count) == 0;
 	index_close(index, AccessShareLock);
 	return fits;
+}
+
+Oid
+md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+		if (!OidIsValid(found) &&
+			md_relation_has_unique_index(relid, lfirst_oid(lc), count, attnums))
+			found = lfirst_oid(lc);
+	table_close(rel, NoLock);
+	return found;
 }
 
 Oid

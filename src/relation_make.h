@@ -21,11 +21,16 @@ extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, Into
 /* The guard alone (it is lost when triggers are not restored); idempotent. */
 extern void md_relation_guard(Oid relid);
 
-/* Make the definition of a view: `query` as a view in medallion_def. */
-extern Oid	md_relation_make_definition(Oid result, const char *query, List *column_names);
+/*
+ * Make the definition of a view: `query` as a view in medallion_def, whose
+ * columns (of ColumnDef) have the names (of String) of those of the result.
+ */
+extern Oid	md_relation_make_definition(Oid result, Query *query, List *columns,
+										List *column_names);
 
 /* A unique index over columns, NULL equal to NULL. */
 extern Oid	md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums);
+extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums);
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
 										 const AttrNumber *attnums);
 

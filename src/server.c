@@ -114,6 +114,14 @@ md_server_lookup(const char *server_name, Oid user_id)
 	return server->serverid;
 }
 
+bool
+md_server_is_usable(const char *server_name, Oid user_id)
+{
+	Oid			server_id = get_foreign_server_oid(server_name, true);
+
+	return OidIsValid(server_id) && md_server_aclcheck(server_id, user_id) == ACLCHECK_OK;
+}
+
 /* Options of the mapping of user_id, or of PUBLIC; NIL if there is none. */
 static List *
 mapping_options(Oid server_id, Oid user_id)

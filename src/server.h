@@ -14,6 +14,9 @@
  */
 extern Oid	md_server_lookup(const char *server_name, Oid user_id);
 
+/* Is there such a server, and may user_id use it?  For each batch: no catalog is scanned. */
+extern bool md_server_is_usable(const char *server_name, Oid user_id);
+
 /*
  * Properties (of MdKafkaProperty, in CurrentMemoryContext) to connect to the
  * server as user_id: the server's options, overlaid by those of the user

@@ -296,6 +296,22 @@ check_value(const char *name, const MdServerOption *option, const char *value)
 	}
 }
 
+/*
+ * Everybody can read the options of a server: a file of certificates may have
+ * come with its key.
+ */
+static void
+check_for_private_key(const char *name, const char *value)
+{
+	if (strstr(value, "PRIVATE KEY-----") == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("option \"%s\" of a server must not hold a private key", name),
+			 errdetail("Everybody can read the options of a server."),
+			 errhint("Use CREATE USER MAPPING ... OPTIONS (ssl_key_pem ...).")));
+}
+
 /* Options of a server that ask for each other. */
 static void
 check_combination(const char *brokers, const char *protocol,
@@ -345,6 +361,8 @@ md_server_options_check(List *options, bool is_mapping)
 			refuse_unknown(def->defname, place);
 		check_place(def->defname, option, place);
 		check_value(def->defname, option, value);
+		if (!is_mapping)
+			check_for_private_key(def->defname, value);
 
 		if (strcmp(def->defname, "bootstrap_servers") == 0)
 			brokers = value;

@@ -7,6 +7,7 @@
 #include "access/xact.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "tcop/dest.h"
 #include "utils/snapmgr.h"
 
@@ -40,9 +41,10 @@ check_result(int code, const char *sql)
 }
 
 static SPIPlanPtr
-prepare(const char *sql, MdSqlArgs *args)
+prepare(const char *sql, MdSqlArgs *args, int cursor_options)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, args ? args->count : 0, args ? args->types : NULL);
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, args ? args->count : 0,
+										  args ? args->types : NULL, cursor_options);
 
 	if (plan == NULL)
 		check_result(SPI_result, sql);
@@ -62,7 +64,7 @@ run_plan(SPIPlanPtr plan, const char *sql, MdSqlArgs *args, Snapshot snapshot)
 uint64
 md_sql_run(const char *sql, MdSqlArgs *args, Snapshot snapshot)
 {
-	return run_plan(prepare(sql, args), sql, args, snapshot);
+	return run_plan(prepare(sql, args, 0), sql, args, snapshot);
 }
 
 uint64
@@ -70,7 +72,7 @@ md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *args, Snapshot s
 {
 	if (*plan == NULL)
 	{
-		SPIPlanPtr	new_plan = prepare(sql, args);
+		SPIPlanPtr	new_plan = prepare(sql, args, 0);
 
 		SPI_keepplan(new_plan);
 		*plan = new_plan;
@@ -83,7 +85,7 @@ md_sql_run_into_store(const char *sql, Snapshot snapshot, TupleDesc *tupdesc)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
 	SPIExecuteOptions options = {0};
-	SPIPlanPtr	plan = prepare(sql, NULL);
+	SPIPlanPtr	plan = prepare(sql, NULL, CURSOR_OPT_PARALLEL_OK);
 	List	   *sources = SPI_plan_get_plan_sources(plan);
 
 	*tupdesc = CreateTupleDescCopy(((CachedPlanSource *) linitial(sources))->resultDesc);

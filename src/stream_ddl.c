@@ -6,22 +6,28 @@
  *		ALTER TABLE ... SET (medallion. ...)	changes its options
  *		any other ALTER TABLE					is checked: the columns must fit
  *		RENAME of a column						keeps where it is filled from
- *		RENAME, ALTER, DROP of a server			reaches the tables that use it
+ *		RENAME, ALTER, DROP of a server, its	reaches the tables that use it
+ *		privileges and its user mappings
  *
  * Our options are taken out of a statement and core runs the rest of it, so
  * that both may stand in one statement.  All is one transaction.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "ddl.h"
 #include "decode.h"
@@ -29,6 +35,7 @@
 #include "stream_define.h"
 #include "stream_state.h"
 #include "stream_table.h"
+#include "view_catalog.h"
 #include "worker_slots.h"
 
 #define NAMESPACE "medallion"
@@ -55,7 +62,9 @@ take_options(List **options, bool is_reset)
 		}
 		if (is_reset)
 			def->arg = NULL;
-		else if (def->arg == NULL && strcmp(def->defname, "check_topic") != 0)
+		else if (def->arg == NULL && strcmp(def->defname, "check_topic") == 0)
+			def->arg = (Node *) makeString("true");
+		else if (def->arg == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_SYNTAX_ERROR),
 					 errmsg("option \"%s\" requires a value", def->defname)));
@@ -73,12 +82,17 @@ check_repeated(List *options)
 	ListCell   *lc2;
 
 	foreach(lc, options)
+	{
+		const char *name = lfirst_node(DefElem, lc)->defname;
+
 		for_each_cell(lc2, options, lnext(options, lc))
-		if (strcmp(lfirst_node(DefElem, lc)->defname, lfirst_node(DefElem, lc2)->defname) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_SYNTAX_ERROR),
-					 errmsg("option \"%s\" is given more than once",
-							lfirst_node(DefElem, lc)->defname)));
+		{
+			if (strcmp(name, lfirst_node(DefElem, lc2)->defname) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_SYNTAX_ERROR),
+						 errmsg("option \"%s\" is given more than once", name)));
+		}
+	}
 }
 
 /* ERROR if the other table of a hierarchy is a streaming table. */
@@ -92,6 +106,29 @@ check_relative(RangeVar *other)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("streaming table \"%s\" cannot be part of an inheritance hierarchy",
 						other->relname)));
+}
+
+/*
+ * Name the schema that the table will be in: the name alone may mean another
+ * table (a temporary one, say) once it exists.
+ */
+static void
+qualify(RangeVar *relation)
+{
+	if (relation->schemaname == NULL && relation->relpersistence != RELPERSISTENCE_TEMP)
+		relation->schemaname = get_namespace_name(RangeVarGetCreationNamespace(relation));
+}
+
+static bool
+made_by_this_transaction(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		ours = HeapTupleIsValid(tuple) &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return ours;
 }
 
 /* CREATE TABLE ... WITH (medallion. ...) */
@@ -109,6 +146,7 @@ create_table(MdUtility *u, CreateStmt *stmt)
 	if (options == NIL)
 		return false;
 	md_worker_slots_require();
+	qualify(stmt->relation);
 	if (stmt->if_not_exists &&
 		OidIsValid(RangeVarGetRelid(stmt->relation, NoLock, true)))
 	{
@@ -125,6 +163,9 @@ create_table(MdUtility *u, CreateStmt *stmt)
 	md_utility_next(u);
 	CommandCounterIncrement();
 	relid = RangeVarGetRelid(stmt->relation, NoLock, false);
+	/* IF NOT EXISTS: another session may have been faster, and it is its table */
+	if (stmt->if_not_exists && !made_by_this_transaction(relid))
+		return true;
 	md_stream_define(relid, &definition);
 	return true;
 }
@@ -279,7 +320,7 @@ static bool
 alter_other_table(AlterTableStmt *stmt, Oid relid)
 {
 	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
-		!md_stream_is_view_result(relid) && has_our_options(stmt))
+		!md_view_exists(relid) && has_our_options(stmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid)),
@@ -331,6 +372,8 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	relid = RangeVarGetRelidExtended(stmt->relation, lock_mode, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	stream = md_stream_lock(relid);
+	/* core is to find the table that we have locked */
+	stmt->relation->schemaname = get_namespace_name(get_rel_namespace(relid));
 	foreach(lc, stmt->cmds)
 		check_command(stream, lfirst_node(AlterTableCmd, lc));
 	cmds = stmt->cmds;
@@ -392,6 +435,7 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 	relid = RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, 0,
 									 RangeVarCallbackOwnsRelation, NULL);
 	(void) md_stream_lock(relid);
+	stmt->relation->schemaname = get_namespace_name(get_rel_namespace(relid));
 	md_utility_next(u);
 	CommandCounterIncrement();
 	md_stream_column_renamed(relid, stmt->subname, stmt->newname);
@@ -419,6 +463,48 @@ check_drop(DropStmt *stmt)
 	}
 }
 
+/* A mapping is secret: no error of its statement writes it to the log. */
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+}
+
+/*
+ * CREATE, ALTER or DROP USER MAPPING: tables of that user connect anew, and of
+ * nobody else, or one user could interrupt all others.
+ */
+static void
+change_mapping(MdUtility *u, RoleSpec *user, const char *server_name)
+{
+	ErrorContextCallback callback;
+	Oid			user_id = InvalidOid;
+
+	callback.callback = hide_statement;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	if (user->roletype != ROLESPEC_PUBLIC)
+		user_id = get_rolespec_oid(user, true);
+	md_utility_next(u);
+	error_context_stack = callback.previous;
+	/* of a mapping that is dropped md_stream_mapping_dropped() hears */
+	if (!IsA(u->pstmt->utilityStmt, DropUserMappingStmt) &&
+		(user->roletype == ROLESPEC_PUBLIC || OidIsValid(user_id)))
+		md_stream_mapping_changed(server_name, user_id);
+}
+
+/* GRANT or REVOKE on servers: who uses them connects anew, or cannot. */
+static void
+grant(MdUtility *u, GrantStmt *stmt)
+{
+	ListCell   *lc;
+
+	md_utility_next(u);
+	foreach(lc, stmt->objects)
+		md_stream_server_changed(strVal(lfirst(lc)));
+}
+
 bool
 md_stream_utility(MdUtility *u)
 {
@@ -443,20 +529,39 @@ md_stream_utility(MdUtility *u)
 			md_stream_server_changed(((AlterForeignServerStmt *) stmt)->servername);
 			return true;
 		case T_CreateUserMappingStmt:
-			md_utility_next(u);
-			md_stream_server_changed(((CreateUserMappingStmt *) stmt)->servername);
+			change_mapping(u, ((CreateUserMappingStmt *) stmt)->user,
+						   ((CreateUserMappingStmt *) stmt)->servername);
 			return true;
 		case T_AlterUserMappingStmt:
-			md_utility_next(u);
-			md_stream_server_changed(((AlterUserMappingStmt *) stmt)->servername);
+			change_mapping(u, ((AlterUserMappingStmt *) stmt)->user,
+						   ((AlterUserMappingStmt *) stmt)->servername);
 			return true;
 		case T_DropUserMappingStmt:
-			md_utility_next(u);
-			md_stream_server_changed(((DropUserMappingStmt *) stmt)->servername);
+			change_mapping(u, ((DropUserMappingStmt *) stmt)->user,
+						   ((DropUserMappingStmt *) stmt)->servername);
+			return true;
+		case T_GrantStmt:
+			if (((GrantStmt *) stmt)->targtype != ACL_TARGET_OBJECT ||
+				((GrantStmt *) stmt)->objtype != OBJECT_FOREIGN_SERVER)
+				return false;
+			grant(u, (GrantStmt *) stmt);
 			return true;
 		default:
 			return false;
 	}
+}
+
+void
+md_stream_mapping_dropped(Oid mapping_id)
+{
+	HeapTuple	tuple = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(mapping_id));
+	Form_pg_user_mapping mapping;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	mapping = (Form_pg_user_mapping) GETSTRUCT(tuple);
+	md_stream_mapping_changed(GetForeignServer(mapping->umserver)->servername, mapping->umuser);
+	ReleaseSysCache(tuple);
 }
 
 void

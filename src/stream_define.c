@@ -37,6 +37,7 @@
 #include "stream_start.h"
 #include "stream_state.h"
 #include "stream_table.h"
+#include "view_catalog.h"
 #include "worker_slots.h"
 
 #define MAX_TOPIC_BYTES 249
@@ -205,7 +206,7 @@ md_stream_define(Oid relid, const MdStreamDefinition *definition)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("table \"%s\" is a streaming table already", get_rel_name(relid)),
 				 errhint("Use ALTER TABLE ... SET (medallion. ...) to change its options.")));
-	if (md_stream_is_view_result(relid))
+	if (md_view_exists(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" cannot become a streaming table", get_rel_name(relid)),
@@ -369,6 +370,7 @@ md_stream_alter(Oid relid, List *options)
 	md_stream_options_apply(&stream, canonical);
 
 	stream.relid = relid;
+	stream.generation = old->generation;
 	stream.initialized = old->initialized;
 	stream.column_sources = old->column_sources;
 	md_stream_check_columns(&stream);

@@ -28,6 +28,7 @@
 #include "stream_state.h"
 #include "stream_table.h"
 #include "stream_wait.h"
+#include "view_define.h"
 #include "worker_slots.h"
 
 PG_FUNCTION_INFO_V1(md_create_streaming_table);
@@ -159,7 +160,7 @@ md_pause(PG_FUNCTION_ARGS)
 	md_stream_table_check_owner(relid);
 	if (md_stream_exists(relid))
 		md_stream_pause(relid);
-	else
+	else if (!md_view_set_paused(relid, true))
 		refuse_other_relation(relid);
 	PG_RETURN_VOID();
 }
@@ -173,7 +174,7 @@ md_resume(PG_FUNCTION_ARGS)
 	md_stream_table_check_owner(relid);
 	if (md_stream_exists(relid))
 		md_stream_resume(relid);
-	else
+	else if (!md_view_set_paused(relid, false))
 		refuse_other_relation(relid);
 	PG_RETURN_VOID();
 }
@@ -183,6 +184,7 @@ md_resume_all(PG_FUNCTION_ARGS)
 {
 	md_worker_slots_require();
 	md_stream_resume_all();
+	md_view_resume_all();
 	PG_RETURN_VOID();
 }
 

@@ -30,37 +30,26 @@
 #include "stream_table.h"
 #include "worker_slots.h"
 
-/* Is there a row with this relid (the first column, and the primary key)? */
-static bool
-has_row(const char *table, Oid relid)
+bool
+md_stream_exists(Oid relid)
 {
-	Oid			table_id = get_relname_relid(table, get_namespace_oid("medallion", false));
+	Oid			namespace_id = get_namespace_oid("medallion", false);
+	Oid			table_id = get_relname_relid("stream", namespace_id);
+	Oid			index_id = get_relname_relid("stream_pkey", namespace_id);
 	Relation	rel;
 	SysScanDesc scan;
 	ScanKeyData key[1];
 	bool		found;
 
-	if (!OidIsValid(table_id))
+	if (!OidIsValid(table_id) || !OidIsValid(index_id))
 		return false;
 	rel = table_open(table_id, AccessShareLock);
 	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, md_primary_key_index(rel), true, NULL, 1, key);
+	scan = systable_beginscan(rel, index_id, true, NULL, 1, key);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
-}
-
-bool
-md_stream_exists(Oid relid)
-{
-	return has_row("stream", relid);
-}
-
-bool
-md_stream_is_view_result(Oid relid)
-{
-	return has_row("view", relid);
 }
 
 uint64
@@ -100,8 +89,9 @@ write_server(const char *sql, const char *name, const char *new_name)
 		md_definitions_changed();
 }
 
-MdStream *
-md_stream_load(Oid relid)
+/* Load in a new snapshot; NULL if it is not a streaming table. */
+static MdStream *
+load_now(Oid relid)
 {
 	MdStream   *stream;
 
@@ -109,18 +99,35 @@ md_stream_load(Oid relid)
 	PushActiveSnapshot(GetLatestSnapshot());
 	stream = md_catalog_stream(relid, CurrentMemoryContext);
 	PopActiveSnapshot();
+	return stream;
+}
+
+MdStream *
+md_stream_load(Oid relid)
+{
+	MdStream   *stream = load_now(relid);
+
 	if (stream == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("streaming table with OID %u was dropped concurrently", relid)));
+		elog(ERROR, "table with OID %u is not a streaming table", relid);
 	return stream;
 }
 
 MdStream *
 md_stream_lock(Oid relid)
 {
+	char	   *name = get_rel_name(relid);
+	MdStream   *stream = NULL;
+
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	return md_stream_load(relid);
+	/* a worker that resolves start_at holds the row, not the table */
+	if (write_relid("SELECT FROM medallion.stream WHERE relid = $1 FOR UPDATE", relid) > 0)
+		stream = load_now(relid);
+	if (stream == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("streaming table \"%s\" was dropped concurrently",
+						name != NULL ? name : "???")));
+	return stream;
 }
 
 void
@@ -134,6 +141,19 @@ md_stream_server_changed(const char *server_name)
 {
 	write_server("UPDATE medallion.stream SET generation = generation + 1 WHERE server = $1",
 				 server_name, server_name);
+}
+
+void
+md_stream_mapping_changed(const char *server_name, Oid user_id)
+{
+	Oid			argtypes[2] = {TEXTOID, OIDOID};
+	Datum		args[2] = {CStringGetTextDatum(server_name), ObjectIdGetDatum(user_id)};
+
+	if (md_stream_write("UPDATE medallion.stream s SET generation = generation + 1"
+						" WHERE s.server = $1 AND ($2 = 0 OR EXISTS"
+						"  (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.relid AND c.relowner = $2))",
+						2, argtypes, args) > 0)
+		md_definitions_changed();
 }
 
 void
@@ -219,7 +239,7 @@ md_stream_forget(Oid relid)
 {
 	static const char *const tables[] = {
 		"stream", "stream_column", "stream_status", "checkpoint", "batch",
-		"dead_letter", "gap"
+		"late_batch", "dead_letter", "gap"
 	};
 
 	for (int i = 0; i < lengthof(tables); i++)
@@ -235,12 +255,26 @@ md_stream_pause(Oid relid)
 
 	(void) md_stream_lock(relid);
 	args[0] = ObjectIdGetDatum(relid);
-	args[1] = CStringGetTextDatum(psprintf("paused by role %s",
-										   quote_identifier(GetUserNameFromId(GetUserId(), false))));
+	args[1] = CStringGetTextDatum(psprintf("paused by %s",
+										   GetUserNameFromId(GetUserId(), false)));
 	if (md_stream_write("UPDATE medallion.stream SET paused = true, paused_reason = $2,"
 						" generation = generation + 1 WHERE relid = $1 AND NOT paused",
 						2, argtypes, args) > 0)
 		md_definitions_changed();
+}
+
+/* Tie a table to this database and to its server. */
+static void
+take_over(const MdStream *stream)
+{
+	md_stream_table_depend(stream->relid,
+						   md_server_lookup(stream->server, md_stream_table_owner(stream->relid)));
+	write_relid("UPDATE medallion.stream SET origin = medallion.database_identity(),"
+				" generation = generation + 1 WHERE relid = $1", stream->relid);
+	/* where rows lay elsewhere says nothing about where they lie here */
+	write_relid("UPDATE medallion.batch SET filenode = NULL WHERE relid = $1", stream->relid);
+	write_relid("UPDATE medallion.late_batch SET filenode = NULL WHERE relid = $1", stream->relid);
+	md_definitions_changed();
 }
 
 void
@@ -248,15 +282,11 @@ md_stream_resume(Oid relid)
 {
 	MdStream   *stream = md_stream_lock(relid);
 
-	if (!stream->paused && !stream->foreign_origin)
-		return;
-
-	md_stream_table_depend(relid, md_server_lookup(stream->server, md_stream_table_owner(relid)));
-	write_relid("UPDATE medallion.stream SET paused = false, paused_reason = NULL,"
-				" origin = medallion.database_identity(), generation = generation + 1"
-				" WHERE relid = $1", relid);
-	write_relid("DELETE FROM medallion.stream_status WHERE relid = $1", relid);
-	md_definitions_changed();
+	if (stream->foreign_origin)
+		take_over(stream);
+	if (write_relid("UPDATE medallion.stream SET paused = false, paused_reason = NULL,"
+					" generation = generation + 1 WHERE relid = $1 AND paused", relid) > 0)
+		md_definitions_changed();
 }
 
 void
@@ -269,7 +299,11 @@ md_stream_resume_all(void)
 	{
 		MdStream   *stream = lfirst(lc);
 
-		if (md_relation_ownercheck(stream->relid, GetUserId()))
-			md_stream_resume(stream->relid);
+		if (!stream->foreign_origin ||
+			!md_relation_ownercheck(stream->relid, GetUserId()))
+			continue;
+		stream = md_stream_lock(stream->relid);
+		if (stream->foreign_origin)
+			take_over(stream);
 	}
 }

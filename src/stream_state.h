@@ -17,29 +17,30 @@
 /* Is it a streaming table?  Costs one index probe, and no SPI. */
 extern bool md_stream_exists(Oid relid);
 
-/* Is it the result of a materialized view of ours? */
-extern bool md_stream_is_view_result(Oid relid);
-
 /*
- * Run one INSERT, UPDATE or DELETE on our tables as the owner of the
- * extension; returns the number of rows.
+ * Run one statement that writes or locks rows of our tables as the owner of
+ * the extension; returns the number of rows.
  */
 extern uint64 md_stream_write(const char *sql, int nargs, Oid *argtypes, Datum *args);
 
 /*
- * The definition as it is now, whatever snapshot the statement has; ERROR if
- * there is none (any more).
+ * The definition as it is now, whatever snapshot the statement has, of a
+ * streaming table that is locked.
  */
 extern MdStream *md_stream_load(Oid relid);
 
-/* Wait for a batch that is being stored, keep the next one waiting, and load. */
+/*
+ * Wait for a batch that is being stored, keep the next one waiting, and load.
+ * ERROR if the table was dropped meanwhile.
+ */
 extern MdStream *md_stream_lock(Oid relid);
 
 /* Rows may change, or have changed, unseen: views over it refresh in full. */
 extern void md_stream_history_changed(Oid relid);
 
-/* A server, or a user mapping of it, changed, or has a new name. */
+/* A server changed, or the mapping of a user (InvalidOid: of PUBLIC); or it has a new name. */
 extern void md_stream_server_changed(const char *server_name);
+extern void md_stream_mapping_changed(const char *server_name, Oid user_id);
 extern void md_stream_server_renamed(const char *old_name, const char *new_name);
 
 /* ERROR if a streaming table uses the server. */
@@ -63,7 +64,10 @@ extern void md_stream_pause(Oid relid);
  */
 extern void md_stream_resume(Oid relid);
 
-/* Resume all that the user owns. */
+/*
+ * Take over all that came by restore or clone and that the user owns.  Tables
+ * that were paused by hand stay paused.
+ */
 extern void md_stream_resume_all(void);
 
 #endif							/* MD_STREAM_STATE_H */

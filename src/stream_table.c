@@ -269,7 +269,8 @@ check_table(Oid relid)
 				 errmsg("\"%s\" is not a table", NameStr(class->relname)),
 				 errdetail_relkind_not_supported(class->relkind)));
 	if (IsCatalogRelationOid(relid) ||
-		class->relnamespace == get_namespace_oid("medallion", false))
+		class->relnamespace == get_namespace_oid("medallion", false) ||
+		class->relnamespace == get_namespace_oid("medallion_def", false))
 		refuse_table(relid, ERRCODE_INSUFFICIENT_PRIVILEGE, "It belongs to the system.");
 	if (class->relpersistence == RELPERSISTENCE_TEMP)
 		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED, "It is temporary.");

@@ -45,8 +45,7 @@ require_read_committed(void)
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot wait for records in a transaction with isolation level %s",
-						"repeatable read or serializable"),
+				 errmsg("cannot wait for records in a repeatable read or serializable transaction"),
 				 errdetail("Its snapshot would not show the records.")));
 }
 

@@ -107,6 +107,7 @@ extern bool md_view_is_circular(Oid relid, List *source_ids);
 /* State after a refresh, and what the views above need to know. */
 extern void md_view_store_state(const MdView *view, const char *strategy,
 								TimestampTz started_at, Snapshot snapshot);
+extern void md_view_store_rewrite(Oid relid);
 extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 								 ItemPointer first, ItemPointer last, int64 rows,
 								 Snapshot snapshot);

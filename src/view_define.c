@@ -210,7 +210,6 @@ md_view_create(MdViewSpec *spec)
 	MdRun		run;
 	List	   *names;
 	List	   *exprs;
-	char	   *text;
 
 	md_worker_slots_require();
 	if (!check_name(spec))
@@ -219,19 +218,20 @@ md_view_create(MdViewSpec *spec)
 	md_query_check(spec->query, spec->query_text);
 	plan = md_plan_make(spec->query, owner);
 	check_mode(plan, spec->mode, spec->query_text, spec->inner_text);
-	text = md_query_text(spec->query);
-	check_privileges(text, owner);
+	check_privileges(md_query_text(spec->query), owner);
 
 	output_columns(spec->query, spec->column_names, &names, &exprs);
 	view.relid = md_relation_make_table(spec->name, md_relation_columns(names, exprs), owner,
 										spec->into);
 	view.owner = owner;
-	view.definition = md_relation_make_definition(view.relid, text, names);
+	view.definition = md_relation_make_definition(view.relid, spec->query,
+												  md_relation_columns(names, exprs), names);
 	view.refresh_interval = spec->refresh_interval;
 	view.mode = spec->mode;
 	view.settings = md_view_settings_capture();
 	set_keys(&view, spec->key_columns);
-	md_view_insert(&view, md_strategy_name(plan->strategy));
+	md_view_insert(&view, md_strategy_name(spec->mode == MD_MODE_FULL ? MD_STRATEGY_FULL :
+										   plan->strategy));
 	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
 	CommandCounterIncrement();
 	if (spec->with_data)
@@ -322,7 +322,8 @@ static void
 replace_query(MdView *view, MdViewChange *change)
 {
 	MdPlan	   *plan;
-	char	   *text;
+	List	   *names;
+	List	   *exprs;
 
 	md_query_check(change->query, change->query_text);
 	plan = md_plan_make(change->query, view->owner);
@@ -331,11 +332,13 @@ replace_query(MdView *view, MdViewChange *change)
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("materialized view \"%s\" cannot read itself", get_rel_name(view->relid))));
 	check_mode(plan, view->mode, change->query_text, true);
-	text = md_query_text(change->query);
-	check_privileges(text, view->owner);
+	check_privileges(md_query_text(change->query), view->owner);
 	adapt_columns(view, change->query);
 	md_relation_drop_part(view->definition);
-	view->definition = md_relation_make_definition(view->relid, text, result_names(view->relid));
+	names = result_names(view->relid);
+	output_columns(change->query, names, &names, &exprs);
+	view->definition = md_relation_make_definition(view->relid, change->query,
+												   md_relation_columns(names, exprs), names);
 	view->settings = md_view_settings_capture();
 	md_view_reset_sources(view->relid, plan->source_ids, plan->inlined_ids);
 	md_view_forget_frontier(view->relid, md_strategy_name(plan->strategy));

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -18,7 +19,9 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
@@ -66,6 +69,7 @@ typedef struct SharedArea
 static SharedArea *shared = NULL;
 static int	my_slot = -1;
 static bool definitions_changed = false;
+static bool publication_due = false;	/* of a transaction that has committed */
 static bool databases_blocked = false;
 static bool xact_callback_registered = false;
 
@@ -370,8 +374,7 @@ slots_xact_callback(XactEvent event, void *arg)
 						 errmsg("cannot PREPARE a transaction that changed definitions of pg_medallion")));
 			break;
 		case XACT_EVENT_COMMIT:
-			if (definitions_changed)
-				publish_definitions();
+			publication_due = definitions_changed;
 			/* FALLTHROUGH */
 		case XACT_EVENT_ABORT:
 			if (databases_blocked)
@@ -384,11 +387,29 @@ slots_xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * A transaction's callbacks run before others are told which of their cached
+ * catalog rows are stale: a worker that was woken there could connect with the
+ * options and passwords that have just been replaced, and keep them.
+ */
+static void
+slots_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level || !publication_due)
+		return;
+	publication_due = false;
+	if (is_commit)
+		publish_definitions();
+}
+
 static void
 register_xact_callback(void)
 {
 	if (!xact_callback_registered)
+	{
 		RegisterXactCallback(slots_xact_callback, NULL);
+		RegisterResourceReleaseCallback(slots_release_callback, NULL);
+	}
 	xact_callback_registered = true;
 }
 
@@ -506,6 +527,8 @@ Datum
 md_worker_slots(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	/* how much all owners' tables take in is a matter for those who monitor */
+	bool		figures = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	md_worker_slots_require();
 	InitMaterializedSRF(fcinfo, 0);
@@ -529,7 +552,9 @@ md_worker_slots(PG_FUNCTION_ARGS)
 		values[7] = Int64GetDatum(slot->transactions);
 		values[8] = Int64GetDatum(slot->rows);
 		values[9] = Int64GetDatum(slot->bytes);
-		nulls[4] = nulls[5] = nulls[6] = slot->pid == 0;
+		nulls[4] = nulls[5] = slot->pid == 0;
+		nulls[6] = slot->pid == 0 || !figures;
+		nulls[7] = nulls[8] = nulls[9] = !figures;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	LWLockRelease(shared->lock);

@@ -150,6 +150,7 @@ show_state() {
 # Kill the ingest worker as a crash would; PostgreSQL then restarts all.
 kill_ingest_worker() {
     local pid
+    wait_for "SELECT count(*) > 0 FROM medallion.workers WHERE kind LIKE 'ingest%' AND database = current_database()"
     pid=$(query "SELECT pid FROM medallion.workers WHERE kind LIKE 'ingest%' AND database = current_database() LIMIT 1")
     kill -KILL "$pid"
     printf '  %s✗ SIGKILL to the ingest worker, process %s: PostgreSQL restarts all its processes%s\n' "$red" "$pid" "$plain"

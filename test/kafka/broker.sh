@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # Start and stop one Apache Kafka broker (KRaft, loopback, free ports).
 #
-#   test/kafka/broker.sh start DIR [PROPERTY=VALUE]...   prints bootstrap servers
+#   test/kafka/broker.sh start DIR [ARGUMENT]...         prints bootstrap servers
 #   test/kafka/broker.sh stop DIR [TERM|KILL]
+#
+# An ARGUMENT is PROPERTY=VALUE of server.properties; listener:NAME=PROTOCOL, for
+# a listener on a port of its own beside the plain one, at localhost, which
+# advertised.listeners then tells; scram:MECHANISM=[...], a user as
+# StorageTool's --add-scram takes it; or version:VERSION, of Apache Kafka.
 #
 # DIR holds the log segments, server.properties, broker.log and broker.pid; a
 # start in a DIR that was used before continues with its data and its ports.
@@ -13,15 +18,16 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../lib/stop.sh"
 
-# Print the folder with the jars, filled first when it is not there.
+# Print the folder with the jars of version $1 (empty: the pom's), filled first
+# when it is not there.
 kafka_libs() {
     local libs
-    libs=$MD_CACHE/kafka-$(cksum <"$here/pom.xml" | cut -d' ' -f1)
+    libs=$MD_CACHE/kafka-$(cksum <"$here/pom.xml" | cut -d' ' -f1)${1:+-$1}
     if [ ! -e "$libs/.complete" ]; then
         (
             flock 8
             [ ! -e "$libs/.complete" ] || exit 0
-            mvn -B -q -Dstyle.color=never -f "$here/pom.xml" -Dmaven.repo.local="$MD_CACHE/maven" \
+            mvn -B -q -Dstyle.color=never -f "$here/pom.xml" ${1:+-Dkafka.version=$1} -Dmaven.repo.local="$MD_CACHE/maven" \
                 dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs" >&2
             touch "$libs/.complete"
         ) 8>"$libs.lock" || { echo "broker.sh: could not get the jars of Apache Kafka with Maven" >&2; return 1; }
@@ -36,16 +42,35 @@ free_ports() {
         print join(" ", map { $_->sockport } @sockets), "\n"' "$1"
 }
 
-# Write server.properties for ports $2 and $3 of a broker in $1, then format.
+# Write server.properties for a broker in $1 on the ports $2, then format.
 configure() {
-    local dir=$1 port=$2 controller_port=$3
-    shift 3
+    local dir=$1 argument name listeners='' advertised='' map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+    local -a ports properties=() scram=()
+    read -ra ports <<<"$2"
+    shift 2
+    local port=${ports[0]} controller_port=${ports[1]}
+    ports=("${ports[@]:2}")
+    for argument; do
+        case $argument in
+            listener:*)
+                name=${argument#*:} && name=${name%%=*}
+                listeners+=$name://127.0.0.1:${ports[0]},
+                advertised+=$name://localhost:${ports[0]},
+                map+=,$name:${argument#*=}
+                ports=("${ports[@]:1}")
+                ;;
+            version:*) ;;
+            scram:*) scram+=(--add-scram "${argument#*:}") ;;
+            *) properties+=("$argument") ;;
+        esac
+    done
     cat >"$dir/server.properties" <<END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller_port
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=${listeners}PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
+listener.security.protocol.map=$map
+advertised.listeners=${advertised}PLAINTEXT://127.0.0.1:$port
 controller.listener.names=CONTROLLER
 log.dirs=$dir/data
 num.partitions=1
@@ -56,15 +81,16 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
 log.retention.check.interval.ms=1000
 log.segment.delete.delay.ms=1000
 message.max.bytes=10485760
 END
-    printf '%s\n' "$@" >>"$dir/server.properties"
+    [ ${#properties[@]} -eq 0 ] || printf '%s\n' "${properties[@]}" >>"$dir/server.properties"
     rm -rf "$dir/data"
     java -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=error kafka.tools.StorageTool \
-        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22)" \
-        -c "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
+        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'Aa' | cut -c 1-22)" \
+        -c "$dir/server.properties" ${scram[@]+"${scram[@]}"} >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
 }
 
 # Start the broker of $1 and wait until it answers a metadata request.
@@ -86,19 +112,25 @@ launch() {
 }
 
 start() {
-    local dir=$1 ports try
+    local dir=$1 ports try n=2 argument version=''
     shift
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd -P)
-    libs=$(kafka_libs)
+    for argument; do
+        case $argument in
+            listener:*) n=$((n + 1)) ;;
+            version:*) echo "${argument#*:}" >"$dir/version" ;;
+        esac
+    done
+    [ ! -e "$dir/version" ] || version=$(cat "$dir/version")
+    libs=$(kafka_libs "$version")
     if [ -e "$dir/server.properties" ]; then
         launch "$dir" && return
     else
         # Another process can take a port between our look and the start.
         for try in 1 2 3; do
-            ports=$(free_ports 2)
-            # shellcheck disable=SC2086
-            configure "$dir" $ports "$@" || return 1
+            ports=$(free_ports $n)
+            configure "$dir" "$ports" "$@" || return 1
             launch "$dir" && return
             grep -q 'Address already in use' "$dir/broker.log" || break
         done

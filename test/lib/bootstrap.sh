@@ -23,17 +23,18 @@ shift
 
 die() { echo "$command: $*" >&2; exit 1; }
 
-# Run a command line as the ordinary user, in a clean environment.
+# Run a command line as the ordinary user, in an environment that has MD_*,
+# what downloads may need, and nothing else of ours.
 as_user() {
-    local -a switch=() environment
-    [ "$(id -u)" -ne 0 ] || switch=(runuser -u "$run_user" --)
-    environment=(HOME="$work" PATH="$PATH" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 MD_CHECKOUT="$checkout"
-        MD_CACHE="$cache" MD_WORK="$work" MD_RUN="$run" MD_SOCKET_DIR="$socket_dir" MD_ASAN="$asan" PG_CONFIG="$private_pg_config")
+    local -a switch=() environment=()
     local name
-    for name in PROVE_FLAGS COLUMNS LINES JAVA_HOME $(compgen -e MD_TEST_) $(compgen -e MD_BENCH_) $(compgen -e MD_DEMO_) \
+    [ "$(id -u)" -ne 0 ] || switch=(runuser -u "$run_user" --)
+    for name in PROVE_FLAGS COLUMNS LINES JAVA_HOME $(compgen -e MD_) \
         $(compgen -e | grep -iE '^(https?|no)_proxy$|^MAVEN_' || true); do
         [ -z "${!name+x}" ] || environment+=("$name=${!name}")
     done
+    environment+=(HOME="$work" PATH="$PATH" TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 MD_CHECKOUT="$checkout"
+        MD_CACHE="$cache" MD_WORK="$work" MD_RUN="$run" MD_SOCKET_DIR="$socket_dir" MD_ASAN="$asan" PG_CONFIG="$private_pg_config")
     "${switch[@]}" env -i "${environment[@]}" "$@"
 }
 
@@ -68,12 +69,13 @@ copy_source() {
 # Stop all that the command started; runs on every way out.
 finish() {
     trap - EXIT INT TERM HUP
+    if [ -e "$run/keep" ]; then
+        exit "$1"
+    fi
+    # Its whole process group: what it left in the background, too.
     if [ -n "$child" ]; then
         kill -TERM -- "-$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
-    fi
-    if [ -e "$run/keep" ]; then
-        exit "$1"
     fi
     stop_servers_under "$run"
     rm -rf "$socket_dir"
@@ -139,5 +141,4 @@ child=$!
 set +m
 code=0
 wait "$child" || code=$?
-child=''
 finish "$code"

@@ -125,7 +125,11 @@ install_packages() {
     rm -f "$log"
 }
 
+# Once is enough.
+lists_are_fresh=''
 update_package_lists() {
+    [ -z "$lists_are_fresh" ] || return 0
+    lists_are_fresh=1
     if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
         echo "$1: packages are missing, and installing them needs root or sudo" >&2
         exit 1

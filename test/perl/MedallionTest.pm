@@ -54,12 +54,15 @@ sub kafka
 
 # Start a broker for this test file alone, for tests that stop or break it;
 # the same name continues with the same data and ports. Properties are those
-# of Kafka's server.properties.
+# of Kafka's server.properties; a name with a colon ("listener:TLS" => 'SSL')
+# is one of broker.sh's arguments, and version => '...' another version of Kafka.
 sub start_broker
 {
 	my ($name, %properties) = @_;
 	my $dir = broker_dir($name);
+	my $version = delete $properties{version};
 	my @arguments = map { "$_=$properties{$_}" } sort keys %properties;
+	push @arguments, "version:$version" if defined $version;
 	my $bootstrap = run_and_read('bash', $broker_script, 'start', $dir, @arguments);
 	$own_brokers{$name} = $bootstrap;
 	return $bootstrap;

@@ -109,6 +109,10 @@ is(checkpoints('orders'), '0:3:3 1:0:0', 'start_at is moved');
 is(sql(q{SELECT medallion.wait_for_offset('orders', 0, 2, '0')}), 't', 'an offset before the checkpoint');
 is(sql(q{SELECT medallion.wait_for_offset('orders', 0, 3, '100 ms')}), 'f', 'an offset after it');
 is(sql(q{SELECT medallion.wait_until_caught_up('orders', '1 s')}), 'f', 'records are missing');
+like(error(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT medallion.wait_for_offset('orders', 0, 3, '1 min')}),
+	qr/25001: cannot wait for records/, 'a transaction that would not see the records');
+$error = error(q{SET statement_timeout = '300ms'; SELECT medallion.wait_for_offset('orders', 0, 3, '1000 years')});
+like($error, qr/57014/, 'waiting is interrupted');
 
 # With workers, all of it arrives.
 $node->append_conf('postgresql.conf', "medallion.workers = on\n");
@@ -123,7 +127,7 @@ like(error(qq{ALTER TABLE orders SET (medallion.topic = 'other', medallion.check
 
 # Paused: nothing arrives; resumed: all of it does.
 sql(q{SELECT medallion.pause('orders')});
-is(sql(q{SELECT state, reason LIKE 'paused by role %' FROM medallion.streaming_tables}), 'paused|t', 'paused');
+is(sql(q{SELECT state, reason LIKE 'paused by %' FROM medallion.streaming_tables}), 'paused|t', 'paused');
 produce($kafka, $topic, { partition => 0, value => '{"a": 2}' });
 is(sql(q{SELECT medallion.wait_until_caught_up('orders', '300 ms')}), 'f', 'nothing is read while paused');
 sql(q{SELECT medallion.resume('orders')});

@@ -1,0 +1,304 @@
+/*
+ * late_rows.c
+ *		Stores records behind a streaming table's checkpoint.
+ *
+ * The records become a batch of a lane without a client, whose runs go through
+ * md_ingest_store_runs() in a subtransaction: first in the plain way, then, if
+ * that throws what is a record's fault, carefully, as a worker does.
+ *
+ * Readers find the new rows of a table by offsets: those from the checkpoint
+ * they have read up to the present one.  A late row is behind that, where
+ * nobody looks again, so it has to be announced: md_stream_note_late_rows().
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "late_rows.h"
+#include "stream_state.h"
+
+/* What was stored of one partition. */
+typedef struct LatePartition
+{
+	MdPartition *partition;
+	int64		first_offset;
+	int64		next_offset;
+	int64		rows;
+	int64		dead_letters;
+	bool		has_extent;
+	MdBronzeExtent extent;
+} LatePartition;
+
+struct MdLateRows
+{
+	MemoryContext context;
+	MdLane		lane;
+	MdIngestStream *stream;
+	List	   *partitions;		/* of LatePartition */
+	LatePartition *last_found;
+};
+
+void
+md_late_rows_lock(Oid relid, LOCKMODE mode)
+{
+	Oid			catalog = get_relname_relid("stream", get_namespace_oid("medallion", false));
+
+	LockDatabaseObject(catalog, relid, 0, mode);
+}
+
+MdLateRows *
+md_late_rows_begin(const MdStream *def, MemoryContext context)
+{
+	MdLateRows *late;
+
+	context = AllocSetContextCreate(context, "late rows", ALLOCSET_DEFAULT_SIZES);
+	late = MemoryContextAllocZero(context, sizeof(MdLateRows));
+	late->context = context;
+	late->lane.context = context;
+	late->lane.batch_context = AllocSetContextCreate(context, "late batch", ALLOCSET_DEFAULT_SIZES);
+	late->lane.collects_bad_records = true;
+	late->stream = md_ingest_make_stream(def, &late->lane, context);
+	return late;
+}
+
+bool
+md_late_rows_need_headers(const MdLateRows *late)
+{
+	return late->stream->needs_headers;
+}
+
+/* The record's partition, made at its first record. */
+static LatePartition *
+find_partition(MdLateRows *late, const MdRecord *record)
+{
+	MemoryContext old;
+	LatePartition *found = late->last_found;
+	ListCell   *lc;
+
+	if (found != NULL && found->partition->partition == record->partition &&
+		strcmp(found->partition->topic, record->topic) == 0)
+		return found;
+	foreach(lc, late->partitions)
+	{
+		found = lfirst(lc);
+		if (found->partition->partition == record->partition &&
+			strcmp(found->partition->topic, record->topic) == 0)
+			return late->last_found = found;
+	}
+	old = MemoryContextSwitchTo(late->context);
+	found = palloc0(sizeof(LatePartition));
+	found->partition = palloc0(sizeof(MdPartition));
+	found->partition->stream = late->stream;
+	found->partition->topic = pstrdup(record->topic);
+	found->partition->partition = record->partition;
+	found->partition->stuck_at = -1;
+	found->first_offset = PG_INT64_MAX;
+	late->partitions = lappend(late->partitions, found);
+	MemoryContextSwitchTo(old);
+	return late->last_found = found;
+}
+
+/* Make the records the lane's batch. */
+static void
+make_batch(MdLateRows *late, MdRecord *records, int n)
+{
+	MdLane	   *lane = &late->lane;
+	MemoryContext old;
+	MdRun	   *run = NULL;
+
+	MemoryContextReset(lane->batch_context);
+	old = MemoryContextSwitchTo(lane->batch_context);
+	lane->records = records;
+	lane->n_records = n;
+	lane->bad_records = NIL;
+	late->stream->runs = NIL;
+	late->stream->careful = false;
+	for (int i = 0; i < n; i++)
+	{
+		MdPartition *partition = find_partition(late, &records[i])->partition;
+
+		if (run == NULL || run->partition != partition)
+		{
+			run = palloc(sizeof(MdRun));
+			run->from = i;
+			run->partition = partition;
+			late->stream->runs = lappend(late->stream->runs, run);
+		}
+		run->to = i + 1;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* One attempt at the batch, in a subtransaction; returns why it failed. */
+static ErrorData *
+try_batch(MdLateRows *late, MdBronzeExtent *extent)
+{
+	MdLane	   *lane = &late->lane;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext attempt = AllocSetContextCreate(lane->batch_context, "late attempt",
+												  ALLOCSET_DEFAULT_SIZES);
+	ErrorData  *volatile error = NULL;
+	MdBatchResult result = {0};
+
+	lane->bad_records = NIL;
+	lane->storing = late->stream;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(attempt);
+	PG_TRY();
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		md_ingest_store_runs(lane, late->stream, GetCurrentTimestamp(), &result, extent);
+		PopActiveSnapshot();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	MemoryContextDelete(attempt);
+	if (error == NULL)
+		lane->storing = NULL;
+	return error;
+}
+
+/* Widen a partition's extent by that of the batch. */
+static void
+note_extent(LatePartition *late, const MdBronzeExtent *extent)
+{
+	if (!late->has_extent)
+	{
+		late->extent = *extent;
+		late->has_extent = true;
+		return;
+	}
+	late->extent.has_blocks &= extent->has_blocks;
+	late->extent.first_block = Min(late->extent.first_block, extent->first_block);
+	late->extent.last_block = Max(late->extent.last_block, extent->last_block);
+}
+
+/* Widen a partition's offsets by those of a record. */
+static void
+note_offset(LatePartition *late, const MdRecord *record)
+{
+	late->first_offset = Min(late->first_offset, record->offset);
+	late->next_offset = Max(late->next_offset, record->offset + 1);
+}
+
+/* The batch is stored: count it. */
+static void
+note_stored(MdLateRows *late, const MdBronzeExtent *extent)
+{
+	bool	   *bad = palloc0(late->lane.n_records * sizeof(bool));
+	ListCell   *lc;
+
+	foreach(lc, late->lane.bad_records)
+		bad[((MdBadRecord *) lfirst(lc))->index] = true;
+	for (int i = 0; i < late->lane.n_records; i++)
+	{
+		LatePartition *partition;
+
+		if (bad[i])
+			continue;
+		partition = find_partition(late, &late->lane.records[i]);
+		note_offset(partition, &late->lane.records[i]);
+		partition->rows++;
+		note_extent(partition, extent);
+	}
+	pfree(bad);
+}
+
+List *
+md_late_rows_store(MdLateRows *late, MdRecord *records, int n)
+{
+	MdBronzeExtent extent;
+	ErrorData  *error;
+
+	make_batch(late, records, n);
+	while ((error = try_batch(late, &extent)) != NULL)
+		if (md_ingest_failed(&late->lane, error) != MD_FAILURE_RETRY_CAREFULLY)
+			ReThrowError(error);
+	note_stored(late, &extent);
+	return late->lane.bad_records;
+}
+
+void
+md_late_rows_count_dead(MdLateRows *late, const MdRecord *record)
+{
+	LatePartition *partition = find_partition(late, record);
+
+	note_offset(partition, record);
+	partition->dead_letters++;
+}
+
+/*
+ * Rows were stored behind the checkpoint: keep their bounds, and have all
+ * readers of the table read it anew.
+ *
+ * This is the one place that knows how readers learn of late rows.  Now they
+ * are told that history changed, which is right and costs each view a refresh in
+ * full.  A refresh could read medallion.late_batch beside medallion.batch
+ * instead, and take the rows of those blocks and offsets as additions.
+ */
+static void
+md_stream_note_late_rows(Oid relid, const LatePartition *late)
+{
+	Oid			argtypes[10] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
+	OIDOID, INT8OID, INT8OID};
+	bool		placed = late->has_extent && late->extent.has_blocks;
+	Datum		args[10];
+
+	args[0] = ObjectIdGetDatum(relid);
+	args[1] = CStringGetTextDatum(late->partition->topic);
+	args[2] = Int32GetDatum(late->partition->partition);
+	args[3] = Int64GetDatum(late->first_offset);
+	args[4] = Int64GetDatum(late->next_offset);
+	args[5] = Int64GetDatum(late->rows);
+	args[6] = Int64GetDatum(late->dead_letters);
+	args[7] = ObjectIdGetDatum(placed ? late->extent.filenode : InvalidOid);
+	args[8] = Int64GetDatum(placed ? (int64) late->extent.first_block : -1);
+	args[9] = Int64GetDatum(placed ? (int64) late->extent.last_block : -1);
+	md_stream_write("INSERT INTO medallion.late_batch (relid, topic, kafka_partition, first_offset, next_offset,"
+					"   row_count, dead_count, filenode, first_block, last_block, stored_at)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7,"
+					"   nullif($8, 0), nullif($9, -1), nullif($10, -1), now())", 10, argtypes, args);
+	if (late->rows > 0)
+		md_stream_write("UPDATE medallion.stream"
+						"   SET history_changes = history_changes + 1, late_changes = late_changes + 1"
+						" WHERE relid = $1", 1, argtypes, args);
+}
+
+int64
+md_late_rows_end(MdLateRows *late)
+{
+	int64		rows = 0;
+	ListCell   *lc;
+
+	foreach(lc, late->partitions)
+	{
+		LatePartition *partition = lfirst(lc);
+
+		if (partition->rows + partition->dead_letters > 0)
+			md_stream_note_late_rows(late->stream->def->relid, partition);
+		rows += partition->rows;
+	}
+	md_decoder_free(late->stream->decoder);
+	MemoryContextDelete(late->context);
+	return rows;
+}
