@@ -109,7 +109,9 @@ TABLE keyed ORDER BY id;
 SELECT strategy, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('keyed');
 SELECT medallion.refresh('keyed', only_where => 'id = 1) OR (true');
 SELECT medallion.refresh('keyed', only_where => 'true FROM plain');
+\set VERBOSITY terse
 SELECT medallion.refresh('keyed', only_where => 'nonsense = 1');
+\set VERBOSITY default
 SELECT medallion.refresh('keyed', full_refresh => true, only_where => 'true');
 
 -- now() is the time of the refresh, for verify() too.

@@ -157,6 +157,7 @@ may_concern_us(Node *stmt)
 		case T_AlterObjectSchemaStmt:
 		case T_AlterOwnerStmt:
 		case T_CommentStmt:
+		case T_CreateForeignServerStmt:
 		case T_AlterForeignServerStmt:
 		case T_AlterUserMappingStmt:
 		case T_CreateUserMappingStmt:

@@ -422,9 +422,9 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	/* that a topic which was missing is there again is seen at a refresh only */
 	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
 		conf_set(conf, "topic.metadata.refresh.interval.ms", "5000", false);
-	/* a topic that was made anew is unknown to the library until it looks again */
-	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
-		conf_set(conf, "topic.metadata.refresh.interval.ms", "10000", false);
+	/* tables are to go on soon after their broker does */
+	if (!has_property(properties, "reconnect.backoff.max.ms"))
+		conf_set(conf, "reconnect.backoff.max.ms", "1000", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -456,8 +456,7 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 		rd_kafka_conf_destroy(conf);
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION),
-				 errmsg("could not create a Kafka client"),
-				 errdetail("librdkafka says: %s.", reason)));
+				 errmsg("could not create a Kafka client: %s", reason)));
 	}
 	/* logs, errors and records all come through the one queue that we serve */
 	rd_kafka_set_log_queue(client->rk, NULL);
@@ -469,6 +468,11 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 				(errcode_for_file_access(),
 				 errmsg("could not create an event descriptor: %m")));
 	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
+	/* a warning of the library may be in the queue already, so ring ourselves */
+	if (write(client->event_fd, &one, sizeof(one)) != sizeof(one))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write an event descriptor: %m")));
 }
 
 MdKafkaClient *

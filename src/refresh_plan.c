@@ -522,12 +522,6 @@ plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
 	}
 }
 
-static int
-target_location(List *targets)
-{
-	return exprLocation((Node *) targets);
-}
-
 /* Relations inside of subqueries of expressions are sources too. */
 static bool
 collect_sources_walker(Node *node, PlanContext *context)
@@ -597,7 +591,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 		make_full(node, reason, location);
 	else if (!is_top)
 		make_full(node, "an aggregate below another step is not incremental in this version",
-				  target_location(query->targetList));
+				  -1);
 	else
 		context->plan->merge = merge;
 	inherit_from_children(node);

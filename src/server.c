@@ -115,6 +115,22 @@ md_server_lookup(const char *server_name, Oid user_id)
 }
 
 bool
+md_server_wrapper_is_ours(const char *wrapper_name)
+{
+	ForeignDataWrapper *wrapper = GetForeignDataWrapperByName(wrapper_name, true);
+
+	return wrapper != NULL && is_kafka_wrapper(wrapper->fdwid);
+}
+
+bool
+md_server_is_ours(const char *server_name)
+{
+	ForeignServer *server = GetForeignServerByName(server_name, true);
+
+	return server != NULL && is_kafka_wrapper(server->fdwid);
+}
+
+bool
 md_server_is_usable(const char *server_name, Oid user_id)
 {
 	Oid			server_id = get_foreign_server_oid(server_name, true);

@@ -14,6 +14,10 @@
  */
 extern Oid	md_server_lookup(const char *server_name, Oid user_id);
 
+/* Is it a server of our wrapper; is it our wrapper?  False for names that are unknown. */
+extern bool md_server_is_ours(const char *server_name);
+extern bool md_server_wrapper_is_ours(const char *wrapper_name);
+
 /* Is there such a server, and may user_id use it?  For each batch: no catalog is scanned. */
 extern bool md_server_is_usable(const char *server_name, Oid user_id);
 

@@ -463,11 +463,27 @@ check_drop(DropStmt *stmt)
 	}
 }
 
-/* A mapping is secret: no error of its statement writes it to the log. */
 static void
 hide_statement(void *arg)
 {
 	errhidestmt(true);
+}
+
+/*
+ * Run a statement that may hold secrets, or hold them by mistake: if it fails,
+ * the log tells why, and not the statement.
+ */
+static void
+run_hidden(MdUtility *u)
+{
+	ErrorContextCallback callback;
+
+	callback.callback = hide_statement;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	md_utility_next(u);
+	error_context_stack = callback.previous;
 }
 
 /*
@@ -477,17 +493,16 @@ hide_statement(void *arg)
 static void
 change_mapping(MdUtility *u, RoleSpec *user, const char *server_name)
 {
-	ErrorContextCallback callback;
 	Oid			user_id = InvalidOid;
 
-	callback.callback = hide_statement;
-	callback.arg = NULL;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	if (!md_server_is_ours(server_name))
+	{
+		md_utility_next(u);
+		return;
+	}
 	if (user->roletype != ROLESPEC_PUBLIC)
 		user_id = get_rolespec_oid(user, true);
-	md_utility_next(u);
-	error_context_stack = callback.previous;
+	run_hidden(u);
 	/* of a mapping that is dropped md_stream_mapping_dropped() hears */
 	if (!IsA(u->pstmt->utilityStmt, DropUserMappingStmt) &&
 		(user->roletype == ROLESPEC_PUBLIC || OidIsValid(user_id)))
@@ -524,8 +539,15 @@ md_stream_utility(MdUtility *u)
 		case T_DropStmt:
 			check_drop((DropStmt *) stmt);
 			return false;
+		case T_CreateForeignServerStmt:
+			if (!md_server_wrapper_is_ours(((CreateForeignServerStmt *) stmt)->fdwname))
+				return false;
+			run_hidden(u);
+			return true;
 		case T_AlterForeignServerStmt:
-			md_utility_next(u);
+			if (!md_server_is_ours(((AlterForeignServerStmt *) stmt)->servername))
+				return false;
+			run_hidden(u);
 			md_stream_server_changed(((AlterForeignServerStmt *) stmt)->servername);
 			return true;
 		case T_CreateUserMappingStmt:
