@@ -507,7 +507,7 @@ BEGIN ATOMIC
     -- those that a session is just requeueing or discarding are left to it
     SELECT medallion.dead_letters_to_gaps(
                ARRAY(SELECT l.dead_letter_id FROM medallion.dead_letter l
-                      WHERE current_setting('medallion.dead_letter_retention') <> '-1'
+                      WHERE current_setting('medallion.dead_letter_retention') <> '0'
                         AND l.failed_at < now() - current_setting('medallion.dead_letter_retention')::interval
                         LIMIT 1000000 FOR UPDATE SKIP LOCKED), 'expired');
 END;
