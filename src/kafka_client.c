@@ -216,10 +216,11 @@ static void
 explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
 {
 	static const char mark[] = "SSL handshake failed: ";
-	const char *text = verify_error_text(pg_atomic_exchange_u32(&client->verify_error, 0));
+	const char *text = verify_error_text(pg_atomic_read_u32(&client->verify_error));
 	char	   *start = strstr(error->message, mark);
 
-	if (text != NULL && start != NULL && error->code == RD_KAFKA_RESP_ERR__SSL)
+	/* the number stays: several attempts may have failed before we hear of the first */
+	if (text != NULL && start != NULL && strstr(start, "certificate verify failed") != NULL)
 	{
 		start += strlen(mark);
 		strlcpy(start, text, error->message + sizeof(error->message) - start);
@@ -434,6 +435,16 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 				(errcode_for_file_access(),
 				 errmsg("could not create an event descriptor: %m")));
 	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
+
+	/*
+	 * What came before (a warning about a property, an early error) rang
+	 * nothing, and what follows it would not either: the queue is not empty.
+	 */
+	if (rd_kafka_queue_length(client->queue) > 0 &&
+		write(client->event_fd, &one, sizeof(one)) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write to an event descriptor: %m")));
 }
 
 MdKafkaClient *
