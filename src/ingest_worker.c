@@ -800,7 +800,9 @@ next_wait_ms(void)
 	{
 		Entry	   *entry = lfirst(lc);
 
-		if ((entry->stream == NULL && entry->def != NULL) || is_waiting_for_kafka(entry))
+		if (entry->def == NULL)
+			return 0;			/* to be loaded again, at once */
+		if (entry->stream == NULL || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}
 	foreach(lc, lanes)
