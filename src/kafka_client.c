@@ -211,20 +211,23 @@ verify_error_text(uint32 x509_error)
 	}
 }
 
-/* Say in *error why a broker's certificate was refused, if that was it. */
+/*
+ * Say in *error why a broker's certificate was refused, if that was it.  The
+ * library has two texts for it: "broker: SSL handshake failed: error:..." and
+ * "broker: error:...".
+ */
 static void
 explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
 {
-	static const char mark[] = "SSL handshake failed: ";
-	const char *text = verify_error_text(pg_atomic_read_u32(&client->verify_error));
-	char	   *start = strstr(error->message, mark);
-
 	/* the number stays: several attempts may have failed before we hear of the first */
+	const char *text = verify_error_text(pg_atomic_read_u32(&client->verify_error));
+	char	   *start = strstr(error->message, "SSL handshake failed: ");
+
+	if (start == NULL)
+		start = strstr(error->message, "error:");
 	if (text != NULL && start != NULL && strstr(start, "certificate verify failed") != NULL)
-	{
-		start += strlen(mark);
-		strlcpy(start, text, error->message + sizeof(error->message) - start);
-	}
+		snprintf(start, error->message + sizeof(error->message) - start,
+				 "SSL handshake failed: %s", text);
 }
 
 /*
