@@ -50,7 +50,6 @@ CREATE TABLE medallion.stream (
     paused_reason   text,
     generation      bigint NOT NULL DEFAULT 1,
     history_changes bigint NOT NULL DEFAULT 0,
-    late_changes    bigint NOT NULL DEFAULT 0,
     origin          text NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now()
 );
@@ -58,7 +57,6 @@ COMMENT ON TABLE medallion.stream IS 'definition of each streaming table';
 COMMENT ON COLUMN medallion.stream.initialized IS 'start_at has been resolved for the partitions that the topic had then; later partitions start at their beginning';
 COMMENT ON COLUMN medallion.stream.generation IS 'counts changes of the definition; a batch is stored only under the generation it was decoded with';
 COMMENT ON COLUMN medallion.stream.history_changes IS 'counts direct writes to the table; views refresh in full when it has moved';
-COMMENT ON COLUMN medallion.stream.late_changes IS 'those of history_changes that were rows stored behind the checkpoint, by requeue or replay';
 COMMENT ON COLUMN medallion.stream.origin IS 'database_identity() of the database that defined it';
 
 -- A row only where a column is filled from a field of another name: after a
@@ -132,7 +130,7 @@ CREATE TABLE medallion.late_batch (
     stored_at        timestamptz NOT NULL
 );
 CREATE INDEX late_batch_position ON medallion.late_batch (relid, topic, kafka_partition, next_offset);
-COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others';
+COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others; readers look for new rows here, so it is never pruned';
 
 CREATE TABLE medallion.dead_letter (
     dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -413,7 +411,7 @@ CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
     'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; NULL when not known';
-COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, when it was read';
+COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
 -- xmin is xid, from first_tid to last_tid.  Means nothing in another cluster, so
@@ -480,7 +478,9 @@ CREATE VIEW medallion.source_position AS
                     (SELECT jsonb_build_object('definition', r.xmin::text) FROM pg_catalog.pg_rewrite r
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
            END AS frontier,
-           t.history_changes,
+           -- late rows lie behind what was read, as changed ones do
+           t.history_changes + (SELECT count(*) FROM medallion.late_batch b
+                                 WHERE b.relid = t.relid AND b.row_count > 0) AS history_changes,
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
@@ -507,7 +507,7 @@ BEGIN ATOMIC
     -- those that a session is just requeueing or discarding are left to it
     SELECT medallion.dead_letters_to_gaps(
                ARRAY(SELECT l.dead_letter_id FROM medallion.dead_letter l
-                      WHERE current_setting('medallion.dead_letter_retention') <> '-1'
+                      WHERE current_setting('medallion.dead_letter_retention') <> '0'
                         AND l.failed_at < now() - current_setting('medallion.dead_letter_retention')::interval
                         LIMIT 1000000 FOR UPDATE SKIP LOCKED), 'expired');
 END;

@@ -48,7 +48,6 @@ SELECT medallion.discard('{-7,-8}');
 SELECT first_offset, next_offset, reason FROM medallion.gaps WHERE table_name = 'letters'::regclass ORDER BY 1;
 
 -- Readers are told, and the state counts what is stored
-SELECT history_changes, late_changes FROM medallion.stream WHERE relid = 'letters'::regclass;
 SELECT first_offset, next_offset, row_count, dead_count, filenode = pg_relation_filenode('letters') AS present
   FROM medallion.late_batch WHERE relid = 'letters'::regclass ORDER BY 1;
 SELECT rows, dead_letters FROM medallion.streaming_tables WHERE table_name = 'letters'::regclass;
@@ -119,6 +118,9 @@ ALTER TABLE letters SET (medallion.dead_letter_ratio = 0.5);
 SELECT medallion.prune_history();
 SELECT count(*) FROM medallion.dead_letter WHERE relid = 'letters'::regclass;
 UPDATE medallion.dead_letter SET failed_at = now() - interval '2 days' WHERE dead_letter_id = -11;
+SET LOCAL medallion.dead_letter_retention = 0;
+SELECT medallion.prune_history();
+SELECT count(*) FROM medallion.dead_letter WHERE relid = 'letters'::regclass;
 SET LOCAL medallion.dead_letter_retention = '1d';
 SELECT medallion.prune_history();
 SELECT dead_letter_id FROM medallion.dead_letter WHERE relid = 'letters'::regclass;

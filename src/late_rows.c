@@ -248,13 +248,16 @@ md_late_rows_count_dead(MdLateRows *late, const MdRecord *record)
 }
 
 /*
- * Rows were stored behind the checkpoint: keep their bounds, and have all
- * readers of the table read it anew.
+ * Rows were stored behind the checkpoint: keep their bounds, by which all
+ * readers of the table learn of them.
  *
- * This is the one place that knows how readers learn of late rows.  Now they
- * are told that history changed, which is right and costs each view a refresh in
- * full.  A refresh could read medallion.late_batch beside medallion.batch
- * instead, and take the rows of those blocks and offsets as additions.
+ * This is the one place that knows how.  Now a reader that finds more batches of
+ * late rows than when it read the table takes it that history changed (see the
+ * view medallion.source_position), which is right and costs each view a refresh
+ * in full.  It could take the rows within these bounds as additions instead.
+ *
+ * Nothing but an INSERT, so that an open transaction holds up nobody: neither
+ * other requeues nor a worker.
  */
 static void
 md_stream_note_late_rows(Oid relid, const LatePartition *late)
@@ -278,10 +281,6 @@ md_stream_note_late_rows(Oid relid, const LatePartition *late)
 					"   row_count, dead_count, filenode, first_block, last_block, stored_at)"
 					" VALUES ($1, $2, $3, $4, $5, $6, $7,"
 					"   nullif($8, 0), nullif($9, -1), nullif($10, -1), now())", 10, argtypes, args);
-	if (late->rows > 0)
-		md_stream_write("UPDATE medallion.stream"
-						"   SET history_changes = history_changes + 1, late_changes = late_changes + 1"
-						" WHERE relid = $1", 1, argtypes, args);
 }
 
 int64

@@ -21,8 +21,10 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -247,20 +249,26 @@ store_missing(Replay *replay, MdRecord *records, int n)
 	MD_DEBUG_POINT("replay-stored");
 }
 
-/* Let the user know, now and then. */
+/*
+ * Let others know in pg_stat_activity, before the text of the statement, and
+ * the user now and then.
+ */
 static void
 tell_progress(Replay *replay)
 {
 	int64		done = 0;
+	char	   *progress;
 
 	for (int i = 0; i < replay->n_ranges; i++)
 		done += Min(replay->ranges[i].position, replay->ranges[i].to) - replay->ranges[i].from;
+	progress = psprintf("replayed " INT64_FORMAT " of " INT64_FORMAT " offsets, stored " INT64_FORMAT " records",
+						done, replay->n_offsets, replay->n_stored);
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("%s: %s", progress, debug_query_string ? debug_query_string : ""));
 	if (done - replay->told < PROGRESS_OFFSETS)
 		return;
 	replay->told = done;
-	ereport(NOTICE,
-			(errmsg("replayed " INT64_FORMAT " of " INT64_FORMAT " offsets, stored " INT64_FORMAT " records",
-					done, replay->n_offsets, replay->n_stored)));
+	ereport(NOTICE, (errmsg_internal("%s", progress)));
 }
 
 void
@@ -290,6 +298,7 @@ read_ranges(Replay *replay)
 	bool		drained = true;
 
 	replay->last_progress = GetCurrentTimestamp();
+	tell_progress(replay);
 	while (replay->n_unfinished > 0)
 	{
 		MemoryContext old;
@@ -307,10 +316,12 @@ read_ranges(Replay *replay)
 		store_missing(replay, records, keep_missing(replay, records, n));
 		note_events(replay, events);
 		md_kafka_release(replay->client);
+		tell_progress(replay);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(replay->take_context);
-		tell_progress(replay);
 	}
+	/* the statement may go on for long after this */
+	pgstat_report_activity(STATE_RUNNING, debug_query_string ? debug_query_string : "");
 }
 
 /* --- the whole --- */

@@ -123,7 +123,7 @@ blocks_condition(Relation rel, const MdReplayRange *ranges, int n)
 			   " bounds AS (SELECT known, first_block, last_block FROM batch"
 			   "            UNION ALL SELECT known, first_block, last_block FROM late)"
 			   "SELECT (SELECT bool_and(coalesce(known, false)) FROM bounds)"
-			   "       AND s.history_changes = s.late_changes,"
+			   "       AND s.history_changes = 0,"
 			   "       (SELECT min(first_block) FROM bounds), (SELECT max(last_block) FROM bounds)"
 			   "  FROM medallion.stream s WHERE s.relid = $1", &args, InvalidSnapshot);
 	if (!md_sql_bool(0, 1))

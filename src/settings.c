@@ -18,7 +18,7 @@ bool		md_allow_direct_writes = false;
 int			md_backoff_max_ms = 60000;
 int			md_backoff_min_ms = 250;
 int			md_batch_history_retention_s = 86400;
-int			md_dead_letter_retention_s = -1;
+int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
 int			md_discovery_interval_ms = 30000;
 int			md_ingest_memory_kb = 131072;
@@ -56,8 +56,8 @@ md_settings_define(void)
 
 	DefineCustomIntVariable("medallion.dead_letter_retention",
 							"How long dead letters are kept before they are deleted and recorded as gaps.",
-							"-1 keeps them until they are requeued or discarded.",
-							&md_dead_letter_retention_s, -1, -1, INT_MAX,
+							"0 keeps them until they are requeued or discarded.",
+							&md_dead_letter_retention_s, 0, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
 	DefineCustomStringVariable("medallion.debug_points",

@@ -112,6 +112,8 @@ $gate->query_safe('SELECT ' . debug_lock('replay-stored'));
 my @racers = map { $node->background_psql('postgres') } 1 .. 2;
 $racers[0]->query_until(qr/started/, "SET medallion.debug_points = 'replay-stored';\n\\echo started\nSELECT 'first', medallion.replay('events', '{\"0\": 55}', '{\"0\": 60}');\n");
 wait_until_blocked($node, 'first');
+is(sql(q{SELECT query LIKE 'replayed 0 of 5 offsets, stored 0 records: SELECT ''first''%' FROM pg_stat_activity WHERE query LIKE '%first%' AND pid <> pg_backend_pid()}),
+	't', 'a replay shows its progress');
 send_records($topic, $_, 10) for 0, 1;
 is(caught_up('events'), 't', 'ingest goes on beside a replay');
 $racers[1]->query_until(qr/started/, "\\echo started\nSELECT 'second', medallion.replay('events', 'earliest');\n");
