@@ -336,6 +336,19 @@ CREATE FUNCTION medallion.discard(dead_letter_ids bigint[]) RETURNS bigint
 COMMENT ON FUNCTION medallion.discard(bigint[]) IS
     'deletes dead letters and records each in medallion.gaps; returns how many there were; for the owner of the tables';
 
+CREATE FUNCTION medallion.seek(table_name regclass, to_position text) RETURNS void
+    AS 'MODULE_PATHNAME', 'md_seek'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.seek(regclass, text) IS
+    'lets a streaming table go on at a later position (earliest, latest, a timestamp, or {"partition": offset}) and records what it skips in medallion.gaps; for its owner';
+
+CREATE FUNCTION medallion.replay(table_name regclass, from_position text, to_position text DEFAULT NULL)
+    RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_replay_sql'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.replay(regclass, text, text) IS
+    'reads what lies between two positions again (to_position NULL: up to what was read so far), in this transaction, and stores the records that neither the table nor its dead letters have; returns their number; for its owner';
+
 ------------------------------------------------------------------------------
 -- Materialized views
 ------------------------------------------------------------------------------
@@ -352,8 +365,8 @@ CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
     state_table       regclass,
-    merge_index       regclass,
-    key_index         regclass,
+    merge_index       name,
+    key_index         name,
     key_columns       smallint[],
     refresh_interval  interval CHECK (refresh_interval > interval '0'),
     refresh_mode      text NOT NULL CHECK (refresh_mode IN ('auto', 'incremental', 'full')),
@@ -367,7 +380,7 @@ COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
 COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
-COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs';
+COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
 COMMENT ON COLUMN medallion.view.settings IS 'settings of the session that created the view; every refresh runs under them';
@@ -623,7 +636,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at,
-           h.dead_letters_last_hour, e.commonest_error
+           coalesce(d.dead_letters_last_hour, 0) AS dead_letters_last_hour, e.commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -633,11 +646,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
       LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters
+      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters,
+                                count(*) FILTER (WHERE l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour
                            FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters_last_hour
-                           FROM medallion.dead_letter l
-                          WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') h ON true
       LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
                            FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
                                   WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'

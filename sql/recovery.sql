@@ -60,6 +60,20 @@ SELECT medallion.requeue('{}');
 SELECT medallion.discard(NULL);
 SELECT medallion.discard('{NULL}');
 SELECT medallion.discard('{}');
+CREATE TABLE plain (a int);
+SELECT medallion.seek(NULL, 'latest');
+SELECT medallion.seek('letters', NULL);
+SELECT medallion.seek('letters', 'lastest');
+SELECT medallion.seek('letters', '{}');
+SELECT medallion.seek('letters', '2026-13-01');
+SELECT medallion.seek('plain', 'latest');
+SELECT medallion.seek(0, 'latest');
+SELECT medallion.replay(NULL, 'earliest');
+SELECT medallion.replay('letters', NULL);
+SELECT medallion.replay('letters', 'now');
+SELECT medallion.replay('letters', 'earliest', '{"0": -1}');
+SELECT medallion.replay('plain', 'earliest');
+SELECT medallion.replay('letters', 'earliest');
 
 -- Whose they are: one who may read the table sees its letters, and that is all
 CREATE ROLE regress_recovery_reader;
@@ -69,6 +83,8 @@ SET ROLE regress_recovery_reader;
 SELECT count(*) FROM medallion.dead_letters WHERE table_name = 'letters'::regclass;
 SELECT medallion.requeue('{-9}');
 SELECT medallion.discard('{-9}');
+SELECT medallion.seek('letters', 'latest');
+SELECT medallion.replay('letters', 'earliest');
 SELECT medallion.dead_letters_to_gaps('{-9}', 'x');
 SET ROLE regress_recovery_stranger;
 SELECT count(*) FROM medallion.dead_letters WHERE table_name = 'letters'::regclass;
@@ -88,6 +104,16 @@ CREATE TRIGGER who BEFORE INSERT ON letters FOR EACH ROW EXECUTE FUNCTION pg_tem
 ALTER TABLE letters OWNER TO regress_recovery_owner;
 SELECT medallion.requeue('{-9}');
 SELECT replace(b, session_user, '(session)') AS b FROM letters WHERE kafka_offset = 9;
+
+-- The limit of dead letters
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 0.05, medallion.dead_letter_window = '90 s');
+SELECT options - 'check_topic' AS options FROM medallion.stream WHERE relid = 'letters'::regclass;
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 1.5);
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = 'NaN');
+ALTER TABLE letters SET (medallion.max_dead_letter_ratio = '0.5x');
+ALTER TABLE letters SET (medallion.dead_letter_window = '0 s');
+ALTER TABLE letters SET (medallion.dead_letter_window = '5');
+ALTER TABLE letters SET (medallion.dead_letter_ratio = 0.5);
 
 -- Left alone for too long: gone, and accounted for
 SELECT medallion.prune_history();

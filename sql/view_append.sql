@@ -17,6 +17,7 @@ INSERT INTO queries VALUES
     ('both', $$SELECT id, kind FROM raw WHERE id < 5 UNION ALL SELECT id, 'again' FROM raw WHERE kind = 'b'$$),
     ('through_view', $$SELECT c.*, c AS whole FROM cleaned c$$),
     ('with_values', $$SELECT r.id, v.label FROM raw r JOIN (VALUES ('a', 'first'), ('b', 'second')) v(kind, label) ON v.kind = r.kind$$),
+    ('with_queries', $$WITH a (i, k) AS (SELECT id, kind FROM raw WHERE id > 2), b AS (SELECT i, k AS kk, a AS whole FROM a) SELECT i, kk FROM b UNION ALL SELECT i + 100, k FROM a$$),
     ('whole', $$SELECT r, to_json(r) ->> 'kind' AS kind FROM raw r$$),
     ('local_time', $$SELECT id, to_char(kafka_timestamp, 'YYYY') AS year, kafka_timestamp::date = kafka_timestamp::timestamp AS midnight FROM raw$$);
 SELECT count(medallion.create_materialized_view('v_' || name, query, NULL, 'incremental')) FROM queries;

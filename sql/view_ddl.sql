@@ -102,7 +102,7 @@ CREATE SCHEMA "view_ddl 2";
 ALTER MATERIALIZED VIEW "M 2" SET SCHEMA "view_ddl 2";
 SELECT ingest('s', 0, $$SELECT 11, 'k9', 'x'$$);
 REFRESH MATERIALIZED VIEW "view_ddl 2"."M 2";
-SELECT view, refresh_interval, refresh_mode, query FROM medallion.materialized_views WHERE view::text ~ 'M 2';
+SELECT view, refresh_interval, refresh_mode, query ~ 'AS k,.*FROM s' AS query FROM medallion.materialized_views WHERE view::text ~ 'M 2';
 TABLE "view_ddl 2"."M 2" ORDER BY k;
 ALTER MATERIALIZED VIEW "view_ddl 2"."M 2" RESET (medallion.refresh_interval, medallion.refresh_mode, medallion.key_columns, fillfactor);
 SELECT refresh_interval, refresh_mode, key_columns FROM medallion.materialized_views WHERE view::text ~ 'M 2';

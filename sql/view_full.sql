@@ -26,7 +26,8 @@ SELECT q, e.strategy, e.changes, e.detail
     'SELECT * FROM s WHERE EXISTS (SELECT FROM s)',
     'SELECT id FROM s UNION SELECT id FROM s',
     'SELECT id FROM s EXCEPT SELECT id FROM s',
-    'WITH c AS (SELECT * FROM s) SELECT * FROM c',
+    'WITH c AS (SELECT random() FROM s) SELECT * FROM c',
+    'WITH RECURSIVE c AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < 3) SELECT * FROM c, s',
     'SELECT kind, count(*) FROM s GROUP BY ROLLUP (kind)',
     'SELECT count(*) FROM (SELECT kind, count(*) FROM s GROUP BY kind) g',
     'SELECT * FROM s WHERE at > now() - interval ''1 hour''',
@@ -108,7 +109,9 @@ TABLE keyed ORDER BY id;
 SELECT strategy, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('keyed');
 SELECT medallion.refresh('keyed', only_where => 'id = 1) OR (true');
 SELECT medallion.refresh('keyed', only_where => 'true FROM plain');
+\set VERBOSITY terse
 SELECT medallion.refresh('keyed', only_where => 'nonsense = 1');
+\set VERBOSITY default
 SELECT medallion.refresh('keyed', full_refresh => true, only_where => 'true');
 
 -- now() is the time of the refresh, for verify() too.

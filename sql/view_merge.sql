@@ -29,6 +29,7 @@ INSERT INTO queries VALUES
     ('sums', $$SELECT kind, sum(i2) AS s2, sum(i4) AS s4, sum(i8) AS s8, sum(n) AS sn, sum(iv) AS siv FROM events GROUP BY kind$$),
     ('numeric_key', $$SELECT n, count(*) AS c FROM events GROUP BY n$$),
     ('subquery', $$SELECT k, count(*) AS n FROM (SELECT lower(kind) AS k, i4 FROM events WHERE i4 IS NOT NULL) s WHERE i4 > 10 GROUP BY k$$),
+    ('with_query', $$WITH e AS MATERIALIZED (SELECT kind, i4 FROM events WHERE b) SELECT kind, avg(i4) AS a FROM e GROUP BY kind$$),
     ('union_all', $$SELECT k, sum(v) AS v FROM (SELECT kind AS k, i4 AS v FROM events UNION ALL SELECT 'other', i2 FROM events WHERE b) u GROUP BY k$$),
     ('lateral_rows', $$SELECT x, count(*) AS n FROM events, generate_series(1, i4 % 3) x GROUP BY x$$),
     ('whole_row', $$SELECT to_jsonb(e) ->> 'kind' AS k, count(e) AS n FROM events e GROUP BY 1$$),

@@ -49,6 +49,8 @@ typedef struct MdStream
 	bool		on_gap_fail;	/* else: record */
 	bool		read_uncommitted;
 	char	   *group_id;		/* NULL: do not mirror progress */
+	double		max_dead_letter_ratio;	/* -1: any */
+	int			dead_letter_window_ms;
 	List	   *column_sources; /* of MdColumnSource */
 } MdStream;
 

@@ -21,11 +21,13 @@
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 
 /* The mark of a function that does not return stands first since 18. */
@@ -175,6 +177,41 @@ md_create_wait_event_set(int n_events)
 	return CreateWaitEventSet(NULL, n_events);
 #else
 	return CreateWaitEventSet(TopMemoryContext, n_events);
+#endif
+}
+
+/* Names of option namespaces are constant since 18. */
+#if PG_VERSION_NUM >= 180000
+#define MD_RELOPT_NAMESPACE const char *const
+#else
+#define MD_RELOPT_NAMESPACE char *
+#endif
+
+/* Errors in a qualified name can be soft since 16; here they are thrown. */
+static inline List *
+md_qualified_name(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return stringToQualifiedNameList(name, NULL);
+#else
+	return stringToQualifiedNameList(name);
+#endif
+}
+
+/*
+ * Since 18 the output of a query refers to expressions of GROUP BY through a
+ * range table entry of their own: put the expressions in place, as before.
+ */
+static inline void
+md_flatten_groups(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+	{
+		query->targetList = (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
+		query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+		query->hasGroupRTE = false;
+	}
 #endif
 }
 

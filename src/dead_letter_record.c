@@ -2,7 +2,7 @@
  * dead_letter_record.c
  *		A dead letter as the record that it was.
  *
- * What md_dead_letter_write() keeps is enough to make the record again, byte
+ * What md_dead_letters_write() keeps is enough to make the record again, byte
  * for byte: headers that are no text are kept in base64 (see decode_headers.c).
  */
 #include "postgres.h"

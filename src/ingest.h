@@ -20,6 +20,7 @@
 #include "bronze.h"
 #include "catalog.h"
 #include "decode.h"
+#include "ingest_threshold.h"
 #include "kafka_client.h"
 
 typedef struct MdIngestStream MdIngestStream;
@@ -76,6 +77,7 @@ struct MdIngestStream
 	int			n_known;		/* partitions of the topic, of any worker's share */
 	List	   *partitions;		/* of MdPartition: our share */
 	List	   *runs;			/* of MdRun, of the batch under way */
+	MdThresholdWindow window;	/* of records and dead letters */
 	bool		careful;		/* find the bad records of the batch, one by one */
 	bool		skipped;		/* left out of the batch under way */
 	int			skip_sqlstate;	/* and why; 0: its definition changed */
@@ -219,6 +221,9 @@ typedef enum MdFailure
 } MdFailure;
 
 extern MdFailure md_ingest_failed(MdLane *lane, const ErrorData *error);
+
+/* What tells a record from the one that has its offset in another topic. */
+extern int64 md_ingest_checksum(const MdRecord *record);
 
 /* Is it the record that is bad, whenever it is tried? */
 extern bool md_ingest_is_data_error(int sqlstate);

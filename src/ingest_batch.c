@@ -45,6 +45,8 @@ typedef struct StoreState
 	TimestampTz now;
 	int			current;		/* index of the record under way; -1 */
 	int			tags[1000];		/* record of each buffered row */
+	MdDeadLetters *dead_letters;	/* NULL: there are none */
+	MemoryContext context;		/* of this attempt */
 	MdBatchResult *result;
 } StoreState;
 
@@ -95,9 +97,8 @@ note_taken(MdLane *lane, MdPartition *partition)
 	lane->taken = lappend(lane->taken, partition);
 }
 
-/* What tells a record from the one that has its offset in another topic. */
-static int64
-checksum(const MdRecord *record)
+int64
+md_ingest_checksum(const MdRecord *record)
 {
 	uint64		hash = md_key_xxh64(record->key_len > 0 ? record->key : "", record->key_len,
 									(uint64) record->timestamp_ms);
@@ -116,7 +117,7 @@ prove_topic(MdPartition *partition, const MdRecord *record)
 {
 	partition->proving = false;
 	if (record->offset == partition->last_offset &&
-		checksum(record) != partition->last_checksum)
+		md_ingest_checksum(record) != partition->last_checksum)
 		md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
 					   psprintf("topic \"%s\" partition %d has another record at offset %lld than was read before: the topic was deleted and made anew",
 								partition->topic, partition->partition,
@@ -204,7 +205,7 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 												   partition->partition);
 
 		if (partition->taken_last_offset >= 0)
-			partition->taken_last_checksum = checksum(&lane->records[partition->taken_last]);
+			partition->taken_last_checksum = md_ingest_checksum(&lane->records[partition->taken_last]);
 		if (high < 0)
 			continue;
 		partition->high_watermark = high;
@@ -339,29 +340,29 @@ fetch_headers(StoreState *state, MdRecord *record)
 
 /* Whoever stores the batch decides what becomes of record i. */
 static void
-collect_bad_record(MdLane *lane, int i, int sqlstate, const char *message, const char *detail)
+collect_bad_record(MdLane *lane, int i, const MdDecodeError *error)
 {
 	MemoryContext old = MemoryContextSwitchTo(lane->batch_context);
 	MdBadRecord *bad = palloc(sizeof(MdBadRecord));
 
 	bad->index = i;
-	bad->error.sqlstate = sqlstate;
-	bad->error.message = pstrdup(message);
-	bad->error.detail = detail == NULL ? NULL : pstrdup(detail);
+	bad->error.sqlstate = error->sqlstate;
+	bad->error.message = pstrdup(error->message);
+	bad->error.detail = error->detail == NULL ? NULL : pstrdup(error->detail);
 	lane->bad_records = lappend(lane->bad_records, bad);
 	MemoryContextSwitchTo(old);
 }
 
 /* Record i cannot be stored: a dead letter, or with on_error = fail the end. */
 static void
-bad_record(StoreState *state, int i, int sqlstate, const char *message, const char *detail)
+bad_record(StoreState *state, int i, const MdDecodeError *error)
 {
 	MdRecord   *record = &state->lane->records[i];
 	MdPartition *partition = partition_of(state, i);
 
 	if (state->lane->collects_bad_records)
 	{
-		collect_bad_record(state->lane, i, sqlstate, message, detail);
+		collect_bad_record(state->lane, i, error);
 		partition->n_unstored++;
 		return;
 	}
@@ -370,16 +371,17 @@ bad_record(StoreState *state, int i, int sqlstate, const char *message, const ch
 		partition->stuck_at = record->offset;
 		partition->batch_next = record->offset;
 		partition->n_unstored++;
-		md_ingest_skip(state->stream, sqlstate,
+		md_ingest_skip(state->stream, error->sqlstate,
 					   psprintf("record of topic \"%s\" partition %d offset %lld: %s",
 								record->topic, record->partition,
-								(long long) record->offset, message));
+								(long long) record->offset, error->message));
 		/* only what follows is left out: this batch stores what came before */
 		state->stream->skipped = false;
 		return;
 	}
-	fetch_headers(state, record);
-	md_dead_letter_write(state->stream->def->relid, record, sqlstate, message, detail);
+	if (state->dead_letters == NULL)
+		state->dead_letters = md_dead_letters_create(state->stream->def->relid, state->context);
+	md_dead_letters_add(state->dead_letters, record, error);
 	partition->n_dead++;
 	partition->n_unstored++;
 	state->result->dead_letters++;
@@ -436,6 +438,7 @@ insert_carefully(StoreState *state, int from, int to)
 {
 	Attempt		attempt;
 	ErrorData  *volatile error = NULL;
+	MdDecodeError problem;
 	int			middle;
 
 	if (state->stream->def->on_error_fail && to - from > 1)
@@ -469,7 +472,10 @@ insert_carefully(StoreState *state, int from, int to)
 		return;
 	if (to - from == 1)
 	{
-		bad_record(state, state->tags[from], error->sqlerrcode, error->message, error->detail);
+		problem.sqlstate = error->sqlerrcode;
+		problem.message = error->message;
+		problem.detail = error->detail;
+		bad_record(state, state->tags[from], &problem);
 		return;
 	}
 	middle = from + (to - from) / 2;
@@ -521,7 +527,7 @@ store_record(StoreState *state, int i)
 {
 	MdIngestStream *stream = state->stream;
 	MdRecord   *record = &state->lane->records[i];
-	MemoryContext old = MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
+	MemoryContext old = CurrentMemoryContext;
 	MdDecodeError problem = {0};
 	Datum	   *values;
 	bool	   *isnull;
@@ -530,6 +536,7 @@ store_record(StoreState *state, int i)
 	state->current = i;
 	if (stream->needs_headers)
 		fetch_headers(state, record);
+	MemoryContextSwitchTo(md_bronze_row_context(state->bronze));
 	md_bronze_next_row(state->bronze, &values, &isnull);
 	if (stream->careful)
 		decoded = decode_carefully(state, record, values, isnull, &problem);
@@ -539,7 +546,7 @@ store_record(StoreState *state, int i)
 
 	if (!decoded)
 	{
-		bad_record(state, i, problem.sqlstate, problem.message, problem.detail);
+		bad_record(state, i, &problem);
 		return;
 	}
 	state->tags[md_bronze_buffered(state->bronze)] = i;
@@ -580,6 +587,8 @@ md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
 	state->stream = stream;
 	state->now = now;
 	state->current = -1;
+	state->dead_letters = NULL;
+	state->context = CurrentMemoryContext;
 	state->result = result;
 	callback.callback = store_error_context;
 	callback.arg = state;
@@ -602,6 +611,8 @@ md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
 		}
 	}
 	insert_slice(state);
+	if (state->dead_letters != NULL)
+		md_dead_letters_write(state->dead_letters);
 	*extent = *md_bronze_extent(state->bronze);
 	md_bronze_close(state->bronze);
 	md_catalog_restore_user(&saved);
@@ -617,6 +628,7 @@ store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResul
 	md_ingest_store_runs(lane, stream, now, result, &extent);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
+	md_ingest_threshold_check(stream, now);
 }
 
 /*
@@ -807,6 +819,9 @@ md_ingest_stored(MdLane *lane)
 {
 	ListCell   *lc;
 
+	foreach(lc, lane->streams)
+		if (((MdIngestStream *) lfirst(lc))->runs != NIL)
+			md_ingest_threshold_count(lfirst(lc));
 	foreach(lc, lane->taken)
 	{
 		MdPartition *partition = lfirst(lc);

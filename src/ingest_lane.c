@@ -343,7 +343,8 @@ md_ingest_remove_stream(MdIngestStream *stream)
 	MdLane	   *lane = stream->lane;
 
 	leave_lane(stream);
-	if (stream->partitions != NIL)
+	/* an empty lane is closed as a whole */
+	if (stream->partitions != NIL && lane->streams != NIL)
 		md_kafka_unassign(lane->client, positions_of(stream), list_length(stream->partitions));
 	MemoryContextDelete(stream->context);
 }

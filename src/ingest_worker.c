@@ -48,8 +48,8 @@
 /* A queue that fills before its flush is due is looked at this often. */
 #define QUEUE_CHECK_MS 1000
 #define MIRROR_CHECK_MS 200
-/* A stream that starts after a failure has this long to hear of Kafka. */
-#define SIGN_OF_LIFE_MS 1000
+/* A stream in trouble has this long to hear of Kafka: some waits of a fetch. */
+#define SIGN_OF_LIFE_MS 3000
 /* Requests to Kafka hold up all streams of the worker: they must be short. */
 #define REQUEST_TIMEOUT_MS 2000
 /* A worker that was busy and has had nothing to do for so long gives memory back. */
@@ -359,7 +359,8 @@ ask_for_life(void)
 		md_ingest_reassign(entry->stream);
 		entry->failures++;
 		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  md_worker_backoff_ms(entry->failures));
+													  Max(SIGN_OF_LIFE_MS,
+														  md_worker_backoff_ms(entry->failures)));
 	}
 }
 
@@ -801,7 +802,7 @@ next_wait_ms(void)
 		Entry	   *entry = lfirst(lc);
 
 		if (entry->def == NULL)
-			return 0;			/* to be loaded again, at once */
+			return 0;
 		if (entry->stream == NULL || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}

@@ -30,11 +30,15 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "kafka_client.h"
 
 /* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
 #define FDS_PER_CLIENT 4
+/* The first fetch after an assignment is answered by then; see settle_fetches(). */
+#define FIRST_FETCH_MS 5000
+#define SETTLE_TIMEOUT_MS 1000
 
 /* Trouble of one partition that error_cb was told of. */
 typedef struct PartitionError
@@ -51,6 +55,7 @@ struct MdKafkaClient
 	int			event_fd;
 	int			reserved_fds;
 	bool		consuming;		/* partitions are assigned: the queue holds records */
+	TimestampTz assigned_at;	/* the last time that they were */
 	rd_kafka_message_t **messages;	/* taken and not released */
 	int			n_messages;
 	int			max_messages;
@@ -69,6 +74,31 @@ struct MdKafkaClient
 static MdKafkaClient *open_clients = NULL;
 static bool exit_callback_registered = false;
 
+/*
+ * A thread of the library (2.0 at least) locks itself out for ever if the
+ * answer that an offset is out of range, to the first fetch after an
+ * assignment, reaches it while the handle is being destroyed.  So stop
+ * fetching, and wait for an answer that comes behind those on their
+ * connections.
+ */
+static void
+settle_fetches(MdKafkaClient *client)
+{
+	rd_kafka_topic_partition_list_t *list = NULL;
+
+	if (client->rk == NULL || !client->consuming ||
+		TimestampDifferenceExceeds(client->assigned_at, GetCurrentTimestamp(), FIRST_FETCH_MS))
+		return;
+	if (rd_kafka_assignment(client->rk, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return;
+	(void) rd_kafka_assign(client->rk, NULL);
+	for (int i = 0; i < list->cnt; i++)
+		list->elems[i].offset = MD_KAFKA_LATEST;
+	if (list->cnt > 0)
+		(void) rd_kafka_offsets_for_times(client->rk, list, SETTLE_TIMEOUT_MS);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
 /* Release the library's side of a client; may be called more than once. */
 static void
 client_destroy(MdKafkaClient *client)
@@ -84,6 +114,7 @@ client_destroy(MdKafkaClient *client)
 	for (int i = 0; i < client->n_messages; i++)
 		rd_kafka_message_destroy(client->messages[i]);
 	client->n_messages = 0;
+	settle_fetches(client);
 	if (client->queue != NULL)
 	{
 		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
@@ -395,6 +426,9 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	/* that a topic which was missing is there again is seen at a refresh only */
 	if (!has_property(properties, "topic.metadata.refresh.interval.ms"))
 		conf_set(conf, "topic.metadata.refresh.interval.ms", "5000", false);
+	/* tables are to go on soon after their broker does */
+	if (!has_property(properties, "reconnect.backoff.max.ms"))
+		conf_set(conf, "reconnect.backoff.max.ms", "1000", false);
 	if (!has_property(properties, "socket.keepalive.enable"))
 		conf_set(conf, "socket.keepalive.enable", "true", false);
 	foreach(lc, properties)
@@ -438,16 +472,11 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 				(errcode_for_file_access(),
 				 errmsg("could not create an event descriptor: %m")));
 	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
-
-	/*
-	 * What came before (a warning about a property, an early error) rang
-	 * nothing, and what follows it would not either: the queue is not empty.
-	 */
-	if (rd_kafka_queue_length(client->queue) > 0 &&
-		write(client->event_fd, &one, sizeof(one)) < 0)
+	/* a warning of the library may be in the queue already, so ring ourselves */
+	if (write(client->event_fd, &one, sizeof(one)) != sizeof(one))
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not write to an event descriptor: %m")));
+				 errmsg("could not write an event descriptor: %m")));
 }
 
 MdKafkaClient *
@@ -745,6 +774,7 @@ md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_p
 	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
 
 	client->consuming = true;
+	client->assigned_at = GetCurrentTimestamp();
 	rd_kafka_topic_partition_list_destroy(list);
 	check_assignment(error);
 }

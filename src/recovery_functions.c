@@ -12,12 +12,21 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "dead_letter_requeue.h"
+#include "replay.h"
+#include "seek.h"
+#include "stream_start.h"
+#include "stream_state.h"
+#include "stream_table.h"
 #include "worker_slots.h"
 
 PG_FUNCTION_INFO_V1(md_requeue);
 PG_FUNCTION_INFO_V1(md_discard);
+PG_FUNCTION_INFO_V1(md_seek);
+PG_FUNCTION_INFO_V1(md_replay_sql);
 
 /* ERROR if an argument is NULL. */
 static void
@@ -42,6 +51,38 @@ ids_argument(FunctionCallInfo fcinfo, int n, const char *name)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not contain nulls", name)));
 	return ids;
+}
+
+/* A streaming table that the user owns. */
+static Oid
+owned_stream_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	Oid			relid;
+
+	require_argument(fcinfo, n, name);
+	relid = PG_GETARG_OID(n);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	md_stream_table_check_owner(relid);
+	if (!md_stream_exists(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid))));
+	return relid;
+}
+
+/* A position in the form of start_at. */
+static char *
+position_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	char	   *position;
+
+	require_argument(fcinfo, n, name);
+	position = text_to_cstring(PG_GETARG_TEXT_PP(n));
+	md_stream_check_position(name, position);
+	return position;
 }
 
 Datum
@@ -71,4 +112,30 @@ md_discard(PG_FUNCTION_ARGS)
 {
 	md_worker_slots_require();
 	PG_RETURN_INT64(md_dead_letter_discard(ids_argument(fcinfo, 0, "dead_letter_ids")));
+}
+
+Datum
+md_seek(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+
+	md_worker_slots_require();
+	relid = owned_stream_argument(fcinfo, 0, "table_name");
+	md_stream_seek(relid, position_argument(fcinfo, 1, "to_position"));
+	PG_RETURN_VOID();
+}
+
+/* replay(table_name, from_position, to_position); NULL to_position: no end. */
+Datum
+md_replay_sql(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	char	   *from_position;
+	char	   *to_position;
+
+	md_worker_slots_require();
+	relid = owned_stream_argument(fcinfo, 0, "table_name");
+	from_position = position_argument(fcinfo, 1, "from_position");
+	to_position = PG_ARGISNULL(2) ? NULL : position_argument(fcinfo, 2, "to_position");
+	PG_RETURN_INT64(md_replay(relid, from_position, to_position));
 }

@@ -113,8 +113,12 @@ ensure_index(Oid relid, Oid present, List *numbers)
 		return present;
 	if (OidIsValid(present) && get_rel_relkind(present) != '\0')
 		md_relation_drop_part(present);
-	return numbers == NIL ? InvalidOid :
-		md_relation_make_unique_index(relid, list_length(numbers), attnums);
+	if (numbers == NIL)
+		return InvalidOid;
+	/* one that the owner made serves too, and is not ours to drop */
+	if (OidIsValid(md_relation_find_unique_index(relid, list_length(numbers), attnums)))
+		return InvalidOid;
+	return md_relation_make_unique_index(relid, list_length(numbers), attnums);
 }
 
 void

@@ -26,11 +26,13 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -457,8 +459,8 @@ plan_from_rte(MdNode *node, Query *query, int rt_index, PlanContext *context)
 		node->children = lappend(node->children,
 								 plan_query(rte->subquery, context, false));
 	else
-		make_full(node, psprintf("WITH query or other input \"%s\" is not incremental in this version",
-								 rte->eref->aliasname), -1);
+		make_full(node, psprintf("WITH query \"%s\" is recursive or volatile", rte->eref->aliasname),
+				  -1);
 }
 
 /* Does the subtree of FROM read anything that changes? */
@@ -520,12 +522,6 @@ plan_set_operation(MdNode *node, Node *tree, Query *query, PlanContext *context)
 	}
 }
 
-static int
-target_location(List *targets)
-{
-	return exprLocation((Node *) targets);
-}
-
 /* Relations inside of subqueries of expressions are sources too. */
 static bool
 collect_sources_walker(Node *node, PlanContext *context)
@@ -556,7 +552,7 @@ static void
 check_clauses(MdNode *node, Query *query)
 {
 	if (query->cteList != NIL)
-		make_full(node, "WITH is not incremental in this version",
+		make_full(node, "a WITH query is recursive or volatile",
 				  linitial_node(CommonTableExpr, query->cteList)->location);
 	if (query->hasSubLinks)
 		make_full(node, "a subquery in an expression is not incremental in this version", -1);
@@ -595,7 +591,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 		make_full(node, reason, location);
 	else if (!is_top)
 		make_full(node, "an aggregate below another step is not incremental in this version",
-				  target_location(query->targetList));
+				  -1);
 	else
 		context->plan->merge = merge;
 	inherit_from_children(node);
@@ -610,6 +606,62 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	return node;
 }
 
+typedef struct InlineCte
+{
+	const char *name;
+	Query	   *query;
+	int			levels_up;		/* of WITH, from the query that is walked */
+} InlineCte;
+
+/* Put a WITH query in the place of each reference to it. */
+static bool
+inline_cte_walker(Node *node, InlineCte *cte)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+		int			rt_count = list_length(query->rtable);
+
+		cte->levels_up++;
+		(void) query_tree_walker(query, inline_cte_walker, cte, 0);
+		for (int i = 1; i <= rt_count; i++)
+		{
+			RangeTblEntry *rte = rt_fetch(i, query->rtable);
+			Query	   *copy;
+
+			if (rte->rtekind != RTE_CTE || rte->ctelevelsup != cte->levels_up ||
+				strcmp(rte->ctename, cte->name) != 0)
+				continue;
+			copy = copyObject(cte->query);
+			if (cte->levels_up > 0)
+				IncrementVarSublevelsUp((Node *) copy, cte->levels_up, 1);
+			md_read_replace_rte(query, i, copy);
+		}
+		cte->levels_up--;
+		return false;
+	}
+	return expression_tree_walker(node, inline_cte_walker, cte);
+}
+
+/* WITH is a way to write subqueries, unless it recurses or is volatile. */
+static void
+inline_ctes(Query *query)
+{
+	while (query->cteList != NIL)
+	{
+		CommonTableExpr *expr = linitial_node(CommonTableExpr, query->cteList);
+		InlineCte	cte = {expr->ctename, castNode(Query, expr->ctequery), -1};
+
+		if (expr->cterecursive || cte.query->commandType != CMD_SELECT ||
+			contain_volatile_functions((Node *) cte.query))
+			break;
+		query->cteList = list_delete_first(query->cteList);
+		(void) inline_cte_walker((Node *) query, &cte);
+	}
+}
+
 /* Plan one SELECT. */
 static MdNode *
 plan_query(Query *query, PlanContext *context, bool is_top)
@@ -617,6 +669,8 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 	MdNode	   *node;
 	ListCell   *lc;
 
+	md_flatten_groups(query);
+	inline_ctes(query);
 	if (query->setOperations != NULL)
 	{
 		node = make_node(MD_NODE_UNION_ALL, "Union all");

@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "refresh_read.h"
 #include "relation_make.h"
 
@@ -89,7 +90,7 @@ md_relation_columns(List *names, List *exprs)
 Oid
 md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
 {
-	static char *validnsps[] = HEAP_RELOPT_NAMESPACES;
+	static MD_RELOPT_NAMESPACE validnsps[] = HEAP_RELOPT_NAMESPACES;
 	CreateStmt *create = makeNode(CreateStmt);
 	ObjectAddress address;
 	Datum		toast_options;
@@ -214,11 +215,26 @@ md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumbe
 		return false;
 	index = index_open(index_id, AccessShareLock);
 	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
-		index->rd_index->indimmediate && index->rd_index->indnullsnotdistinct &&
+		index->rd_index->indimmediate && RelationGetIndexPredicate(index) == NIL && index->rd_index->indnullsnotdistinct &&
 		index->rd_index->indnkeyatts == count &&
 		memcmp(index->rd_index->indkey.values, attnums, sizeof(AttrNumber) * count) == 0;
 	index_close(index, AccessShareLock);
 	return fits;
+}
+
+Oid
+md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+		if (!OidIsValid(found) &&
+			md_relation_has_unique_index(relid, lfirst_oid(lc), count, attnums))
+			found = lfirst_oid(lc);
+	table_close(rel, NoLock);
+	return found;
 }
 
 Oid

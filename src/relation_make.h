@@ -30,6 +30,7 @@ extern Oid	md_relation_make_definition(Oid result, Query *query, List *columns,
 
 /* A unique index over columns, NULL equal to NULL. */
 extern Oid	md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums);
+extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums);
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
 										 const AttrNumber *attnums);
 

@@ -25,15 +25,19 @@
 #define MIN_BATCH_BYTES			1024
 #define MAX_BATCH_BYTES			(1024 * 1024 * 1024)
 #define MAX_GROUP_ID_BYTES		255
+#define MIN_DEAD_LETTER_WINDOW_MS	1000
+#define MAX_DEAD_LETTER_WINDOW_MS	(24 * 3600 * 1000)
 
 /* Alphabetical, as in the documentation. */
 typedef enum OptionId
 {
 	OPT_BATCH_MAX_BYTES,
 	OPT_BATCH_MAX_RECORDS,
+	OPT_DEAD_LETTER_WINDOW,
 	OPT_FLUSH_INTERVAL,
 	OPT_GROUP_ID,
 	OPT_ISOLATION_LEVEL,
+	OPT_MAX_DEAD_LETTER_RATIO,
 	OPT_ON_ERROR,
 	OPT_ON_GAP,
 	OPT_SCHEMA_EVOLUTION,
@@ -43,9 +47,11 @@ typedef enum OptionId
 static const char *const option_names[] = {
 	[OPT_BATCH_MAX_BYTES] = "batch_max_bytes",
 	[OPT_BATCH_MAX_RECORDS] = "batch_max_records",
+	[OPT_DEAD_LETTER_WINDOW] = "dead_letter_window",
 	[OPT_FLUSH_INTERVAL] = "flush_interval",
 	[OPT_GROUP_ID] = "group_id",
 	[OPT_ISOLATION_LEVEL] = "isolation_level",
+	[OPT_MAX_DEAD_LETTER_RATIO] = "max_dead_letter_ratio",
 	[OPT_ON_ERROR] = "on_error",
 	[OPT_ON_GAP] = "on_gap",
 	[OPT_SCHEMA_EVOLUTION] = "schema_evolution",
@@ -68,6 +74,8 @@ set_defaults(MdStream *stream)
 	stream->on_gap_fail = false;
 	stream->read_uncommitted = false;
 	stream->group_id = NULL;
+	stream->max_dead_letter_ratio = -1;
+	stream->dead_letter_window_ms = 5 * 60 * 1000;
 }
 
 /* ERROR: this value cannot be. */
@@ -100,9 +108,8 @@ parse_enum(OptionId id, const char *value, const char *const *values)
 
 /* An interval in ms; a bare number is refused, for its unit would be seconds. */
 static int
-parse_interval_ms(OptionId id, const char *value)
+parse_interval_ms(OptionId id, const char *value, int min_ms, int max_ms, const char *detail)
 {
-	static const char *const detail = "It is a time from 0 to 1 hour, with its unit, such as '250 ms'.";
 	Interval   *interval;
 	double		ms;
 
@@ -115,7 +122,7 @@ parse_interval_ms(OptionId id, const char *value)
 	if (interval->month != 0 || interval->day != 0)
 		refuse_value(id, value, detail);
 	ms = rint(interval->time / 1000.0);
-	if (interval->time < 0 || ms > MAX_FLUSH_INTERVAL_MS)
+	if (ms < min_ms || ms > max_ms)
 		refuse_value(id, value, detail);
 	return (int) ms;
 }
@@ -129,6 +136,20 @@ parse_number(OptionId id, const char *value, int flags, int min, int max,
 	if (!parse_int(value, &number, flags, NULL) || number < min || number > max)
 		refuse_value(id, value, detail);
 	return number;
+}
+
+static double
+parse_ratio(OptionId id, const char *value)
+{
+	char	   *end;
+	double		ratio;
+
+	errno = 0;
+	ratio = strtod(value, &end);
+	/* written so that it refuses NaN, too */
+	if (errno != 0 || end == value || *end != '\0' || !(ratio >= 0 && ratio <= 1))
+		refuse_value(id, value, "It is a number from 0 to 1, such as 0.1.");
+	return ratio;
 }
 
 /* Parse value into the option's field. */
@@ -147,8 +168,15 @@ parse_option(MdStream *stream, OptionId id, const char *value)
 				parse_number(id, value, 0, 1, MAX_BATCH_RECORDS,
 							 "It is a number from 1 to 1000000.");
 			break;
+		case OPT_DEAD_LETTER_WINDOW:
+			stream->dead_letter_window_ms =
+				parse_interval_ms(id, value, MIN_DEAD_LETTER_WINDOW_MS, MAX_DEAD_LETTER_WINDOW_MS,
+								  "It is a time from 1 second to 24 hours, with its unit, such as '5 min'.");
+			break;
 		case OPT_FLUSH_INTERVAL:
-			stream->flush_interval_ms = parse_interval_ms(id, value);
+			stream->flush_interval_ms =
+				parse_interval_ms(id, value, 0, MAX_FLUSH_INTERVAL_MS,
+								  "It is a time from 0 to 1 hour, with its unit, such as '250 ms'.");
 			break;
 		case OPT_GROUP_ID:
 			if (value[0] == '\0' || strlen(value) > MAX_GROUP_ID_BYTES)
@@ -157,6 +185,9 @@ parse_option(MdStream *stream, OptionId id, const char *value)
 			break;
 		case OPT_ISOLATION_LEVEL:
 			stream->read_uncommitted = parse_enum(id, value, isolation_levels) == 1;
+			break;
+		case OPT_MAX_DEAD_LETTER_RATIO:
+			stream->max_dead_letter_ratio = parse_ratio(id, value);
 			break;
 		case OPT_ON_ERROR:
 			stream->on_error_fail = parse_enum(id, value, error_policies) == 1;
@@ -223,6 +254,9 @@ value_of_option(const MdStream *stream, OptionId id, JsonbValue *value)
 		case OPT_BATCH_MAX_RECORDS:
 			value_of_number(value, stream->batch_max_records);
 			break;
+		case OPT_DEAD_LETTER_WINDOW:
+			value_of_string(value, psprintf("%d ms", stream->dead_letter_window_ms));
+			break;
 		case OPT_FLUSH_INTERVAL:
 			value_of_string(value, psprintf("%d ms", stream->flush_interval_ms));
 			break;
@@ -231,6 +265,12 @@ value_of_option(const MdStream *stream, OptionId id, JsonbValue *value)
 			break;
 		case OPT_ISOLATION_LEVEL:
 			value_of_string(value, isolation_levels[stream->read_uncommitted]);
+			break;
+		case OPT_MAX_DEAD_LETTER_RATIO:
+			value->type = jbvNumeric;
+			value->val.numeric =
+				DatumGetNumeric(DirectFunctionCall1(float8_numeric,
+													Float8GetDatum(stream->max_dead_letter_ratio)));
 			break;
 		case OPT_ON_ERROR:
 			value_of_string(value, error_policies[stream->on_error_fail]);
@@ -275,7 +315,7 @@ md_stream_options_check_name(const char *name, const char *const *more_names)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"%s\"", name),
-			 errdetail("The options of a streaming table are batch_max_bytes, batch_max_records, flush_interval, group_id, isolation_level, on_error, on_gap and schema_evolution."),
+			 errdetail("The options of a streaming table are batch_max_bytes, batch_max_records, dead_letter_window, flush_interval, group_id, isolation_level, max_dead_letter_ratio, on_error, on_gap and schema_evolution."),
 			 nearest != NULL ? errhint("Perhaps you meant the option \"%s\".", nearest) : 0));
 }
 

@@ -39,6 +39,8 @@ typedef struct StartOffset
 
 typedef struct Start
 {
+	const char *what;			/* the option or argument that says it */
+	const char *text;
 	StartKind	kind;
 	int64		time_ms;		/* since 1970 UTC */
 	int			n_offsets;
@@ -48,18 +50,18 @@ typedef struct Start
 static const char *const words[] = {"earliest", "latest", NULL};
 
 static void
-refuse_start(const char *start_at, const char *hint)
+refuse_start(const Start *start, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid start_at: \"%s\"", start_at),
+			 errmsg("invalid %s: \"%s\"", start->what, start->text),
 			 errdetail("It is \"earliest\", \"latest\", a timestamp, or an offset per partition, such as '{\"0\": 42, \"1\": 7}'."),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
 /* A whole number of a JSON key or value; refuses all else. */
 static int64
-parse_whole_number(const char *start_at, const char *text, int64 max)
+parse_whole_number(const Start *start, const char *text, int64 max)
 {
 	char	   *end;
 	int64		number;
@@ -67,7 +69,7 @@ parse_whole_number(const char *start_at, const char *text, int64 max)
 	errno = 0;
 	number = strtoi64(text, &end, 10);
 	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || number > max)
-		refuse_start(start_at, "Partitions and offsets are whole numbers from 0.");
+		refuse_start(start, "Partitions and offsets are whole numbers from 0.");
 	return number;
 }
 
@@ -82,9 +84,9 @@ compare_offsets(const void *a, const void *b)
 
 /* {"0": 42, "1": 7} */
 static void
-parse_offsets(const char *start_at, Start *start)
+parse_offsets(Start *start)
 {
-	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start_at)));
+	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start->text)));
 	JsonbIterator *it = JsonbIteratorInit(&json->root);
 	JsonbIteratorToken token;
 	JsonbValue	value;
@@ -95,45 +97,45 @@ parse_offsets(const char *start_at, Start *start)
 	{
 		if (token == WJB_KEY)
 			start->offsets[start->n_offsets].partition =
-				parse_whole_number(start_at, pnstrdup(value.val.string.val, value.val.string.len),
+				parse_whole_number(start, pnstrdup(value.val.string.val, value.val.string.len),
 								   PG_INT32_MAX);
 		if (token != WJB_VALUE)
 			continue;
 		if (value.type != jbvNumeric)
-			refuse_start(start_at, "Partitions and offsets are whole numbers from 0.");
+			refuse_start(start, "Partitions and offsets are whole numbers from 0.");
 		start->offsets[start->n_offsets++].offset =
-			parse_whole_number(start_at,
+			parse_whole_number(start,
 							   DatumGetCString(DirectFunctionCall1(numeric_out,
 																   NumericGetDatum(value.val.numeric))),
 							   PG_INT64_MAX);
 	}
 	if (start->n_offsets == 0)
-		refuse_start(start_at, NULL);
+		refuse_start(start, NULL);
 	qsort(start->offsets, start->n_offsets, sizeof(StartOffset), compare_offsets);
 	for (int i = 1; i < start->n_offsets; i++)
 		if (start->offsets[i].partition == start->offsets[i - 1].partition)
-			refuse_start(start_at, "Each partition is named once.");
+			refuse_start(start, "Each partition is named once.");
 }
 
 /* Says what an error of timestamptz_in is about. */
 static void
 start_error_context(void *arg)
 {
-	errcontext("start_at \"%s\"", (const char *) arg);
+	errcontext("%s \"%s\"", ((const Start *) arg)->what, ((const Start *) arg)->text);
 }
 
 static void
-parse_time(const char *start_at, Start *start)
+parse_time(Start *start)
 {
 	ErrorContextCallback context;
 	TimestampTz time;
 
 	context.callback = start_error_context;
-	context.arg = unconstify(char *, start_at);
+	context.arg = start;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
-												   CStringGetDatum(start_at),
+												   CStringGetDatum(start->text),
 												   ObjectIdGetDatum(InvalidOid),
 												   Int32GetDatum(-1)));
 	error_context_stack = context.previous;
@@ -141,27 +143,29 @@ parse_time(const char *start_at, Start *start)
 	start->kind = START_TIME;
 	start->time_ms = time / 1000 + UNIX_EPOCH_MS;
 	if (start->time_ms < 0)
-		refuse_start(start_at, "Times before 1970 are older than any record: use \"earliest\".");
+		refuse_start(start, "Times before 1970 are older than any record: use \"earliest\".");
 }
 
 static Start *
-parse_start(const char *start_at)
+parse_start(const char *what, const char *start_at)
 {
 	Start	   *start = palloc0(sizeof(Start));
 
+	start->what = what;
+	start->text = start_at;
 	if (pg_strcasecmp(start_at, words[START_EARLIEST]) == 0)
 		start->kind = START_EARLIEST;
 	else if (pg_strcasecmp(start_at, words[START_LATEST]) == 0)
 		start->kind = START_LATEST;
 	else if (start_at[0] == '{')
-		parse_offsets(start_at, start);
+		parse_offsets(start);
 	else if (start_at[0] >= '0' && start_at[0] <= '9')
-		parse_time(start_at, start);
+		parse_time(start);
 	else
 	{
 		const char *nearest = md_nearest_name(start_at, words);
 
-		refuse_start(start_at, nearest ? psprintf("Perhaps you meant \"%s\".", nearest) : NULL);
+		refuse_start(start, nearest ? psprintf("Perhaps you meant \"%s\".", nearest) : NULL);
 	}
 	return start;
 }
@@ -186,7 +190,7 @@ format_time(int64 time_ms)
 char *
 md_stream_start_canonical(const char *start_at)
 {
-	Start	   *start = parse_start(start_at);
+	Start	   *start = parse_start("start_at", start_at);
 	StringInfoData text;
 
 	switch (start->kind)
@@ -347,13 +351,88 @@ resolve_time(const MdStream *stream, MdKafkaClient *client, int64 time_ms,
 			positions[i].offset = end[i];
 }
 
+/*
+ * The offsets that are given for some of the partitions, checked against what
+ * the topic has; the others are left at -1.
+ */
+static void
+resolve_some_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
+					 MdKafkaPosition *positions, int n, int timeout_ms)
+{
+	int64	   *first = palloc(n * sizeof(int64));
+	int64	   *last = palloc(n * sizeof(int64));
+
+	resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
+	for (int i = 0; i < n; i++)
+		first[i] = positions[i].offset;
+	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
+	for (int i = 0; i < n; i++)
+	{
+		last[i] = positions[i].offset;
+		positions[i].offset = -1;
+	}
+	for (int s = 0; s < start->n_offsets; s++)
+	{
+		StartOffset given = start->offsets[s];
+		int			i = 0;
+
+		while (i < n && positions[i].partition != given.partition)
+			i++;
+		if (i == n)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s names partition %d, which the table does not read",
+							start->what, given.partition)));
+		if (given.offset < first[i] || given.offset > last[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("offset " INT64_FORMAT " is outside partition %d of topic \"%s\"",
+							given.offset, given.partition, positions[i].topic),
+					 errdetail("Its offsets go from " INT64_FORMAT " to " INT64_FORMAT ".",
+							   first[i], last[i])));
+		positions[i].offset = given.offset;
+	}
+}
+
+void
+md_stream_check_position(const char *argument, const char *position)
+{
+	(void) parse_start(argument, position);
+}
+
+void
+md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
+						   const char *argument, const char *position,
+						   MdKafkaPosition *positions, int n, int timeout_ms)
+{
+	Start	   *start = parse_start(argument, position);
+
+	if (n == 0)
+		return;
+	switch (start->kind)
+	{
+		case START_EARLIEST:
+			resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
+			break;
+		case START_LATEST:
+			resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
+			break;
+		case START_TIME:
+			resolve_time(stream, client, start->time_ms, positions, n, timeout_ms);
+			break;
+		case START_OFFSETS:
+			resolve_some_offsets(stream, client, start, positions, n, timeout_ms);
+			break;
+	}
+}
+
 int
 md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
 {
 	MdKafkaTopic *topic = md_kafka_request_topic(client, stream->server, stream->topic, timeout_ms);
 	bool	   *known = palloc0(topic->n_partitions * sizeof(bool));
 	MdKafkaPosition *positions = palloc0(topic->n_partitions * sizeof(MdKafkaPosition));
-	Start	   *start = parse_start(stream->initialized ? words[START_EARLIEST] : stream->start_at);
+	Start	   *start = parse_start("start_at", stream->initialized ? words[START_EARLIEST] : stream->start_at);
 	MdSecurity	saved;
 	int			n = 0;
 

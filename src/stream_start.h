@@ -36,4 +36,16 @@ extern char *md_stream_start_canonical(const char *start_at);
  */
 extern int	md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms);
 
+/* ERROR unless it has the form of start_at; errors call it by its argument. */
+extern void md_stream_check_position(const char *argument, const char *position);
+
+/*
+ * A position in the form of start_at, as offsets of the n given partitions
+ * (topic and partition are set).  Of partitions that it does not name, which
+ * only a list of offsets can do, the offset is -1.
+ */
+extern void md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
+									   const char *argument, const char *position,
+									   MdKafkaPosition *positions, int n, int timeout_ms);
+
 #endif							/* MD_STREAM_START_H */

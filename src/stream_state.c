@@ -271,6 +271,9 @@ take_over(const MdStream *stream)
 						   md_server_lookup(stream->server, md_stream_table_owner(stream->relid)));
 	write_relid("UPDATE medallion.stream SET origin = medallion.database_identity(),"
 				" generation = generation + 1 WHERE relid = $1", stream->relid);
+	/* where rows lay elsewhere says nothing about where they lie here */
+	write_relid("UPDATE medallion.batch SET filenode = NULL WHERE relid = $1", stream->relid);
+	write_relid("UPDATE medallion.late_batch SET filenode = NULL WHERE relid = $1", stream->relid);
 	md_definitions_changed();
 }
 

@@ -157,7 +157,10 @@ md_view_load(Oid relid, Snapshot snapshot)
 	begin(&saved);
 	if (md_sql_run_cached(&plan,
 						  "SELECT v.relid::oid, c.relowner, v.definition::oid, v.state_table::oid,"
-						  "       v.merge_index::oid, v.key_index::oid, v.key_columns,"
+						  "       (SELECT i.oid FROM pg_class i WHERE i.relname = v.merge_index"
+						  "           AND i.relnamespace = c.relnamespace),"
+						  "       (SELECT i.oid FROM pg_class i WHERE i.relname = v.key_index"
+						  "           AND i.relnamespace = c.relnamespace), v.key_columns,"
 						  "       v.refresh_interval, v.refresh_mode, v.settings, v.paused,"
 						  "       v.origin <> medallion.database_identity(),"
 						  "       s.populated, s.refresh_number, s.rewritten_number, s.refreshed_at,"
@@ -281,6 +284,15 @@ keys_datum(const MdView *view)
 	return PointerGetDatum(construct_array(values, view->key_count, INT2OID, 2, true, TYPALIGN_SHORT));
 }
 
+/* The name of a relation, NULL for none. */
+static void
+name_arg(MdSqlArgs *args, Oid relid)
+{
+	char	   *name = OidIsValid(relid) ? get_rel_name(relid) : NULL;
+
+	md_sql_arg(args, TEXTOID, name ? CStringGetTextDatum(name) : (Datum) 0, name == NULL);
+}
+
 /* $1 to $9: the columns of medallion.view that a definition has. */
 static void
 definition_args(MdSqlArgs *args, const MdView *view)
@@ -288,8 +300,8 @@ definition_args(MdSqlArgs *args, const MdView *view)
 	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->relid), false);
 	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), false);
 	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->state_table), !OidIsValid(view->state_table));
-	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->merge_index), !OidIsValid(view->merge_index));
-	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->key_index), !OidIsValid(view->key_index));
+	name_arg(args, view->merge_index);
+	name_arg(args, view->key_index);
 	md_sql_arg(args, INT2ARRAYOID, view->key_count > 0 ? keys_datum(view) : (Datum) 0,
 			   view->key_count == 0);
 	md_sql_arg(args, INTERVALOID, IntervalPGetDatum(view->refresh_interval),

@@ -230,7 +230,8 @@ md_view_create(MdViewSpec *spec)
 	view.mode = spec->mode;
 	view.settings = md_view_settings_capture();
 	set_keys(&view, spec->key_columns);
-	md_view_insert(&view, md_strategy_name(plan->strategy));
+	md_view_insert(&view, md_strategy_name(spec->mode == MD_MODE_FULL ? MD_STRATEGY_FULL :
+										   plan->strategy));
 	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
 	CommandCounterIncrement();
 	if (spec->with_data)

@@ -16,12 +16,12 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
 #include "refresh_plan.h"
@@ -121,7 +121,7 @@ md_create_materialized_view(PG_FUNCTION_ARGS)
 	require_argument(fcinfo, 6, "options");
 	check_options(PG_GETARG_JSONB_P(6));
 
-	spec.name = makeRangeVarFromNameList(stringToQualifiedNameList(name));
+	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
 	spec.query = md_query_analyze(spec.query_text);
 	PG_RETURN_OID(md_view_create(&spec));
 }
@@ -276,9 +276,9 @@ put_nodes(Tuplestorestate *store, TupleDesc tupdesc, MdNode *node, int depth, co
 
 /* The query of a view as people see it, with the view's own owner. */
 static char *
-view_query_text(const char *name, Oid *owner)
+view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
 {
-	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(name)),
+	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(md_qualified_name(name)),
 										 NoLock, false);
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view;
@@ -287,6 +287,7 @@ view_query_text(const char *name, Oid *owner)
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
 	*owner = view->owner;
+	*mode = view->mode;
 	return md_query_text(md_query_of_definition(view->definition));
 }
 
@@ -296,13 +297,14 @@ md_explain_refresh(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Oid			owner = GetUserId();
+	MdRefreshMode mode = MD_MODE_AUTO;
 	MdSecurity	saved;
 	Query	   *query;
 	MdPlan	   *plan;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!looks_like_query(query_text))
-		query_text = view_query_text(query_text, &owner);
+		query_text = view_query_text(query_text, &owner, &mode);
 	/* reading constants may run functions of the owner's */
 	if (owner != GetUserId())
 		md_catalog_become(owner, &saved);
@@ -313,9 +315,13 @@ md_explain_refresh(PG_FUNCTION_ARGS)
 	plan = md_plan_make(query, GetUserId());
 	if (OidIsValid(owner))
 		md_catalog_restore_user(&saved);
-	put_step(result->setResult, result->setDesc, "Query", md_strategy_name(plan->strategy),
-			 md_change_kind_name(plan->changes),
-			 located_reason(query_text, plan->reason, plan->location));
+	if (mode == MD_MODE_FULL)
+		put_step(result->setResult, result->setDesc, "Query", "full", "replace",
+				 "refresh_mode is full");
+	else
+		put_step(result->setResult, result->setDesc, "Query", md_strategy_name(plan->strategy),
+				 md_change_kind_name(plan->changes),
+				 located_reason(query_text, plan->reason, plan->location));
 	put_nodes(result->setResult, result->setDesc, plan->root, 1, query_text);
 	return (Datum) 0;
 }

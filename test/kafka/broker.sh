@@ -81,6 +81,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
 log.retention.check.interval.ms=1000
 log.segment.delete.delay.ms=1000
 message.max.bytes=10485760
@@ -88,7 +89,7 @@ END
     [ ${#properties[@]} -eq 0 ] || printf '%s\n' "${properties[@]}" >>"$dir/server.properties"
     rm -rf "$dir/data"
     java -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=error kafka.tools.StorageTool \
-        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 1-22)" \
+        format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'Aa' | cut -c 1-22)" \
         -c "$dir/server.properties" ${scram[@]+"${scram[@]}"} >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; return 1; }
 }
 

@@ -59,7 +59,7 @@ copy_source() {
         cp "$file" "$work/source/$file"
     done <"$list.all"
     if [ -e "$list" ]; then
-        sort -z "$list.new" | comm -z -13 - <(sort -z "$list") | (cd "$work/source" && xargs -0 -r rm -f --)
+        sort -zu "$list.new" | comm -z -13 - <(sort -zu "$list") | (cd "$work/source" && xargs -0 -r rm -f --)
     fi
     mv "$list.new" "$list"
     rm -f "$list.all"

@@ -132,10 +132,36 @@ $one = letters($node, 'many', 'true') =~ s/,.*/}/r;
 $holder->query("BEGIN; SELECT medallion.requeue('$one')");
 sql(q{SET medallion.dead_letter_retention = '10min'; SELECT medallion.prune_history()});
 is(letters($node, 'many'), $one, 'the retention deletes old ones, and leaves those that somebody requeues');
-$holder->query_safe('COMMIT');
+$holder->query('COMMIT');
 $holder->quit;
 is(sql(q{SELECT sum(next_offset - first_offset) FROM medallion.gaps WHERE reason = 'expired'}), '2', 'expired ones are gaps');
 accounted_ok($node, 'many', $kafka, $many, 'expired records are accounted for');
+
+# A table whose input has clearly changed is paused; its neighbour on the same
+# worker is not, nor one whose ratio stays within its limit
+my $wrong = create_topic($kafka, 'wrong');
+sql(qq{SELECT medallion.create_streaming_table('$_->[0]', 'kafka', '$wrong', columns => 'a int',
+	options => '{"max_dead_letter_ratio": $_->[1], "flush_interval": "0 ms"}')}) for [ 'strict', 0.2 ], [ 'lenient', 0.95 ];
+sub state_of { my ($table) = @_; return sql(qq{SELECT state, reason FROM medallion.streaming_tables WHERE table_name = '$table'::regclass}) }
+produce($kafka, $wrong, map({ { partition => 0, value => '{"a": "many"}' } } 1 .. 90), map({ { partition => 0, value => 'few' } } 1 .. 9));
+is(caught_up('strict'), 't', 'fewer than 100 records');
+is(state_of('strict'), 'running|', 'say nothing');
+produce($kafka, $wrong, map({ { partition => 0, value => qq({"a": $_}) } } 1 .. 20), { partition => 0, value => '{"a": "many"}' });
+wait_for($node, q{SELECT state = 'paused' FROM medallion.streaming_tables WHERE table_name = 'strict'::regclass});
+like(state_of('strict'), qr/^paused\|\d+ of 1\d\d records could not be stored, more than max_dead_letter_ratio 0.2 allows; commonest error: 22P02: column "a": invalid input syntax for type integer: "many"$/,
+	'more pause the table, and say why');
+is(caught_up('lenient'), 't', 'the other table reads on');
+is(state_of('lenient'), 'running|', 'within its limit');
+accounted_ok($node, 'strict', $kafka, $wrong, 'what was read before the pause is accounted for');
+like(slurp_file($node->logfile), qr/LOG:  pausing ingest into streaming table "strict": /, 'the log has it');
+sql(q{ALTER TABLE strict ALTER COLUMN a TYPE text});
+$all = letters($node, 'strict', q{payload::text LIKE '\x7b%'});
+is(sql(qq{SELECT medallion.requeue('$all')}), sql(qq{SELECT cardinality('$all'::bigint[])}), 'letters of a paused table can be requeued');
+sql(q{SELECT medallion.resume('strict')});
+produce($kafka, $wrong, map({ { partition => 0, value => 'few' } } 1 .. 5), map({ { partition => 0, value => '{"a": 1}' } } 1 .. 100));
+is(caught_up('strict'), 't', 'resumed');
+is(state_of('strict'), 'running|', 'and what was before no longer counts');
+accounted_ok($node, 'strict', $kafka, $wrong, 'each record is in one place');
 
 $node->stop('fast');
 done_testing();
