@@ -472,11 +472,16 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 				(errcode_for_file_access(),
 				 errmsg("could not create an event descriptor: %m")));
 	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
-	/* a warning of the library may be in the queue already, so ring ourselves */
-	if (write(client->event_fd, &one, sizeof(one)) != sizeof(one))
+
+	/*
+	 * What came before (a warning about a property, an early error) rang
+	 * nothing, and what follows it would not either: the queue is not empty.
+	 */
+	if (rd_kafka_queue_length(client->queue) > 0 &&
+		write(client->event_fd, &one, sizeof(one)) < 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not write an event descriptor: %m")));
+				 errmsg("could not write to an event descriptor: %m")));
 }
 
 MdKafkaClient *

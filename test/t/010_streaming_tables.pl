@@ -37,7 +37,7 @@ my ($host) = $kafka =~ /^([^,]*)/;
 is(sql(q{SELECT broker_count = 1 AND length(cluster_id) > 0 AND latency_ms >= 0 AND library_version <> '' FROM medallion.check_server('kafka')}),
 	't', 'check_server tells about the cluster');
 like(sql(q{SELECT brokers FROM medallion.check_server('kafka')}), qr/^\S+:\d+$/, 'and its brokers');
-my $topic = create_topic($kafka, 'orders', 2);
+my $topic = create_topic($kafka, 'orders', 2, 'retention.ms' => -1);
 is(sql(qq{SELECT partitions FROM medallion.list_topics('kafka') WHERE topic = '$topic'}), '2', 'list_topics');
 
 sql(q{CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '127.0.0.1:1');

@@ -41,7 +41,7 @@ wait_until_caught_up($node, 'bronze.t', $kafka, $topic);
 
 # What must come through, of all tables that hold state.
 my %state = (
-	stream => 'relid::text, server, topic, format, start_at, options, initialized, generation, origin',
+	stream => 'relid::text, server, topic, format, start_at, options, initialized, origin',
 	stream_column => 'relid::text, column_name, source_name',
 	checkpoint => 'relid::text, topic, kafka_partition, start_offset, next_offset, row_count, dead_count, last_offset, last_checksum',
 	batch => 'relid::text, topic, kafka_partition, first_offset, next_offset, row_count',
@@ -121,16 +121,6 @@ $other->command_ok([ 'pg_dump', '-d', $other->connstr('plain'), '-f', "$dir/agai
 $other->safe_psql('postgres', 'CREATE DATABASE again');
 $other->command_ok([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $other->connstr('again'), '-f', "$dir/again" ], 'restored again');
 is(state_of($other, 'again'), $expected, 'is the same still');
-
-# A base backup is the same cluster to all that looks: it must be told apart
-# by whoever starts it, and nothing is lost or doubled in it.
-$node->backup('base');
-my $clone = PostgreSQL::Test::Cluster->new('clone');
-$clone->init_from_backup($node, 'base');
-$clone->append_conf('postgresql.conf', "medallion.workers = off\n");
-$clone->start;
-is(state_of($clone, 'postgres'), $expected, 'a base backup holds the same');
-$clone->stop('fast');
 
 # The topic is another one when the copy is resumed: it is not mixed.
 $other->safe_psql('plain', 'SELECT 1');

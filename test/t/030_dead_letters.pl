@@ -26,7 +26,7 @@ sub error
 sub caught_up { my ($table) = @_; return sql(qq{SELECT medallion.wait_until_caught_up('$table', '3 min')}) }
 
 # A table, a view over it, and records of which every third does not fit
-my $topic = create_topic($kafka, 'letters', 2);
+my $topic = create_topic($kafka, 'letters', 2, 'retention.ms' => -1);
 sql(qq{CREATE TABLE orders (a int CHECK (a < 1000), note text, kafka_key bytea, kafka_headers jsonb)
 	WITH (medallion.server = 'kafka', medallion.topic = '$topic', medallion.flush_interval = '0 ms')});
 sql(q{SELECT medallion.create_materialized_view('totals', 'SELECT count(*) AS n, sum(a) AS total FROM orders', NULL)});

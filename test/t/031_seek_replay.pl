@@ -63,7 +63,7 @@ sub wait_for_topic_gone
 
 # --- seek ---
 
-my $topic = create_topic($kafka, 'events', 2);
+my $topic = create_topic($kafka, 'events', 2, 'retention.ms' => -1);
 send_records($topic, $_, 50) for 0, 1;
 sql(qq{CREATE TABLE events (a int, kafka_key text)
 	WITH (medallion.server = 'kafka', medallion.topic = '$topic', medallion.flush_interval = '0 ms')});
@@ -211,7 +211,7 @@ like(error(q{SELECT medallion.replay('bad', 'earliest')}), qr/record of topic "$
 
 # --- before the start ---
 
-my $late = create_topic($kafka, 'late');
+my $late = create_topic($kafka, 'late', 1, 'retention.ms' => -1);
 send_records($late, 0, 40);
 sql(qq{SELECT medallion.create_streaming_table('late', 'kafka', '$late', columns => 'a int', start_at => 'latest')});
 send_records($late, 0, 10);
