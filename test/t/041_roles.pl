@@ -83,7 +83,7 @@ refused('alice', $_) for (
 	q{SET medallion.debug_points = 'ingest-commit!'},
 	q{SELECT medallion.prune_history()},
 	(map { "SELECT medallion.$_" } q{pause('bob.t')}, q{resume('bob.t')}, q{ingest_once('bob.t')}, q{drop_streaming_table('bob.t')},
-		q{wait_for_offset('bob.t', 0, 0, '0')}, q{wait_until_caught_up('bob.t', '0')}, q{try_decode('bob.t', '{}')},
+		q{wait_for_offset('bob.t', 0, 0, '0')}, q{wait_until_caught_up('bob.t', '0')}, q{seek('bob.t', 'latest')}, q{replay('bob.t', 'earliest')}, q{try_decode('bob.t', '{}')},
 		"requeue('{$letter}')", "discard('{$letter}')"),
 	q{ALTER TABLE bob.t SET (medallion.flush_interval = '1 s')},
 	q{ALTER TABLE bob.t RENAME a TO b},
