@@ -247,7 +247,7 @@ md_ingest_is_data_error(int sqlstate)
 		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:	/* 55 */
 		case ERRCODE_OPERATOR_INTERVENTION: /* 57 */
 		case ERRCODE_SYSTEM_ERROR:	/* 58 */
-		case ERRCODE_SNAPSHOT_TOO_OLD:	/* 72 */
+		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):	/* 72, which has no name since 17 */
 		case ERRCODE_CONFIG_FILE_ERROR: /* F0 */
 		case ERRCODE_FDW_ERROR: /* HV */
 		case ERRCODE_INTERNAL_ERROR:	/* XX */

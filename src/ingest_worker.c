@@ -802,7 +802,7 @@ next_wait_ms(void)
 		Entry	   *entry = lfirst(lc);
 
 		if (entry->def == NULL)
-			return 0;
+			return 0;			/* to be loaded again, at once */
 		if (entry->stream == NULL || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}
@@ -922,6 +922,7 @@ md_ingest_worker_main(Datum arg)
 				mirror_progress(lfirst(lc));
 		}
 		discover_due();
-		wait_for_work();
+		if (!md_worker_has_news(generation))
+			wait_for_work();
 	}
 }

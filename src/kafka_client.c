@@ -242,19 +242,23 @@ verify_error_text(uint32 x509_error)
 	}
 }
 
-/* Say in *error why a broker's certificate was refused, if that was it. */
+/*
+ * Say in *error why a broker's certificate was refused, if that was it.  The
+ * library has two texts for it: "broker: SSL handshake failed: error:..." and
+ * "broker: error:...".
+ */
 static void
 explain_verify_error(MdKafkaClient *client, MdKafkaError *error)
 {
-	static const char mark[] = "SSL handshake failed: ";
-	const char *text = verify_error_text(pg_atomic_exchange_u32(&client->verify_error, 0));
-	char	   *start = strstr(error->message, mark);
+	/* the number stays: several attempts may have failed before we hear of the first */
+	const char *text = verify_error_text(pg_atomic_read_u32(&client->verify_error));
+	char	   *start = strstr(error->message, "SSL handshake failed: ");
 
-	if (text != NULL && start != NULL && error->code == RD_KAFKA_RESP_ERR__SSL)
-	{
-		start += strlen(mark);
-		strlcpy(start, text, error->message + sizeof(error->message) - start);
-	}
+	if (start == NULL)
+		start = strstr(error->message, "error:");
+	if (text != NULL && start != NULL && strstr(start, "certificate verify failed") != NULL)
+		snprintf(start, error->message + sizeof(error->message) - start,
+				 "SSL handshake failed: %s", text);
 }
 
 /*
@@ -468,11 +472,16 @@ client_start(MdKafkaClient *client, rd_kafka_conf_t *conf)
 				(errcode_for_file_access(),
 				 errmsg("could not create an event descriptor: %m")));
 	rd_kafka_queue_io_event_enable(client->queue, client->event_fd, &one, sizeof(one));
-	/* a warning of the library may be in the queue already, so ring ourselves */
-	if (write(client->event_fd, &one, sizeof(one)) != sizeof(one))
+
+	/*
+	 * What came before (a warning about a property, an early error) rang
+	 * nothing, and what follows it would not either: the queue is not empty.
+	 */
+	if (rd_kafka_queue_length(client->queue) > 0 &&
+		write(client->event_fd, &one, sizeof(one)) < 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not write an event descriptor: %m")));
+				 errmsg("could not write to an event descriptor: %m")));
 }
 
 MdKafkaClient *

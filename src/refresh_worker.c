@@ -350,6 +350,8 @@ md_refresh_worker_main(Datum arg)
 			continue;
 		}
 		pgstat_report_activity(STATE_IDLE, NULL);
+		if (md_worker_has_news(generation))
+			continue;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 md_clock_ms_until(now, wake_at), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -231,9 +231,14 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 		case AT_DropColumn:
 			check_drop_column(stream, cmd->name);
 			break;
+		case AT_EnableAlwaysTrig:
+			/* pg_dump's own way to restore the guard: nothing was written past it */
+			if (stream->foreign_origin && strcmp(cmd->name, MD_STREAM_GUARD) == 0)
+				break;
+			md_stream_history_changed(stream->relid);
+			break;
 		case AT_AlterColumnType:
 		case AT_EnableTrig:
-		case AT_EnableAlwaysTrig:
 		case AT_EnableReplicaTrig:
 		case AT_EnableTrigAll:
 		case AT_EnableTrigUser:

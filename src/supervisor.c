@@ -242,6 +242,8 @@ md_supervisor_main(Datum arg)
 															HOUSEKEEPING_INTERVAL_MS);
 		}
 		pgstat_report_activity(STATE_IDLE, NULL);
+		if (md_worker_has_news(generation))
+			continue;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 wait_ms, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -85,6 +85,15 @@ md_worker_check(void)
 	return true;
 }
 
+bool
+md_worker_has_news(uint64 generation)
+{
+	return ConfigReloadPending ||
+		(OidIsValid(my_database) &&
+		 (md_database_is_blocked(my_database) ||
+		  md_definitions_generation() != generation));
+}
+
 int
 md_worker_backoff_ms(int failures)
 {

@@ -23,6 +23,13 @@ extern bool md_worker_start(int slot, Oid database, MdWorkerKind kind,
  */
 extern bool md_worker_check(void);
 
+/*
+ * Before a wait: is there news since md_worker_check() and since the given
+ * generation was read?  Work in between may have waited for a lock, and taken
+ * the wake-up for its own.
+ */
+extern bool md_worker_has_news(uint64 generation);
+
 /* Pause after the n-th failure in a row: doubled each time, between the
  * settings backoff_min and backoff_max, with jitter. */
 extern int	md_worker_backoff_ms(int failures);

@@ -510,12 +510,15 @@ md_database_block(Oid database)
 	databases_blocked = true;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	database_entry(database)->blocker_pid = MyProcPid;
-	wake_locked(database, -1);
 	LWLockRelease(shared->lock);
 
+	/* wake them each time round: one that was busy may have missed it */
 	while (database_in_use(database))
 	{
 		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(shared->lock, LW_SHARED);
+		wake_locked(database, -1);
+		LWLockRelease(shared->lock);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 20, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

@@ -83,7 +83,7 @@ refused('alice', $_) for (
 	q{SET medallion.debug_points = 'ingest-commit!'},
 	q{SELECT medallion.prune_history()},
 	(map { "SELECT medallion.$_" } q{pause('bob.t')}, q{resume('bob.t')}, q{ingest_once('bob.t')}, q{drop_streaming_table('bob.t')},
-		q{wait_for_offset('bob.t', 0, 0, '0')}, q{wait_until_caught_up('bob.t', '0')}, q{try_decode('bob.t', '{}')},
+		q{wait_for_offset('bob.t', 0, 0, '0')}, q{wait_until_caught_up('bob.t', '0')}, q{seek('bob.t', 'latest')}, q{replay('bob.t', 'earliest')}, q{try_decode('bob.t', '{}')},
 		"requeue('{$letter}')", "discard('{$letter}')"),
 	q{ALTER TABLE bob.t SET (medallion.flush_interval = '1 s')},
 	q{ALTER TABLE bob.t RENAME a TO b},
@@ -277,17 +277,16 @@ wait_for_rows('alice.t', 6);
 #
 my $with = "WITH (medallion.server = 'kafka', medallion.topic = '$topic', medallion.check_topic = false)";
 as('bob', qq{CREATE FUNCTION bob.make() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS \$\$ BEGIN CREATE TABLE bob.made (a int) $with; END \$\$});
-is(as('alice', 'SELECT bob.make()'), qq{}, 'not executable without USAGE on the schema') if 0;
 sql('GRANT USAGE ON SCHEMA bob TO alice');
 is(as('alice', 'SELECT bob.make()'), '', 'a security definer makes a table');
 is(sql(q{SELECT relowner::regrole FROM pg_class WHERE oid = 'bob.made'::regclass}), 'bob', 'which is the definer\'s');
 refused('alice', 'DROP TABLE bob.made');
-is(as('bob', qq{CREATE TEMP TABLE twice (a int); SET search_path = bob; CREATE TABLE IF NOT EXISTS twice (a int) $with; SELECT table_name FROM medallion.streaming_tables ORDER BY 1}),
+is(as('bob', qq{CREATE TEMP TABLE twice (a int); SET search_path = bob; CREATE TABLE IF NOT EXISTS twice (a int) $with; SET search_path = public; SELECT table_name FROM medallion.streaming_tables ORDER BY 1}),
 	"bob.made\nbob.twice", 'a temporary table of the same name is another table');
 is(as('bob', qq{SET search_path = bob; SET client_min_messages = error; CREATE TABLE IF NOT EXISTS twice (b int) $with; SELECT count(*) FROM medallion.streaming_tables}), '2', 'IF NOT EXISTS leaves it alone');
 is(as('bob', qq{BEGIN; CREATE TABLE bob.gone (a int) $with; SAVEPOINT s; CREATE TABLE bob.gone2 (a int) $with; ROLLBACK TO s; ROLLBACK; SELECT count(*) FROM medallion.streaming_tables}), '2', 'rolled back');
 is(sql(q{SELECT count(*) FROM medallion.stream WHERE relid::text ~ 'gone'}), '0', 'nothing remains');
-is(as('bob', 'DROP SCHEMA bob CASCADE; SELECT count(*) FROM medallion.streaming_tables') =~ s/NOTICE.*?(?=^\d+$)//msr, '0', 'DROP SCHEMA forgets them');
+is(as('bob', 'SET client_min_messages = warning; DROP SCHEMA bob CASCADE; SELECT count(*) FROM medallion.streaming_tables'), '0', 'DROP SCHEMA forgets them');
 is(sql(q{SELECT count(*) FROM (SELECT relid FROM medallion.stream UNION ALL SELECT relid FROM medallion.checkpoint UNION ALL SELECT relid FROM medallion.dead_letter) x WHERE relid::text ~ '^\d+$'}), '0', 'and nothing is left without a table');
 
 $node->stop('fast');
