@@ -40,6 +40,18 @@ CREATE TABLE t_copy () WITH (medallion.server = kafka, medallion.topic = '$topic
 END
 $topic_of{t_copy} = $topic_of{t_raw};
 
+# Views over them are refreshed all the while, and must equal their queries.
+my @views = qw(silver gold raw_sizes);
+sql(q{
+CREATE MATERIALIZED VIEW silver WITH (medallion.refresh_interval = '50 ms', medallion.refresh_mode = incremental) AS
+	SELECT medallion.hash_key(user_id) AS user_key, event_type, amount, ts, kafka_partition FROM t_json WHERE amount > 100;
+CREATE MATERIALIZED VIEW gold WITH (medallion.refresh_interval = '70 ms', medallion.refresh_mode = incremental) AS
+	SELECT date_trunc('minute', ts) AS minute, event_type, count(*), sum(amount), avg(amount), max(amount)
+	  FROM silver GROUP BY 1, 2;
+CREATE MATERIALIZED VIEW raw_sizes WITH (medallion.refresh_interval = '60 ms', medallion.refresh_mode = incremental) AS
+	SELECT kafka_partition, length(payload) AS bytes, count(*), min(kafka_offset) FROM t_raw GROUP BY 1, 2;
+});
+
 # Producers, each of which is followed by the next when it is done.
 my %first;
 my %generator;
@@ -75,6 +87,11 @@ sub check_round
 	wait_until_caught_up_all($node, $kafka, 'postgres', %topic_of);
 	note $what;
 	exactly_once_ok($node, $_, $kafka, $topic_of{$_}) for sort keys %topic_of;
+	for my $view (@views)
+	{
+		sql("SELECT medallion.refresh('$view')");
+		is(sql("SELECT count(*) FROM medallion.verify('$view')"), 0, "$view equals its query");
+	}
 	is(sql('SELECT count(*) FROM (TABLE seen EXCEPT ALL SELECT kafka_partition, kafka_offset FROM t_trigger) s'), 0,
 		'the trigger fired for no row that was not stored');
 	is(sql('SELECT count(*) FROM (SELECT kafka_partition, kafka_offset FROM t_trigger EXCEPT ALL TABLE seen) s'), 0,
@@ -197,6 +214,8 @@ $session->query_safe('ROLLBACK');
 $session->quit;
 check_round('after a lock on the checkpoint');
 is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in trouble');
+is(sql(q{SELECT strategy, count(*) FROM medallion.refresh_history WHERE strategy = 'full' GROUP BY 1}), 'full|3',
+	'after their first refresh, all views took in new rows only');
 
 $node->stop('fast');
 done_testing();
