@@ -273,6 +273,15 @@ sql(q{SET medallion.allow_direct_writes = on; DELETE FROM tx});
 is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '20', 'and so has a replay of all');
 is(sql(q{SELECT count(DISTINCT a), min(a) FROM tx}), '20|0', 'without what was aborted');
 is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '0', 'once');
+sql(q{ALTER TABLE tx RENAME COLUMN kafka_offset TO "Position"; ALTER TABLE tx RENAME COLUMN kafka_partition TO p;
+	SET medallion.allow_direct_writes = on; DELETE FROM tx WHERE a > 14});
+is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '5', 'columns with other names tell what is there');
+is(sql(q{SELECT count("Position"), count(DISTINCT a) FROM tx}), '20|20', 'and are filled');
+sql(qq{CREATE TABLE adopted (a int); INSERT INTO adopted SELECT generate_series(0, 4); SELECT medallion.create_streaming_table('adopted', 'kafka', '$tx')});
+is(caught_up('adopted'), 't', 'a table with rows of its own');
+sql(q{SET medallion.allow_direct_writes = on; DELETE FROM adopted WHERE a < 10 AND kafka_offset IS NOT NULL});
+is(sql(q{SELECT medallion.replay('adopted', 'earliest')}), '10', 'rows without an offset do not count');
+is(sql(q{SELECT count(*), count(kafka_offset), count(DISTINCT kafka_offset) FROM adopted}), '25|20|20', 'and stay');
 
 # Deleted in Kafka: no longer to be had, and it says so
 delete_records($kafka, $late, 0, 5);
