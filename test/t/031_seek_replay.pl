@@ -290,17 +290,21 @@ is(sql(q{SET medallion.allow_direct_writes = on; DELETE FROM late; SELECT medall
 like(error(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT medallion.replay('late', 'earliest')}), qr/needs a READ COMMITTED transaction/, 'not with an old snapshot');
 
 # A topic that was deleted and made anew is never mixed with the one of before,
-# whether it is shorter or longer now
-sql(q{SELECT medallion.pause('late')});
+# whether it is shorter or longer now. No worker has read it: librdkafka 2.0 may
+# not end when a topic that it has read is deleted (its issue 4362).
+my $remade = create_topic($kafka, 'remade', 1, 'retention.ms' => -1);
+send_records($remade, 0, 50);
+sql(qq{BEGIN; SELECT medallion.create_streaming_table('remade', 'kafka', '$remade', columns => 'a int'); SELECT medallion.pause('remade'); COMMIT});
+is(sql(q{SELECT medallion.ingest_once('remade')}), '50', 'a topic that is read in the foreground');
 for my $n (30, 300)
 {
-	delete_topic($kafka, $late);
-	wait_for_topic_gone($late);
-	kafka_tool('create', $kafka, $late, 1);
-	produce($kafka, $late, map({ { partition => 0, value => '{"a": -1}' } } 1 .. $n));
-	like(error(q{SELECT medallion.replay('late', 'earliest')}), qr/topic "$late" was deleted and made anew/, "a topic made anew with $n records is refused");
+	delete_topic($kafka, $remade);
+	wait_for_topic_gone($remade);
+	kafka_tool('create', $kafka, $remade, 1);
+	produce($kafka, $remade, map({ { partition => 0, value => '{"a": -1}' } } 1 .. $n));
+	like(error(q{SELECT medallion.replay('remade', 'earliest')}), qr/topic "$remade" was deleted and made anew/, "a topic made anew with $n records is refused");
 }
-is(sql(q{SELECT count(*) FROM late WHERE a < 0}), '0', 'none of its records is stored');
+is(sql(q{SELECT count(*), min(a) FROM remade}), '50|0', 'none of its records is stored');
 
 $node->stop('fast');
 done_testing();
