@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "dead_letter.h"
 #include "decode.h"
 #include "kafka_client.h"

@@ -24,6 +24,7 @@
 #include "utils/syscache.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "dead_letter.h"
 #include "dead_letter_record.h"
 #include "dead_letter_requeue.h"

@@ -211,6 +211,38 @@ $some = letters($node, 'bad');
 sql(qq{SELECT medallion.discard('$some'); ALTER TABLE bad SET (medallion.on_error = 'fail')});
 like(error(q{SELECT medallion.replay('bad', 'earliest')}), qr/record of topic "$bad" partition 0 offset \d+: /, 'with on_error = fail a bad record ends the replay');
 
+# A crowd: sessions that requeue, discard and replay the same records in any
+# order, and a worker that stores more of them
+my $busy = create_topic($kafka, 'crowd', 2);
+sql(qq{CREATE TABLE crowd (a text CHECK (a <> 'bad')) WITH (medallion.server = 'kafka', medallion.topic = '$busy', medallion.flush_interval = '0 ms')});
+my @records = map({ { partition => $_ % 2, value => $_ % 3 ? '{"a": "bad"}' : qq({"a": "$_"}) } } 1 .. 1500);
+produce($kafka, $busy, @records);
+is(caught_up('crowd'), 't', 'a table with many dead letters');
+my $few = "ARRAY(SELECT dead_letter_id FROM medallion.dead_letters WHERE table_name = 'crowd'::regclass ORDER BY random() LIMIT";
+my @actions = ("SELECT medallion.requeue($few 200));", "SELECT medallion.discard($few 40));", q{SELECT medallion.replay('crowd', 'earliest');},
+	q{SELECT medallion.replay('crowd', '{"1": 100}', '{"1": 400}');}, 'SELECT medallion.prune_history();');
+my @crowd;
+for my $i (0 .. 3)
+{
+	my %session = (in => join("\n", 'SET client_min_messages = error;', map({ $actions[ ($_ * (2 * $i + 1) + $i) % @actions ] } 0 .. 14)), out => '', err => '');
+	push @crowd, \%session;
+	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres') ],
+		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err});
+}
+produce($kafka, $busy, @records);
+sql('ALTER TABLE crowd DROP CONSTRAINT crowd_a_check');
+produce($kafka, $busy, @records);
+for my $session (@crowd)
+{
+	ok($session->{run}->finish, 'nobody in a crowd fails') or diag($session->{err});
+}
+is(caught_up('crowd'), 't', 'the worker goes on');
+accounted_ok($node, 'crowd', $kafka, $busy, 'each record is in one place after a crowd');
+my $rest = letters($node, 'crowd');
+sql(qq{SELECT medallion.requeue('$rest'), medallion.replay('crowd', 'earliest')});
+is(sql(q{SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)), (SELECT count(*) FROM medallion.gaps WHERE table_name = 'crowd'::regclass) FROM crowd}),
+	'4500|4500|0', 'and all come back, each once');
+
 # --- before the start ---
 
 my $late = create_topic($kafka, 'late', 1, 'retention.ms' => -1);
@@ -241,6 +273,15 @@ sql(q{SET medallion.allow_direct_writes = on; DELETE FROM tx});
 is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '20', 'and so has a replay of all');
 is(sql(q{SELECT count(DISTINCT a), min(a) FROM tx}), '20|0', 'without what was aborted');
 is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '0', 'once');
+sql(q{ALTER TABLE tx RENAME COLUMN kafka_offset TO "Position"; ALTER TABLE tx RENAME COLUMN kafka_partition TO p;
+	SET medallion.allow_direct_writes = on; DELETE FROM tx WHERE a > 14});
+is(sql(q{SELECT medallion.replay('tx', 'earliest')}), '5', 'columns with other names tell what is there');
+is(sql(q{SELECT count("Position"), count(DISTINCT a) FROM tx}), '20|20', 'and are filled');
+sql(qq{CREATE TABLE adopted (a int); INSERT INTO adopted SELECT generate_series(0, 4); SELECT medallion.create_streaming_table('adopted', 'kafka', '$tx')});
+is(caught_up('adopted'), 't', 'a table with rows of its own');
+sql(q{SET medallion.allow_direct_writes = on; DELETE FROM adopted WHERE a < 10 AND kafka_offset IS NOT NULL});
+is(sql(q{SELECT medallion.replay('adopted', 'earliest')}), '10', 'rows without an offset do not count');
+is(sql(q{SELECT count(*), count(kafka_offset), count(DISTINCT kafka_offset) FROM adopted}), '25|20|20', 'and stay');
 
 # Deleted in Kafka: no longer to be had, and it says so
 delete_records($kafka, $late, 0, 5);
