@@ -54,6 +54,9 @@ struct MdKafkaClient
 	rd_kafka_queue_t *queue;
 	int			event_fd;
 	int			reserved_fds;
+	int64		queue_max_bytes;
+	bool		stops_long;		/* the library stops for a second at a full queue */
+	bool		was_full;
 	bool		consuming;		/* partitions are assigned: the queue holds records */
 	TimestampTz assigned_at;	/* the last time that they were */
 	rd_kafka_message_t **messages;	/* taken and not released */
@@ -341,22 +344,25 @@ conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret
 			 secret ? 0 : errdetail("librdkafka says: %s.", reason)));
 }
 
-/* Set a property that the linked library may be too old to know. */
-static void
+/* Set a property that the linked library may be too old to know; tells whether. */
+static bool
 conf_set_if_known(rd_kafka_conf_t *conf, const char *name, const char *value)
 {
 	char		reason[512];
+	rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, name, value, reason, sizeof(reason));
 
-	if (rd_kafka_conf_set(conf, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_INVALID)
+	if (result == RD_KAFKA_CONF_INVALID)
 	{
 		rd_kafka_conf_destroy(conf);
 		elog(ERROR, "could not set Kafka property \"%s\": %s", name, reason);
 	}
+	return result == RD_KAFKA_CONF_OK;
 }
 
 /* The properties that are ours, whatever the server's options say. */
 static void
-conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
+conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config,
+			 MdKafkaClient *client)
 {
 	char		kilobytes[32];
 	char		fetch_bytes[32];
@@ -377,11 +383,12 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config)
 
 	/*
 	 * The queue is bounded by its bytes, never by its count.  When it is full
-	 * the library stops fetching for a while; 2.0 does so for a whole second,
-	 * later versions let us say how long.
+	 * the library stops fetching for a while; 2.0 does so for a whole second
+	 * (see keep_fetching()), later versions let us say how long.
 	 */
 	conf_set(conf, "queued.min.messages", "10000000", false);
-	conf_set_if_known(conf, "fetch.queue.backoff.ms", "10");
+	client->stops_long = !conf_set_if_known(conf, "fetch.queue.backoff.ms", "10");
+	client->queue_max_bytes = (int64) Max(queue_max_kb, 1024) * 1024;
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
 	/*
@@ -413,7 +420,7 @@ make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	ListCell   *lc;
 
-	conf_set_own(conf, config);
+	conf_set_own(conf, config, client);
 	if (!has_property(properties, "client.id"))
 		conf_set(conf, "client.id", "pg_medallion", false);
 	if (config != NULL && !has_property(properties, "fetch.wait.max.ms"))
@@ -909,6 +916,52 @@ sort_messages(MdKafkaClient *client, int first, int n, List **events)
 	return bytes;
 }
 
+/* Wake the library's threads of the brokers that lead these records' partitions. */
+static void
+wake_brokers(MdKafkaClient *client)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
+	const rd_kafka_message_t *last = NULL;
+
+	for (int i = 0; i < client->n_messages && list->cnt < 64; i++)
+	{
+		const rd_kafka_message_t *message = client->messages[i];
+		const char *topic = rd_kafka_topic_name(message->rkt);
+
+		if (last != NULL && last->rkt == message->rkt && last->partition == message->partition)
+			continue;
+		last = message;
+		if (rd_kafka_topic_partition_list_find(list, topic, message->partition) == NULL)
+			rd_kafka_topic_partition_list_add(list, topic, message->partition)->offset = MD_KAFKA_LATEST;
+	}
+	/* the answer is of no interest: the threads look at the queue when they send */
+	(void) rd_kafka_offsets_for_times(client->rk, list, 5);
+	rd_kafka_topic_partition_list_destroy(list);
+}
+
+/*
+ * A broker's thread in librdkafka 2.0 that finds the queue full sleeps for a
+ * second, unless it has a request to send: after that it looks at the queue
+ * again.  A reader that empties the queue sooner would wait for it, so when
+ * half of a full queue is read, the threads get a request.
+ */
+static void
+keep_fetching(MdKafkaClient *client, int64 bytes)
+{
+	int64		queued;
+
+	if (!client->stops_long || client->n_messages == 0)
+		return;
+	queued = (int64) rd_kafka_queue_length(client->queue) * (bytes / client->n_messages);
+	if (queued > client->queue_max_bytes / 5 * 4)
+		client->was_full = true;
+	else if (client->was_full && queued < client->queue_max_bytes / 2)
+	{
+		client->was_full = false;
+		wake_brokers(client);
+	}
+}
+
 int
 md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 			  int64 max_bytes, List **events, bool *drained)
@@ -934,6 +987,7 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		bytes += sort_messages(client, first, n, events);
 		*drained = n < asked;
 	}
+	keep_fetching(client, bytes);
 	for (int i = 0; i < client->n_partition_errors; i++)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
