@@ -66,6 +66,7 @@ typedef struct Entry
 	int			failures;
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
+	bool		owes_status;	/* its state row could not be written */
 	bool		seen;			/* during a reload */
 } Entry;
 
@@ -146,10 +147,15 @@ close_lane(MdLane *lane)
 	md_ingest_close_lane(lane);
 }
 
-/* Write the state row of an entry; its own transaction, whose failure is no matter. */
+/*
+ * Write the state row of an entry, in its own transaction.  That this fails is
+ * no matter while it tells of trouble, which is told again; but that all is
+ * well must be told at last.
+ */
 static void
-write_status(const Entry *entry, const char *sqlstate, const char *message)
+write_status(Entry *entry, const char *sqlstate, const char *message)
 {
+	entry->owes_status = false;
 	PG_TRY();
 	{
 		begin_transaction();
@@ -163,8 +169,24 @@ write_status(const Entry *entry, const char *sqlstate, const char *message)
 		ErrorData  *error = abort_transaction();
 
 		ereport(DEBUG1, (errmsg_internal("could not write the state of a stream: %s", error->message)));
+		entry->owes_status = true;
 	}
 	PG_END_TRY();
+}
+
+/* State rows that say "failing" of what no longer fails. */
+static void
+write_owed_statuses(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		Entry	   *entry = lfirst(lc);
+
+		if (entry->owes_status && entry->failures == 0)
+			write_status(entry, NULL, NULL);
+	}
 }
 
 /* Note trouble: one log line for each new message, the state row each time. */
@@ -302,6 +324,11 @@ reload(void)
 		if (entry->seen)
 			continue;
 		stop_entry(entry);
+		if (entry->failures > 0)
+		{
+			entry->failures = 0;
+			write_status(entry, NULL, NULL);
+		}
 		entries = foreach_delete_current(entries, lc);
 		MemoryContextDelete(entry->context);
 		pfree(entry);
@@ -803,6 +830,8 @@ next_wait_ms(void)
 
 		if (entry->def == NULL)
 			return 0;			/* to be loaded again, at once */
+		if (entry->owes_status && entry->failures == 0)
+			wait_ms = Min(wait_ms, QUEUE_CHECK_MS);
 		if (entry->stream == NULL || is_waiting_for_kafka(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}
@@ -922,6 +951,7 @@ md_ingest_worker_main(Datum arg)
 				mirror_progress(lfirst(lc));
 		}
 		discover_due();
+		write_owed_statuses();
 		if (!md_worker_has_news(generation))
 			wait_for_work();
 	}

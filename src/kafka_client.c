@@ -20,6 +20,8 @@
 #include "postgres.h"
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -36,6 +38,8 @@
 
 /* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
 #define FDS_PER_CLIENT 4
+/* How long the destruction of a handle is waited for. */
+#define DESTROY_LIMIT_S 5
 /* The first fetch after an assignment is answered by then; see settle_fetches(). */
 #define FIRST_FETCH_MS 5000
 #define SETTLE_TIMEOUT_MS 1000
@@ -76,6 +80,7 @@ struct MdKafkaClient
 
 static MdKafkaClient *open_clients = NULL;
 static bool exit_callback_registered = false;
+static bool handle_abandoned = false;
 
 /*
  * A thread of the library (2.0 at least) locks itself out for ever if the
@@ -102,6 +107,94 @@ settle_fetches(MdKafkaClient *client)
 	rd_kafka_topic_partition_list_destroy(list);
 }
 
+/* A handle on its way out, shared with the thread that destroys it. */
+typedef struct Destruction
+{
+	rd_kafka_t *rk;
+	pthread_mutex_t mutex;
+	pthread_cond_t done_cond;
+	bool		done;
+} Destruction;
+
+/* Runs in: a thread of its own, which knows nothing of PostgreSQL. */
+static void *
+destruction_main(void *arg)
+{
+	Destruction *destruction = arg;
+
+	rd_kafka_destroy_flags(destruction->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	pthread_mutex_lock(&destruction->mutex);
+	destruction->done = true;
+	pthread_cond_signal(&destruction->done_cond);
+	pthread_mutex_unlock(&destruction->mutex);
+	return NULL;
+}
+
+/* At the very end of a process that could not end the library's threads. */
+static void
+exit_at_once(int code, Datum arg)
+{
+	if (handle_abandoned)
+		_exit(code);
+}
+
+/*
+ * Destroy a handle, and wait for that, but not for ever: librdkafka up to 2.5
+ * can hang there when a topic that it reads was deleted, and a server that is
+ * told to stop would wait for us.  A handle that takes too long is left to its
+ * thread; the process then exits without the C library's exit handlers, which
+ * would pull what the threads use from under them.
+ */
+static void
+destroy_handle(rd_kafka_t *rk)
+{
+	Destruction *destruction = malloc(sizeof(Destruction));
+	struct timespec deadline;
+	sigset_t	all_signals;
+	sigset_t	old_signals;
+	pthread_t	thread;
+	int			failed;
+
+	if (destruction == NULL)
+	{
+		rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		return;
+	}
+	destruction->rk = rk;
+	destruction->done = false;
+	pthread_mutex_init(&destruction->mutex, NULL);
+	pthread_cond_init(&destruction->done_cond, NULL);
+
+	/* signals are for the process's own thread */
+	sigfillset(&all_signals);
+	pthread_sigmask(SIG_SETMASK, &all_signals, &old_signals);
+	failed = pthread_create(&thread, NULL, destruction_main, destruction);
+	pthread_sigmask(SIG_SETMASK, &old_signals, NULL);
+	if (failed)
+	{
+		free(destruction);
+		rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		return;
+	}
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += DESTROY_LIMIT_S;
+	pthread_mutex_lock(&destruction->mutex);
+	failed = 0;
+	while (!destruction->done && !failed)
+		failed = pthread_cond_timedwait(&destruction->done_cond, &destruction->mutex, &deadline);
+	failed = !destruction->done;
+	pthread_mutex_unlock(&destruction->mutex);
+	if (failed)
+	{
+		pthread_detach(thread);
+		handle_abandoned = true;
+		return;
+	}
+	pthread_join(thread, NULL);
+	free(destruction);
+}
+
 /* Release the library's side of a client; may be called more than once. */
 static void
 client_destroy(MdKafkaClient *client)
@@ -124,7 +217,7 @@ client_destroy(MdKafkaClient *client)
 		rd_kafka_queue_destroy(client->queue);
 	}
 	if (client->rk != NULL)
-		rd_kafka_destroy_flags(client->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+		destroy_handle(client->rk);
 	client->queue = NULL;
 	client->rk = NULL;
 	free(client->partition_errors);
@@ -502,6 +595,8 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 	pg_atomic_init_u32(&client->verify_error, 0);
 	if (!exit_callback_registered)
 	{
+		/* the first to be registered is the last to be called */
+		on_proc_exit(exit_at_once, (Datum) 0);
 		before_shmem_exit(destroy_all_clients, (Datum) 0);
 		exit_callback_registered = true;
 	}
