@@ -122,7 +122,7 @@ run_part_tap() {
         unset PGHOST PGPORT PGUSER PGDATABASE
         export TESTDIR=$MD_RUN/tap TESTDATADIR=$MD_RUN/tap/data TESTLOGDIR=$MD_RUN/tap/log
         export PG_REGRESS=$PG_TEST_DIR/regress/pg_regress
-        run_prove tap -j "${MD_JOBS:-2}" -I "$PG_TEST_DIR/perl" -I test/perl "${files[@]}"
+        run_prove tap -j "${MD_JOBS:-1}" -I "$PG_TEST_DIR/perl" -I test/perl "${files[@]}"
         printf '%s\n' "${summary[-1]}" "$failed" >"$MD_RUN/tap.result"
     )
     { IFS= read -r line && IFS= read -r bad; } <"$MD_RUN/tap.result"
