@@ -21,6 +21,7 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(
   add_partitions
+  count_crashes
   create_server
   create_topic
   delete_records
@@ -38,6 +39,7 @@ our @EXPORT = qw(
   wait_until_caught_up
   watermarks
   worker_pid
+  wait_for_crash
 );
 
 my $here = __FILE__ =~ s{[^/]*$}{}r;
@@ -245,6 +247,28 @@ sub wait_for
 		usleep(20_000);
 	}
 	die "timed out waiting for: $query\nlast answer: $stdout$stderr";
+}
+
+# How often the server has restarted after a crash of one of its processes.
+sub count_crashes
+{
+	my ($node) = @_;
+	my $n = () = slurp_file($node->logfile) =~ /all server processes terminated; reinitializing/g;
+	return $n;
+}
+
+# Wait until it has done so more than $before times, and answers again. Just
+# after a kill it may still answer, because it has not noticed.
+sub wait_for_crash
+{
+	my ($node, $before) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (count_crashes($node) <= $before)
+	{
+		die 'timed out waiting for the server to notice a crash' if time > $deadline;
+		usleep(20_000);
+	}
+	return wait_for($node, 'SELECT true');
 }
 
 # Run a query that may fail; returns (success, output, error output).

@@ -92,9 +92,10 @@ produce($kafka, $many, map({ { partition => 0, value => qq({"a": "x$_"}) } } 1 .
 is(caught_up('many'), 't', 'a topic of bad records');
 sql(q{ALTER TABLE many ALTER COLUMN a TYPE text});
 $all = letters($node, 'many');
+my $crashes = count_crashes($node);
 my ($ok, $out, $err) = try_query($node, "SET medallion.debug_points = 'requeue-slice!'; SELECT medallion.requeue('$all')");
 ok(!$ok, 'a session dies in the middle of a requeue');
-wait_for($node, 'SELECT true');
+wait_for_crash($node, $crashes);
 is(sql(q{SELECT (SELECT count(*) FROM many), (SELECT count(*) FROM medallion.dead_letters WHERE table_name = 'many'::regclass)}),
 	'0|2500', 'and nothing has happened');
 is(sql(qq{BEGIN; SELECT medallion.requeue('$all'); ROLLBACK}), '2500', 'so does one that is rolled back');
