@@ -189,12 +189,6 @@ md_bronze_close(MdBronze *bronze)
 	bronze->rel = NULL;
 }
 
-TupleDesc
-md_bronze_tuple_desc(MdBronze *bronze)
-{
-	return bronze->desc;
-}
-
 MemoryContext
 md_bronze_row_context(MdBronze *bronze)
 {

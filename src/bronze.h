@@ -31,7 +31,6 @@ typedef struct MdBronzeExtent
 /* Open a table that the caller has locked; closed with context at the latest. */
 extern MdBronze *md_bronze_open(Oid relid, MemoryContext context);
 extern void md_bronze_close(MdBronze *bronze);
-extern TupleDesc md_bronze_tuple_desc(MdBronze *bronze);
 
 /*
  * The next row: fill values and isnull with memory of row_context, then put.

@@ -76,6 +76,32 @@ md_catalog_extension_owner(void)
 	return owner;
 }
 
+/*
+ * Is relid the key of a row of medallion.<table>?  By its index, without SPI:
+ * every utility statement on a table asks it.
+ */
+bool
+md_catalog_has_row(const char *table, const char *index, Oid relid)
+{
+	Oid			namespace_id = get_namespace_oid("medallion", true);
+	Oid			table_id = OidIsValid(namespace_id) ? get_relname_relid(table, namespace_id) : InvalidOid;
+	Oid			index_id = OidIsValid(namespace_id) ? get_relname_relid(index, namespace_id) : InvalidOid;
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key[1];
+	bool		found;
+
+	if (!OidIsValid(table_id) || !OidIsValid(index_id))
+		return false;
+	rel = table_open(table_id, AccessShareLock);
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, index_id, true, NULL, 1, key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
 /* Is the extension created in this database, and complete? */
 bool
 md_catalog_extension_exists(void)

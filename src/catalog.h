@@ -57,6 +57,9 @@ typedef struct MdStream
 /* Owner of the extension, InvalidOid if it does not exist here. */
 extern Oid	md_catalog_extension_owner(void);
 
+/* Is relid the key of a row of medallion.<table>, whose primary key is index? */
+extern bool md_catalog_has_row(const char *table, const char *index, Oid relid);
+
 /* Is the extension created in this database, and complete? */
 extern bool md_catalog_extension_exists(void);
 

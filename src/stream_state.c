@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "server.h"
 #include "stream_state.h"
@@ -33,23 +34,7 @@
 bool
 md_stream_exists(Oid relid)
 {
-	Oid			namespace_id = get_namespace_oid("medallion", false);
-	Oid			table_id = get_relname_relid("stream", namespace_id);
-	Oid			index_id = get_relname_relid("stream_pkey", namespace_id);
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key[1];
-	bool		found;
-
-	if (!OidIsValid(table_id) || !OidIsValid(index_id))
-		return false;
-	rel = table_open(table_id, AccessShareLock);
-	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, index_id, true, NULL, 1, key);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
+	return md_catalog_has_row("stream", "stream_pkey", relid);
 }
 
 uint64

@@ -205,22 +205,7 @@ our_table(const char *name)
 bool
 md_view_exists(Oid relid)
 {
-	Oid			table_id = our_table("view");
-	Oid			index_id = our_table("view_pkey");
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key[1];
-	bool		found;
-
-	if (!OidIsValid(table_id) || !OidIsValid(index_id))
-		return false;
-	rel = table_open(table_id, AccessShareLock);
-	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, index_id, true, NULL, 1, key);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
+	return md_catalog_has_row("view", "view_pkey", relid);
 }
 
 bool
