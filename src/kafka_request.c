@@ -24,7 +24,8 @@ typedef bool (*Attempt) (MdKafkaClient *client, int timeout_ms, void *arg,
 
 /*
  * The library tells once why a broker cannot be reached ("Connection refused"),
- * and from then on only that it cannot ("Local: ..."): keep what says more.
+ * and from then on only that it cannot ("Local: ...", or how many are down):
+ * keep what says more.
  */
 static void
 keep_reason(MdKafkaError *reason, const MdKafkaError *error)
@@ -32,7 +33,8 @@ keep_reason(MdKafkaError *reason, const MdKafkaError *error)
 	static const char local[] = "Local: ";
 
 	if (reason->message[0] == '\0' ||
-		strncmp(error->message, local, strlen(local)) != 0)
+		(strncmp(error->message, local, strlen(local)) != 0 &&
+		 strstr(error->message, "brokers are down") == NULL))
 		*reason = *error;
 }
 
@@ -76,8 +78,9 @@ hint_of(const MdKafkaError *error)
 		{"alert certificate unknown", "The broker refuses the client's certificate: it has expired, or is signed by an authority that the broker does not trust."},
 		{"alert unknown ca", "The broker does not trust the authority that signed the client's certificate: see the option ssl_certificate_pem."},
 		{"alert bad certificate", "The broker refuses the client's certificate, or asks for one and there is none: see the options ssl_certificate_pem and ssl_key_pem."},
-		{"alert certificate required", "The broker asks for a certificate of the client: see the options ssl_certificate_pem and ssl_key_pem."},
+		{"alert certificate required", "The broker asks for a certificate of the client, by an authority that it trusts: see the options ssl_certificate_pem and ssl_key_pem."},
 		{"routines::unexpected eof", "The listener may speak no TLS: see the option security_protocol."},
+		{"connecting to a PLAINTEXT broker", "The listener may speak no TLS: see the option security_protocol."},
 		{"wrong version number", "The listener may speak no TLS: see the option security_protocol."},
 		{"SASL authentication error", "See the options sasl_mechanism, sasl_username and sasl_password of the server and of the user mapping."},
 	};
