@@ -69,6 +69,7 @@ struct MdKafkaClient
 	MdRecord   *records;
 	MdKafkaError last_error;	/* of a broker or of the client as a whole, by error_cb */
 	bool		has_last_error;
+	bool		knows_why;		/* last_error is more than that no broker can be reached */
 	bool		is_cut_off;		/* no broker can be used: to be told as an event */
 	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
 	PartitionError *partition_errors;	/* malloc'd: to be told as events */
@@ -384,6 +385,25 @@ keep_partition_error(MdKafkaClient *client, int code, const char *reason)
 	return true;
 }
 
+/*
+ * Does the last error say more than this one?  That no broker can be reached
+ * follows the error that says why, since 2.14 again and again and that only
+ * once; and a connection whose handshake failed is told to have ended, too.
+ */
+static bool
+adds_nothing(MdKafkaClient *client, int code, const char *reason)
+{
+	const char *last = client->last_error.message;
+	const char *end = strstr(reason, ": Disconnected");
+
+	if (!client->has_last_error && !client->knows_why)
+		return false;
+	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+		return true;
+	return end != NULL && strncmp(last, reason, end - reason) == 0 &&
+		strstr(last, "handshake failed") != NULL && strstr(reason, "handshake failed") == NULL;
+}
+
 /* Runs in: our thread, inside a call that serves the client's queue. */
 static void
 error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
@@ -402,18 +422,18 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 		case RD_KAFKA_RESP_ERR__TIMED_OUT:
 			/* trouble of one broker, which others may make good */
 			break;
-		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-			client->is_cut_off = true;
-			/* it follows the error that says why */
-			if (client->has_last_error)
-				return;
-			break;
 		default:
 			client->is_cut_off = true;
+	}
+	if (adds_nothing(client, code, reason))
+	{
+		client->has_last_error = true;
+		return;
 	}
 	fill_error(&client->last_error, code, reason);
 	explain_verify_error(client, &client->last_error);
 	client->has_last_error = true;
+	client->knows_why = code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
 }
 
 /* The library's log adds nothing to what the errors say. */
@@ -711,6 +731,7 @@ static bool
 request_succeeded(MdKafkaClient *client)
 {
 	serve_errors(client);
+	client->knows_why = false;
 	if (!client->consuming)
 		client->has_last_error = false;
 	return true;
@@ -1094,6 +1115,8 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		*events = lappend(*events, event);
 	}
 	client->n_partition_errors = 0;
+	if (client->n_messages > 0 && !client->is_cut_off)
+		client->knows_why = false;
 	if (client->is_cut_off)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));

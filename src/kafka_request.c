@@ -24,8 +24,7 @@ typedef bool (*Attempt) (MdKafkaClient *client, int timeout_ms, void *arg,
 
 /*
  * The library tells once why a broker cannot be reached ("Connection refused"),
- * and from then on only that it cannot ("Local: ...", or how many are down):
- * keep what says more.
+ * and from then on only that it cannot ("Local: ..."): keep what says more.
  */
 static void
 keep_reason(MdKafkaError *reason, const MdKafkaError *error)
@@ -33,8 +32,7 @@ keep_reason(MdKafkaError *reason, const MdKafkaError *error)
 	static const char local[] = "Local: ";
 
 	if (reason->message[0] == '\0' ||
-		(strncmp(error->message, local, strlen(local)) != 0 &&
-		 strstr(error->message, "brokers are down") == NULL))
+		strncmp(error->message, local, strlen(local)) != 0)
 		*reason = *error;
 }
 

@@ -77,6 +77,8 @@ make_root() {
     else
         bootstrap_root "$(suite_of "$1")" "$root"
     fi
+    # authorities that this machine trusts beside the distribution's: downloads may need them
+    [ ! -d /usr/local/share/ca-certificates ] || cp -r /usr/local/share/ca-certificates "$root/usr/local/share/"
     inner=$root/var/cache/pg_medallion
     mkdir -p "$inner"
     cp -r "$cache"/kafka-* "$cache/maven" "$inner/" 2>/dev/null || true
