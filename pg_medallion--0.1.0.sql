@@ -623,6 +623,7 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
+-- What counts dead letters are subselects: who does not ask for them pays nothing.
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
@@ -634,9 +635,15 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
-           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
+           (SELECT count(*) FROM medallion.dead_letter l WHERE l.relid = s.relid) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at,
-           coalesce(d.dead_letters_last_hour, 0) AS dead_letters_last_hour, e.commonest_error
+           (SELECT count(*) FROM medallion.dead_letter l
+             WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour,
+           (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message)
+              FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                     WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -646,13 +653,6 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
       LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters,
-                                count(*) FILTER (WHERE l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour
-                           FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
-      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
-                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
-                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
-                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';

@@ -32,8 +32,6 @@
 
 PG_FUNCTION_INFO_V1(md_database_identity);
 
-int			md_catalog_guard_depth = 0;
-
 static const char *const format_names[] = {
 	[MD_FORMAT_RAW] = "raw",
 	[MD_FORMAT_TEXT] = "text",
@@ -296,9 +294,9 @@ md_catalog_streams(MemoryContext context)
 	return load_streams(InvalidOid, context);
 }
 
-/* Move a definition's generation on; its workers load it again after commit. */
-void
-md_catalog_bump_generation(Oid relid)
+/* Update the row of one streaming table. */
+static void
+update_stream(const char *sql, Oid relid)
 {
 	MdSecurity	saved;
 	Oid			argtypes[1] = {OIDOID};
@@ -306,10 +304,22 @@ md_catalog_bump_generation(Oid relid)
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1",
-							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args(sql, 1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update medallion.stream");
 	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+/* Move a definition's generation on; its workers load it again after commit. */
+void
+md_catalog_bump_generation(Oid relid)
+{
+	update_stream("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1", relid);
 	md_definitions_changed();
+}
+
+void
+md_catalog_history_changed(Oid relid)
+{
+	update_stream("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1", relid);
 }

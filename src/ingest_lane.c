@@ -107,11 +107,13 @@ lane_reads_topic(MdLane *lane, const char *topic)
 	return false;
 }
 
+/* Open a lane in a context below parent; an error leaves nothing there. */
 static MdLane *
 open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 		  MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "ingest lane", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ingest lane",
+												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	MdLane	   *lane = palloc0(sizeof(MdLane));
 	MdKafkaConsumerConfig config;
@@ -145,6 +147,7 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	 */
 	lane->asker = md_kafka_open(md_server_properties(def->server, owner), NULL, context);
 	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, parent);
 	return lane;
 }
 

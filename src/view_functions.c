@@ -22,6 +22,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "function_args.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
 #include "refresh_plan.h"
@@ -35,23 +36,6 @@ PG_FUNCTION_INFO_V1(md_drop_materialized_view);
 PG_FUNCTION_INFO_V1(md_refresh);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
-
-/* An argument that must not be NULL. */
-static void
-require_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	if (PG_ARGISNULL(number))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-}
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	require_argument(fcinfo, number, name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(number));
-}
 
 /* Elements of a text[], of String; NIL for NULL. */
 static List *
@@ -71,7 +55,7 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *name)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not contain nulls", name)));
+					 errmsg("argument \"%s\" must not contain nulls", name)));
 		names = lappend(names, makeString(TextDatumGetCString(elements[i])));
 	}
 	return names;
@@ -108,17 +92,17 @@ Datum
 md_create_materialized_view(PG_FUNCTION_ARGS)
 {
 	MdViewSpec	spec = {0};
-	char	   *name = text_argument(fcinfo, 0, "view_name");
+	char	   *name = md_text_argument(fcinfo, 0, "view_name");
 
-	spec.query_text = text_argument(fcinfo, 1, "query");
+	spec.query_text = md_text_argument(fcinfo, 1, "query");
 	spec.inner_text = true;
 	if (!PG_ARGISNULL(2))
 		spec.refresh_interval = PG_GETARG_INTERVAL_P(2);
-	spec.mode = md_refresh_mode_by_name(text_argument(fcinfo, 3, "refresh_mode"));
+	spec.mode = md_refresh_mode_by_name(md_text_argument(fcinfo, 3, "refresh_mode"));
 	spec.key_columns = names_argument(fcinfo, 4, "key_columns");
-	require_argument(fcinfo, 5, "with_data");
+	md_require_argument(fcinfo, 5, "with_data");
 	spec.with_data = PG_GETARG_BOOL(5);
-	require_argument(fcinfo, 6, "options");
+	md_require_argument(fcinfo, 6, "options");
 	check_options(PG_GETARG_JSONB_P(6));
 
 	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
@@ -144,7 +128,7 @@ md_alter_materialized_view(PG_FUNCTION_ARGS)
 {
 	MdViewChange change = {0};
 
-	require_argument(fcinfo, 0, "view");
+	md_require_argument(fcinfo, 0, "view");
 	/* before the query is looked at: it may belong to somebody else */
 	md_view_check_owner(PG_GETARG_OID(0));
 	if (!PG_ARGISNULL(1))
@@ -189,8 +173,8 @@ md_refresh(PG_FUNCTION_ARGS)
 	Jsonb	   *frontier;
 	MdRun		run;
 
-	require_argument(fcinfo, 0, "view");
-	require_argument(fcinfo, 1, "full_refresh");
+	md_require_argument(fcinfo, 0, "view");
+	md_require_argument(fcinfo, 1, "full_refresh");
 	if (!PG_ARGISNULL(2))
 		only_where = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (only_where != NULL && PG_GETARG_BOOL(1))

@@ -67,6 +67,10 @@ postgres_major() {
 needed_packages() {
     local command=$1 major
     shift
+    if [ "$command" = majors.sh ]; then
+        echo debootstrap
+        return
+    fi
     echo gcc libc6-dev make perl librdkafka-dev libzstd-dev libxxhash-dev
     [ -z "${PG_CONFIG-}" ] || return 0
     major=$(postgres_major)
