@@ -266,6 +266,32 @@ block_condition(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryConte
 	return condition;
 }
 
+/* Rows of a streaming table below the stored frontier. */
+static char *
+stream_read_rows(MdSource *source, const StreamColumns *columns, Snapshot snapshot,
+				 MemoryContext context)
+{
+	StringInfoData ranges;
+	MdSqlArgs	args = {0};
+	uint64		rows;
+
+	initStringInfo(&ranges);
+	/* history that was there before the first record */
+	appendStringInfo(&ranges, "%s IS NULL", columns->offset);
+	range_args(&args, source);
+	rows = md_sql_run(OFFSET_RANGES " ORDER BY 1, 2", &args, snapshot);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+		int			partition = DatumGetInt32(md_sql_datum(i, 2, &isnull));
+		int64		read = DatumGetInt64(md_sql_datum(i, 3, &isnull));
+
+		if (!isnull)
+			append_range(&ranges, columns, md_sql_string(i, 1), partition, -1, read);
+	}
+	return MemoryContextStrdup(context, ranges.data);
+}
+
 /* New rows of a streaming table. */
 static void
 stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext context)
@@ -325,6 +351,7 @@ stream_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext 
 		delta->rows = 0;
 		return;
 	}
+	delta->old_condition = stream_read_rows(source, &columns, snapshot, context);
 	blocks = block_condition(source, snapshot, delta, context);
 	old = MemoryContextSwitchTo(context);
 	if (blocks == NULL)
@@ -377,6 +404,13 @@ load_view_changes(MdSource *source, Snapshot snapshot, char **xids, char **first
 	return true;
 }
 
+/* Rows of an append-only view but those that these refreshes inserted. */
+static char *
+not_written_by(const char *xids)
+{
+	return psprintf("(xmin OPERATOR(pg_catalog.=) ANY ('%s'::pg_catalog.xid[])) IS NOT TRUE", xids);
+}
+
 /* New rows of a view of ours. */
 static void
 view_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext context)
@@ -406,6 +440,7 @@ view_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext co
 	delta->condition = psprintf("xmin OPERATOR(pg_catalog.=) ANY ('%s'::pg_catalog.xid[])"
 								" AND ctid >= '%s'::pg_catalog.tid AND ctid <= '%s'::pg_catalog.tid",
 								xids, first, last);
+	delta->old_condition = not_written_by(xids);
 	MemoryContextSwitchTo(old);
 }
 
@@ -437,32 +472,6 @@ md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 	md_catalog_restore_user(&saved);
 }
 
-/* Rows of a streaming table below the stored frontier. */
-static char *
-stream_read_rows(MdSource *source, Snapshot snapshot, MemoryContext context)
-{
-	StreamColumns columns = load_stream_columns(source->relid, snapshot, context);
-	StringInfoData ranges;
-	MdSqlArgs	args = {0};
-	uint64		rows;
-
-	initStringInfo(&ranges);
-	/* history that was there before the first record */
-	appendStringInfo(&ranges, "%s IS NULL", columns.offset);
-	range_args(&args, source);
-	rows = md_sql_run(OFFSET_RANGES " ORDER BY 1, 2", &args, snapshot);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		bool		isnull;
-		int			partition = DatumGetInt32(md_sql_datum(i, 2, &isnull));
-		int64		read = DatumGetInt64(md_sql_datum(i, 3, &isnull));
-
-		if (!isnull)
-			append_range(&ranges, &columns, md_sql_string(i, 1), partition, -1, read);
-	}
-	return MemoryContextStrdup(context, ranges.data);
-}
-
 /* Rows of a view as of the stored frontier. */
 static char *
 view_read_rows(MdSource *source, Snapshot snapshot, MemoryContext context)
@@ -484,7 +493,7 @@ view_read_rows(MdSource *source, Snapshot snapshot, MemoryContext context)
 				 errdetail("It has changed rows since."),
 				 errhint("Refresh the view that reads it first.")));
 	old = MemoryContextSwitchTo(context);
-	condition = psprintf("(xmin OPERATOR(pg_catalog.=) ANY ('%s'::pg_catalog.xid[])) IS NOT TRUE", xids);
+	condition = not_written_by(xids);
 	MemoryContextSwitchTo(old);
 	return condition;
 }
@@ -501,7 +510,11 @@ md_frontier_read_rows(MdSource *source, Snapshot snapshot)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (source->kind == MD_SOURCE_STREAM)
-		condition = stream_read_rows(source, snapshot, context);
+	{
+		StreamColumns columns = load_stream_columns(source->relid, snapshot, context);
+
+		condition = stream_read_rows(source, &columns, snapshot, context);
+	}
 	else if (source->kind == MD_SOURCE_VIEW)
 		condition = view_read_rows(source, snapshot, context);
 	SPI_finish();

@@ -14,6 +14,7 @@
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 typedef enum MdSourceKind
 {
@@ -35,11 +36,24 @@ typedef struct MdSource
 	bool		changed;		/* or perhaps changed */
 } MdSource;
 
-/* What is new in a source. */
+/*
+ * What is new in a source.  Rows that were only added are told apart by a
+ * condition on the relation itself; changes with a sign are rows of a query,
+ * with the columns of the relation in their order and under their names (a
+ * dropped one is a NULL) and md_weight, +1 for each row that came and -1 for
+ * each that went.  Equal rows of opposite sign may be among them: net first.
+ */
 typedef struct MdDelta
 {
-	char	   *why_full;		/* cannot be read alone; NULL: it can */
-	char	   *condition;		/* of the new rows */
+	char	   *why_full;		/* not known: recompute; NULL: known */
+	bool		is_signed;		/* rows went, too: see query */
+	char	   *condition;		/* !is_signed: of the new rows, on columns, ctid, xmin */
+	char	   *old_condition;	/* !is_signed: of the rows read before; NULL: no cheap one */
+	char	   *query;			/* is_signed: SELECT columns, md_weight (int8) */
+	/* is_signed: query reads a relation of this name; see md_diff_register() */
+	char	   *store_name;
+	Tuplestorestate *store;
+	TupleDesc	store_desc;
 	char	   *note;			/* for the history; NULL: nothing to say */
 	int64		rows;			/* -1: not known */
 } MdDelta;

@@ -30,6 +30,7 @@ static bool
 request_succeeded(MdKafkaClient *client)
 {
 	serve_errors(client);
+	client->told->knows_why = false;
 	if (!client->told->consuming)
 		client->told->has_last_error = false;
 	return true;

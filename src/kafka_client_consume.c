@@ -279,6 +279,8 @@ tell_errors(MdKafkaClient *client, List **events)
 		*events = lappend(*events, event);
 	}
 	told->n_partition_errors = 0;
+	if (client->n_messages > 0 && !told->is_cut_off)
+		told->knows_why = false;
 	if (told->is_cut_off)
 	{
 		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));

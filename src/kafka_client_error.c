@@ -151,6 +151,25 @@ keep_partition_error(MdKafkaTold *told, int code, const char *reason)
 	return true;
 }
 
+/*
+ * Does the last error say more than this one?  That no broker can be reached
+ * follows the error that says why, since 2.14 again and again and that only
+ * once; and a connection whose handshake failed is told to have ended, too.
+ */
+static bool
+adds_nothing(MdKafkaTold *told, int code, const char *reason)
+{
+	const char *last = told->last_error.message;
+	const char *end = strstr(reason, ": Disconnected");
+
+	if (!told->has_last_error && !told->knows_why)
+		return false;
+	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+		return true;
+	return end != NULL && strncmp(last, reason, end - reason) == 0 &&
+		strstr(last, "handshake failed") != NULL && strstr(reason, "handshake failed") == NULL;
+}
+
 /* Runs in: our thread, inside a call that serves the client's queue. */
 static void
 error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
@@ -169,18 +188,18 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 		case RD_KAFKA_RESP_ERR__TIMED_OUT:
 			/* trouble of one broker, which others may make good */
 			break;
-		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-			told->is_cut_off = true;
-			/* it follows the error that says why */
-			if (told->has_last_error)
-				return;
-			break;
 		default:
 			told->is_cut_off = true;
+	}
+	if (adds_nothing(told, code, reason))
+	{
+		told->has_last_error = true;
+		return;
 	}
 	md_kafka_fill_error(&told->last_error, code, reason);
 	explain_verify_error(told, &told->last_error);
 	told->has_last_error = true;
+	told->knows_why = code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
 }
 
 /* The library's log adds nothing to what the errors say. */
