@@ -26,7 +26,7 @@ CREATE FUNCTION medallion.database_identity() RETURNS text
     AS 'MODULE_PATHNAME', 'md_database_identity'
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.database_identity() IS
-    'system identifier and oid of this database; definitions that carry another one came by restore or clone and stay paused until resume_all()';
+    'system identifier, oid of this database and lineage of the data directory; definitions that carry another one came by restore, clone or a base backup started beside its original, and stay paused until resume_all()';
 
 CREATE FUNCTION medallion.debug_point_id(name text) RETURNS int
     AS 'MODULE_PATHNAME', 'md_debug_point_id'

@@ -14,6 +14,7 @@
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 typedef enum MdSourceKind
 {
@@ -48,7 +49,11 @@ typedef struct MdDelta
 	bool		is_signed;		/* rows went, too: see query */
 	char	   *condition;		/* !is_signed: of the new rows, on columns, ctid, xmin */
 	char	   *old_condition;	/* !is_signed: of the rows read before; NULL: no cheap one */
-	char	   *query;			/* is_signed: SELECT columns, md_weight */
+	char	   *query;			/* is_signed: SELECT columns, md_weight (int8) */
+	/* is_signed: query reads a relation of this name; see md_diff_register() */
+	char	   *store_name;
+	Tuplestorestate *store;
+	TupleDesc	store_desc;
 	char	   *note;			/* for the history; NULL: nothing to say */
 	int64		rows;			/* -1: not known */
 } MdDelta;

@@ -124,6 +124,14 @@ md_kafka_make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 
 		conf_set(conf, property->name, property->value, property->secret);
 	}
+	/*
+	 * A topic that is made anew while the library still remembers the old one
+	 * corrupts the memory of 2.4 to 2.9 (its issue 4964): let it remember
+	 * nothing, whatever the options say.  It then asks once a second for the
+	 * topics that it reads.
+	 */
+	if (rd_kafka_version() >= 0x020400ff && rd_kafka_version() < 0x020a00ff)
+		conf_set(conf, "metadata.max.age.ms", "1", false);
 	md_kafka_set_callbacks(conf, client->told);
 	return conf;
 }

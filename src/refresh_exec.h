@@ -13,7 +13,7 @@
 
 #include "refresh_plan.h"
 #include "refresh_target.h"
-#include "view_catalog.h"
+#include "view_state.h"
 
 /* A refresh while it runs. */
 typedef struct MdRefresh

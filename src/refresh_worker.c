@@ -39,7 +39,7 @@
 #include "schedule.h"
 #include "settings.h"
 #include "sql_run.h"
-#include "view_catalog.h"
+#include "view_state.h"
 #include "worker.h"
 
 /* A view that another process refreshes is looked at again after this. */

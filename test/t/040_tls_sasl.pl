@@ -139,7 +139,7 @@ my @mistakes = (
 	[ 'expired certificate', 'mtls', mapping('mtls', options('SET', ssl_certificate_pem => $secure->pem('expired'), ssl_key_pem => $secure->pem('expired_key'))),
 		mapping('mtls', $client), qr/alert certificate (unknown|expired)/, qr/expired/ ],
 	[ 'certificate of a stranger', 'mtls', mapping('mtls', options('SET', ssl_certificate_pem => $secure->pem('stranger'), ssl_key_pem => $secure->pem('stranger_key'))),
-		mapping('mtls', $client), $stranger, qr/does not trust|authority that (it trusts|signed)/ ],
+		mapping('mtls', $client), $stranger, qr/authority that/ ],
 	[ 'key of another certificate', 'mtls', mapping('mtls', options('SET', ssl_key_pem => $secure->pem('stranger_key'))),
 		mapping('mtls', $client), qr/key values mismatch/ ],
 	[ 'wrong passphrase', 'mtls_encrypted', mapping('mtls_encrypted', "OPTIONS (SET ssl_key_password '$wrong{key_password}')"),
