@@ -150,7 +150,7 @@ for arg; do
         --asan) ;;                      # bootstrap.sh saw to it
         -h | --help) usage && exit 0 ;;
         -*) echo "test/run.sh: unknown option \"$arg\"" >&2 && usage >&2 && exit 2 ;;
-        regress | isolation | pgtap | keys | tap) whole_parts+=("$arg") ;;
+        regress | isolation | pgtap | keys | tap | tpch | fuzz) whole_parts+=("$arg") ;;
         *) select_test "$arg" ;;
     esac
 done
