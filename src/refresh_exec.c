@@ -295,7 +295,7 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
-						refresh->run.started_at, refresh->snapshot);
+						&refresh->run, refresh->snapshot);
 	md_catalog_restore_user(&saved);
 }
 
@@ -348,8 +348,12 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
+	run->refresh_number = view->refresh_number;
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+	{
 		md_view_store_rewrite(view->relid);
+		run->refresh_number++;
+	}
 	md_catalog_restore_user(&saved);
 }
 
