@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
@@ -349,6 +350,7 @@ md_view_delete(Oid relid)
 	for (int i = 0; i < lengthof(tables); i++)
 		if (OidIsValid(our_table(tables[i])))
 			run_now(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+	md_capture_release_later();
 }
 
 /* The definition changed: what is there now must be compared as a whole. */
@@ -461,7 +463,6 @@ md_view_store_state(const MdView *view, const char *strategy, TimestampTz starte
 					Snapshot snapshot)
 {
 	static SPIPlanPtr state_plan = NULL;
-	static SPIPlanPtr source_plan = NULL;
 	MdSecurity	saved;
 	MdSqlArgs	args = {0};
 
@@ -479,17 +480,6 @@ md_view_store_state(const MdView *view, const char *strategy, TimestampTz starte
 						  "       strategy = $6, always_refresh = $7 WHERE relid = $1",
 						  &args, snapshot) != 1)
 		elog(ERROR, "view %u has no state", view->relid);
-
-	/* the frontier: the sources as this refresh has seen them */
-	args.count = 1;
-	md_sql_run_cached(&source_plan,
-					  "UPDATE medallion.view_source s"
-					  "   SET frontier = p.frontier, history_changes = p.history_changes"
-					  "  FROM medallion.source_position p"
-					  " WHERE s.relid = $1 AND p.relid = s.relid AND p.source = s.source"
-					  "   AND (s.frontier IS DISTINCT FROM p.frontier"
-					  "        OR s.history_changes IS DISTINCT FROM p.history_changes)",
-					  &args, snapshot);
 	end(&saved);
 }
 
