@@ -21,6 +21,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
@@ -343,6 +344,7 @@ md_view_delete(Oid relid)
 	for (int i = 0; i < lengthof(tables); i++)
 		if (OidIsValid(our_table(tables[i])))
 			md_view_sql_run(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+	md_capture_release_later();
 }
 
 bool
