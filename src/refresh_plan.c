@@ -63,6 +63,7 @@ md_strategy_name(MdStrategy strategy)
 	static const char *const names[] = {
 		[MD_STRATEGY_APPEND] = "append",
 		[MD_STRATEGY_MERGE] = "merge",
+		[MD_STRATEGY_LATEST] = "latest",
 		[MD_STRATEGY_FULL] = "full",
 	};
 
@@ -584,7 +585,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	MdMerge    *merge;
 
 	node->children = list_make1(input);
-	merge = md_merge_make(query, &reason, &location);
+	merge = md_merge_make(query, input->changes == MD_CHANGE_UPSERT, &reason, &location);
 	check_expression(node, (Node *) query->targetList, context);
 	check_expression(node, query->havingQual, context);
 	if (merge == NULL)
@@ -601,7 +602,9 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 		node->changes = MD_CHANGE_UPSERT;
 		node->label = merge->key_count == 0 ? pstrdup("Aggregate all rows") :
 			psprintf("Aggregate by %d key%s", merge->key_count, merge->key_count == 1 ? "" : "s");
-		node->state = merge->needs_state ? "partial aggregates per group" : NULL;
+		node->state = merge->value_sets != NIL ?
+			(merge->needs_state ? "partial aggregates and distinct values per group" : "distinct values per group") :
+			merge->needs_state ? "partial aggregates per group" : NULL;
 	}
 	return node;
 }
