@@ -26,7 +26,7 @@ CREATE FUNCTION medallion.database_identity() RETURNS text
     AS 'MODULE_PATHNAME', 'md_database_identity'
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.database_identity() IS
-    'system identifier and oid of this database; definitions that carry another one came by restore or clone and stay paused until resume_all()';
+    'system identifier, oid of this database and lineage of the data directory; definitions that carry another one came by restore, clone or a base backup started beside its original, and stay paused until resume_all()';
 
 CREATE FUNCTION medallion.debug_point_id(name text) RETURNS int
     AS 'MODULE_PATHNAME', 'md_debug_point_id'
@@ -462,6 +462,10 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
 
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
+  SELECT p.*,
+         p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+    FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
                 WHEN u.relid IS NOT NULL THEN 'materialized view'
@@ -484,9 +488,9 @@ CREATE VIEW medallion.source_position AS
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
-           LEFT JOIN medallion.view_state u ON u.relid = s.source;
+           LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
-    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known)';
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -556,6 +560,12 @@ CREATE FUNCTION medallion.refresh(
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
     'brings a materialized view up to its sources as they are now; strategy is "none" when nothing was new; only_where overwrites just the rows of the result that it selects';
+
+CREATE FUNCTION medallion.refresh_group(view regclass) RETURNS regclass[]
+    AS 'MODULE_PATHNAME', 'md_refresh_group'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
+    'the materialized views that a view must read at one frontier, because several ways lead from it to one source: a refresh brings them along unless they are at one; upstream first';
 
 CREATE FUNCTION medallion.explain_refresh(
         query_or_view text,
@@ -767,9 +777,7 @@ CREATE VIEW medallion.materialized_views AS
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
            LEFT JOIN medallion.view_status f ON f.relid = v.relid
            CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
-                                       WHERE q.relid = v.relid
-                                         AND (q.frontier IS NULL OR q.frontier IS DISTINCT FROM q.read_frontier
-                                              OR q.history_changes IS DISTINCT FROM q.read_history_changes)) AS current) p
+                                       WHERE q.relid = v.relid AND q.changed) AS current) p
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.materialized_views IS

@@ -14,6 +14,7 @@
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 typedef enum MdSourceKind
 {
@@ -48,13 +49,20 @@ typedef struct MdDelta
 	bool		is_signed;		/* rows went, too: see query */
 	char	   *condition;		/* !is_signed: of the new rows, on columns, ctid, xmin */
 	char	   *old_condition;	/* !is_signed: of the rows read before; NULL: no cheap one */
-	char	   *query;			/* is_signed: SELECT columns, md_weight */
+	char	   *query;			/* is_signed: SELECT columns, md_weight (int8) */
+	/* is_signed: query reads a relation of this name; see md_diff_register() */
+	char	   *store_name;
+	Tuplestorestate *store;
+	TupleDesc	store_desc;
 	char	   *note;			/* for the history; NULL: nothing to say */
 	int64		rows;			/* -1: not known */
 } MdDelta;
 
 /* The sources of a view, in the current context. */
 extern List *md_frontier_load(Oid view, Snapshot snapshot);
+
+/* Which of these views have anything to do: news[i] for relids[i]. */
+extern void md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapshot);
 
 /* Frontiers of all sources as {"schema.table": frontier}; for people. */
 extern Jsonb *md_frontier_summary(List *sources);

@@ -61,7 +61,7 @@ ubuntu_keys() {
     if [ ! -e $keys ]; then
         make_root 17 >&2
         keys=$roots/root17$keys
-        [ -e "$keys" ] || in_root "$roots/root17" apt-get install -y --no-install-recommends ubuntu-archive-keyring >&2
+        [ -e "$keys" ] || (in_root "$roots/root17" apt-get install -y --no-install-recommends ubuntu-archive-keyring >&2)
     fi
     echo "$keys"
 }
@@ -85,10 +85,10 @@ make_root() {
     chmod -R a+rwX "$inner"
 }
 
-# Run a command line in the root file system $1.
+# Run a command line in the root file system $1, in place of this process.
 in_root() {
     # shellcheck disable=SC2016
-    unshare --mount --pid --fork --kill-child bash -c '
+    exec unshare --mount --pid --fork --kill-child bash -c '
         set -e
         checkout=$1 root=$2
         shift 2
@@ -108,15 +108,27 @@ in_root() {
 run_major() {
     local -a environment=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
         TERM="${TERM:-dumb}" DEBIAN_FRONTEND=noninteractive)
-    local name
+    local name code=0
     for name in PROVE_FLAGS MD_JOBS MD_DEMO_SECONDS $(compgen -e | grep -iE '^(https?|no)_proxy$|^MD_TEST_' || true); do
         [ -z "${!name+x}" ] || environment+=("$name=${!name}")
     done
     make_root "$1"
-    in_root "$roots/root$1" env -i "${environment[@]}" "/pg_medallion/test/$2" "${@:3}"
+    # in the background and waited for, so that a signal is acted on at once
+    in_root "$roots/root$1" env -i "${environment[@]}" "/pg_medallion/test/$2" "${@:3}" </dev/null &
+    child=$!
+    wait $child || code=$?
+    child=''
+    return $code
 }
 
-majors=() summary=() failed=0
+# The death of the namespaces' parent ends all that is in them.
+finish() {
+    trap - EXIT INT TERM HUP
+    [ -z "$child" ] || kill -KILL "$child" 2>/dev/null || true
+    exit "$1"
+}
+
+majors=() summary=() failed=0 child=''
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage && exit 0 ;;
@@ -129,6 +141,11 @@ done
 [ -x "$checkout/test/$1" ] || die "no command is named \"$1\""
 [ "$(id -u)" -eq 0 ] || die "needs root, to make root file systems and to change into them"
 install_packages majors.sh
+
+trap 'finish $?' EXIT
+trap 'finish 130' INT
+trap 'finish 143' TERM
+trap 'finish 129' HUP
 
 for major in "${majors[@]}"; do
     printf '\n== PostgreSQL %s on %s ==\n' "$major" "$(suite_of "$major")"

@@ -3,7 +3,7 @@
 #
 #   test/run.sh [--asan] [PART | TEST]...
 #
-# PART is regress, isolation, pgtap, keys or tap; TEST is the name of one test
+# PART is regress, isolation, pgtap, keys, tap, tpch or fuzz; TEST is the name of one test
 # ("001_smoke") or its file ("test/t/001_smoke.pl"). Both may be given together:
 # a part runs as a whole, and of the others the tests that are named. Without
 # either, all parts run. --asan builds with the address and undefined-behaviour sanitizers.
@@ -13,14 +13,15 @@
 # listen on loopback or unix sockets and are stopped whatever happens.
 #
 # Environment: PG_CONFIG picks an installed PostgreSQL; MD_CACHE the cache
-# directory; PROVE_FLAGS goes to prove.
+# directory; PROVE_FLAGS goes to prove; MD_FUZZ_QUERIES is how many random
+# queries with a fixed seed there are.
 set -euo pipefail
 [ -n "${MD_RUN-}" ] || exec "$(dirname "$0")/lib/bootstrap.sh" run.sh "$@"
 
 . test/lib/build.sh
 . test/lib/servers.sh
 
-parts=(regress isolation pgtap keys tap)
+parts=(regress isolation pgtap keys tap tpch fuzz)
 whole_parts=() selected_parts=() selected_files=() summary=() failed=0
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' test/run.sh; }
@@ -132,12 +133,24 @@ run_part_tap() {
     [ "$bad" -eq 0 ] || failed=1
 }
 
+run_part_tpch() { run_prove tpch --exec 'python3 -B' test/tpch/tpch.py; }
+
+# Random queries: most with seeds that are the same in each run, some with
+# seeds of this run alone. Each that was compared counts as a test.
+run_part_fuzz() {
+    local log=$MD_RUN/fuzz.log code=0
+    python3 -B test/fuzz/main.py --seed 1 --queries "${MD_FUZZ_QUERIES:-1500}" 2>&1 | tee "$log" || code=1
+    python3 -B test/fuzz/main.py --queries "$((${MD_FUZZ_QUERIES:-1500} / 3))" 2>&1 | tee -a "$log" || code=1
+    finish_part fuzz "$(sed -n 's/^fuzz: \([0-9]*\) queries .*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" \
+        "$(sed -n 's/^fuzz: .* \([0-9]*\) failures.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" $code
+}
+
 for arg; do
     case $arg in
         --asan) ;;                      # bootstrap.sh saw to it
         -h | --help) usage && exit 0 ;;
         -*) echo "test/run.sh: unknown option \"$arg\"" >&2 && usage >&2 && exit 2 ;;
-        regress | isolation | pgtap | keys | tap) whole_parts+=("$arg") ;;
+        regress | isolation | pgtap | keys | tap | tpch | fuzz) whole_parts+=("$arg") ;;
         *) select_test "$arg" ;;
     esac
 done

@@ -81,6 +81,7 @@ needed_packages() {
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven
             ;;
+        fuzz_refresh) echo python3 ;;
         bench/*)
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven
