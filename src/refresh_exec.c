@@ -196,6 +196,8 @@ rebuild(MdRefresh *refresh)
 	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
+	else if (plan->latest != NULL)
+		md_latest_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
@@ -234,6 +236,7 @@ apply(MdRefresh *refresh, bool full)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
 		plan->merge = NULL;
+		plan->latest = NULL;
 		reason = "refresh_mode is full";
 	}
 	md_state_prepare(view, plan);
@@ -262,8 +265,11 @@ apply(MdRefresh *refresh, bool full)
 	}
 	else
 	{
-		refresh->run.strategy = "merge";
-		md_merge_apply(refresh, parts);
+		refresh->run.strategy = md_strategy_name(plan->strategy);
+		if (plan->strategy == MD_STRATEGY_LATEST)
+			md_latest_apply(refresh, parts);
+		else
+			md_merge_apply(refresh, parts);
 		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
 			view->rewritten_number = ++view->refresh_number;
 	}

@@ -86,4 +86,8 @@ extern void md_merge_apply(MdRefresh *refresh, List *parts);
 /* Recompute state and result. */
 extern void md_merge_rebuild(MdRefresh *refresh);
 
+/* refresh_exec_latest.c: the same for strategy latest */
+extern void md_latest_apply(MdRefresh *refresh, List *parts);
+extern void md_latest_rebuild(MdRefresh *refresh);
+
 #endif							/* MD_REFRESH_EXEC_H */
