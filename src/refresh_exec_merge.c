@@ -13,7 +13,7 @@
  * The distinct values of a DISTINCT aggregate have a table of their own, by group.
  * New rows are put into it first; values that were not there before count.
  *
- * Where rows left, too, refresh_exec_signed.c prepares the groups: it recomputes
+ * Where rows left, too, refresh_exec_leaving.c prepares the groups: it recomputes
  * those whose extreme left.
  */
 #include "postgres.h"

@@ -1,5 +1,5 @@
 /*
- * refresh_exec_signed.c
+ * refresh_exec_leaving.c
  *		Groups of a change in which rows left, too.
  *
  * Counts and exact sums are subtracted. What cannot be: a minimum whose rows left, a
