@@ -141,7 +141,7 @@ replacing_sql(const MdMerge *merge)
 }
 
 void
-md_signed_apply(MdRefresh *refresh, const char *groups,
+md_leaving_apply(MdRefresh *refresh, const char *groups,
 				void (*apply) (MdRefresh *refresh, const char *groups, const char *recomputed))
 {
 	MdMerge    *merge = refresh->plan->merge;

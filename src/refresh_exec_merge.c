@@ -551,7 +551,7 @@ md_merge_apply(MdRefresh *refresh, List *parts)
 	}
 	groups = with_gains(merge, md_partial_text(merge, &source, false), gain_names, source.is_signed);
 	if (source.is_signed)
-		md_signed_apply(refresh, groups, apply_groups);
+		md_leaving_apply(refresh, groups, apply_groups);
 	else if (!merge->needs_state && merge->count_column == 0)
 		apply_groups(refresh, groups, NULL);
 	else

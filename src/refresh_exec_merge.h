@@ -43,7 +43,7 @@ extern void md_merge_upsert(const MdMerge *merge, const MdTarget *target, const 
  * Sort out the groups of a signed change: those to combine, and those to be
  * recomputed, both handed to `apply` as SELECTs.
  */
-extern void md_signed_apply(MdRefresh *refresh, const char *groups,
+extern void md_leaving_apply(MdRefresh *refresh, const char *groups,
 							void (*apply) (MdRefresh *refresh, const char *groups,
 										   const char *recomputed));
 
