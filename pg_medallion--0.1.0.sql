@@ -362,7 +362,7 @@ GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
-    state_table       regclass,
+    state_tables      regclass[],
     merge_index       name,
     key_index         name,
     key_columns       smallint[],
@@ -377,7 +377,7 @@ CREATE TABLE medallion.view (
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
-COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
+COMMENT ON COLUMN medallion.view.state_tables IS 'what is kept beside the result: partial aggregates per group, distinct values per group, order of the first rows';
 COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
@@ -414,7 +414,7 @@ CREATE TABLE medallion.view_source (
 CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
-    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; NULL when not known';
+    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; a captured relation: {"capture": capture_id, "snapshot": pg_snapshot}; NULL when not known';
 COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
@@ -431,6 +431,43 @@ CREATE TABLE medallion.view_change (
     PRIMARY KEY (relid, refresh_number)
 );
 COMMENT ON TABLE medallion.view_change IS 'where the rows are that an append-only view gained, while a view that reads it has not read them';
+
+-- Capture: statement triggers on a relation copy what changes into a log, a
+-- few tables of medallion_def that are written in turn, for the views that read
+-- it.  None of it means anything in another cluster, so nothing is dumped; what
+-- a restored view lacks is set up anew at its next refresh.
+CREATE TABLE medallion.capture (
+    relid       regclass PRIMARY KEY,
+    capture_id  uuid NOT NULL,
+    by_row      boolean NOT NULL,
+    shape       bigint NOT NULL,
+    reason      text,
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE medallion.capture IS 'relations whose changes are captured';
+COMMENT ON COLUMN medallion.capture.capture_id IS 'another one means that changes may have been missed: readers start anew';
+COMMENT ON COLUMN medallion.capture.by_row IS 'by row triggers: logical replication, or a parent table, writes it without statements of its own';
+COMMENT ON COLUMN medallion.capture.shape IS 'fingerprint of its columns, partitions and our triggers';
+COMMENT ON COLUMN medallion.capture.reason IS 'why it was set up anew';
+
+CREATE TABLE medallion.capture_log (
+    log        regclass PRIMARY KEY,
+    relid      regclass NOT NULL,
+    is_current boolean NOT NULL,
+    first_xid  xid8,
+    last_xid   xid8
+);
+CREATE INDEX capture_log_relid ON medallion.capture_log (relid);
+COMMENT ON TABLE medallion.capture_log IS 'the tables of the change log of each captured relation; new changes go to the current one';
+COMMENT ON COLUMN medallion.capture_log.first_xid IS 'of what it holds, once nobody writes it any more; 0 if it is empty';
+
+CREATE TABLE medallion.capture_mark (
+    relid   regclass NOT NULL,
+    xid     xid8 NOT NULL,
+    reason  text NOT NULL
+);
+CREATE INDEX capture_mark_relid ON medallion.capture_mark (relid);
+COMMENT ON TABLE medallion.capture_mark IS 'changes of captured relations that are not in their log: each reader starts anew once';
 
 CREATE TABLE medallion.view_status (
     relid       regclass PRIMARY KEY,
@@ -468,6 +505,18 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
 
+CREATE FUNCTION medallion.capture_change() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'md_capture_change'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.capture_change() IS
+    'trigger that copies changes of a relation into its log; refreshes put it on what incremental views read';
+
+CREATE FUNCTION medallion.captured_frontier(source regclass, read_frontier jsonb) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'md_captured_frontier'
+    LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
+    'how far a captured relation is: read_frontier itself when nothing has changed since, NULL when its changes are not known';
+
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
   SELECT p.*,
@@ -485,10 +534,15 @@ CREATE VIEW medallion.source_position AS
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
                                FROM medallion.checkpoint c WHERE c.relid = s.source GROUP BY c.topic) p)
-                WHEN u.relid IS NOT NULL THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.strategy = 'append' THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.relid IS NOT NULL THEN
+                    CASE WHEN (s.frontier ->> 'refresh')::bigint = u.refresh_number AND s.frontier ? 'capture' THEN s.frontier
+                         ELSE jsonb_build_object('refresh', u.refresh_number)
+                              || coalesce(medallion.captured_frontier(s.source, s.frontier), '{}') END
                 WHEN s.frontier ? 'definition' THEN
                     (SELECT jsonb_build_object('definition', r.xmin::text) FROM pg_catalog.pg_rewrite r
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
+                ELSE medallion.captured_frontier(s.source, s.frontier)
            END AS frontier,
            -- late rows lie behind what was read, as changed ones do
            t.history_changes + (SELECT count(*) FROM medallion.late_batch b
@@ -547,6 +601,13 @@ END;
 COMMENT ON FUNCTION medallion.prune_history() IS
     'deletes bounds of batches, rows of refresh history and dead letters that are older than their settings allow; the supervisor calls it';
 REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
+
+CREATE FUNCTION medallion.prune_change_logs() RETURNS void
+    AS 'MODULE_PATHNAME', 'md_prune_change_logs'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.prune_change_logs() IS
+    'gives back what all views have read of the logs of captured relations, gives up on logs beyond medallion.change_log_limit, and takes away captures that no view needs; the supervisor calls it';
+REVOKE EXECUTE ON FUNCTION medallion.prune_change_logs() FROM PUBLIC;
 
 CREATE FUNCTION medallion.create_materialized_view(
         view_name text, query text,
@@ -623,6 +684,24 @@ CREATE FUNCTION medallion.try_schedule(
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[], timestamptz[], timestamptz[], text[]) IS
     'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
+
+------------------------------------------------------------------------------
+-- Aggregates of partial results
+------------------------------------------------------------------------------
+
+-- What var_samp(), corr() and so on of floats are made from; float8_combine() and
+-- float8_regr_combine() of Postgres put two of them together.
+CREATE AGGREGATE medallion.float8_moments(float8)
+    (SFUNC = pg_catalog.float8_accum, STYPE = float8[], INITCOND = '{0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8) IS
+    'number, sum and sum of squared deviations of floats, as variances keep it; for state of materialized views';
+
+CREATE AGGREGATE medallion.float8_moments(float8, float8)
+    (SFUNC = pg_catalog.float8_regr_accum, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8, float8) IS
+    'what regression functions keep of pairs of floats (Y, X); for state of materialized views';
 
 ------------------------------------------------------------------------------
 -- Keys
@@ -810,9 +889,10 @@ CREATE VIEW medallion.materialized_views AS
                 THEN 'the database was restored or cloned; call medallion.resume_all()'
                 ELSE v.paused_reason END AS paused_reason,
            f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
-           v.state_table,
+           v.state_tables,
            pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
-           coalesce(pg_catalog.pg_total_relation_size(v.state_table), 0) AS state_bytes
+           (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t)), 0)::bigint
+              FROM pg_catalog.unnest(v.state_tables) t) AS state_bytes
       FROM medallion.view v
            JOIN pg_catalog.pg_class c ON c.oid = v.relid
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
@@ -844,3 +924,20 @@ CREATE VIEW medallion.refresh_history AS
 COMMENT ON VIEW medallion.refresh_history IS
     'refreshes that found something to do, or failed, of views that the reader owns: strategy, why that one, rows, duration';
 GRANT SELECT ON medallion.refresh_history TO PUBLIC;
+
+CREATE VIEW medallion.captured_tables AS
+    SELECT c.relid AS table_name,
+           CASE WHEN c.by_row THEN 'row' ELSE 'statement' END AS triggers,
+           (SELECT pg_catalog.array_agg(s.relid ORDER BY s.relid::text)
+              FROM medallion.view_source s JOIN medallion.view_state t ON t.relid = s.relid
+             WHERE s.source = c.relid AND t.strategy <> 'full') AS readers,
+           (SELECT coalesce(sum(pg_catalog.pg_total_relation_size(l.log)), 0)::bigint
+              FROM medallion.capture_log l WHERE l.relid = c.relid) AS log_bytes,
+           c.reason AS last_reason, c.created_at
+      FROM medallion.capture c
+           JOIN pg_catalog.pg_class r ON r.oid = c.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
+        OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW medallion.captured_tables IS
+    'tables of the reader whose changes are captured for incremental materialized views (readers): by which triggers, how large the log is, why it was set up anew';
+GRANT SELECT ON medallion.captured_tables TO PUBLIC;

@@ -119,6 +119,7 @@ struct MdLane
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
+	bool		hurries;		/* a stream has joined: its first records are stored at once */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -168,9 +169,10 @@ extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
 
 /*
  * Kafka does not have where we read a partition; true if that was the record
- * that proves the topic's identity only: it is read from next_offset then.
+ * that proves the topic's identity only, and is so old that Kafka has deleted
+ * it: it is read from next_offset then.
  */
-extern bool md_ingest_give_up_proof(MdPartition *partition);
+extern bool md_ingest_give_up_proof(MdPartition *partition, int timeout_ms);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);

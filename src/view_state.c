@@ -53,7 +53,6 @@ void
 md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapshot snapshot)
 {
 	static SPIPlanPtr state_plan = NULL;
-	static SPIPlanPtr source_plan = NULL;
 	TimestampTz now = GetCurrentTimestamp();
 	MdSecurity	saved;
 	MdSqlArgs	args = {0};
@@ -78,17 +77,6 @@ md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapsh
 						  "       latency = $8 - $9 WHERE relid = $1",
 						  &args, snapshot) != 1)
 		elog(ERROR, "view %u has no state", view->relid);
-
-	/* the frontier: the sources as this refresh has seen them */
-	args.count = 1;
-	md_sql_run_cached(&source_plan,
-					  "UPDATE medallion.view_source s"
-					  "   SET frontier = p.frontier, history_changes = p.history_changes"
-					  "  FROM medallion.source_position p"
-					  " WHERE s.relid = $1 AND p.relid = s.relid AND p.source = s.source"
-					  "   AND (s.frontier IS DISTINCT FROM p.frontier"
-					  "        OR s.history_changes IS DISTINCT FROM p.history_changes)",
-					  &args, snapshot);
 	md_view_sql_end(&saved);
 }
 

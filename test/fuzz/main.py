@@ -9,13 +9,15 @@ import re
 import sys
 import time
 
-from case import CaseMaker
+HERE = os.path.dirname(os.path.abspath(__file__))
+TREE = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(TREE, "test/lib"))
+
+from case import CaseMaker                                  # pylint: disable=wrong-import-position
 from postgres_wire import Connection, ConnectionLost, PgError
 from reduce_case import reduce_case, script
 from run_case import Runner, Statistics
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TREE = os.path.dirname(os.path.dirname(HERE))
 QUERIES_PER_ROUND = 12
 
 

@@ -36,7 +36,7 @@ sub discard_query
 	my ($world, $name, $percent) = @_;
 	my @letters = map { [ split /\t/ ] } split /\n/, $world->sql(letters($world, $name, $percent));
 	$world->{tables}{$name}{discarded}{"$_->[1]:$_->[2]"} = 1 for @letters;
-	return q{SELECT medallion.discard('{} . join(',', map { $_->[0] } @letters) . q{}')};
+	return "SELECT medallion.discard('{" . join(',', map { $_->[0] } @letters) . "}')";
 }
 
 # A list of offsets, so many percent of the way between two per partition.

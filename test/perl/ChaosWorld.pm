@@ -79,10 +79,10 @@ my %DEFINITIONS = (
 		medallion.flush_interval = '20 ms')});
 
 my %VIEW_DEFINITIONS = (
-	silver => [ 'orders', 'SELECT medallion.hash_key(name) AS name_key, id, amount, kafka_partition FROM %s WHERE amount > 1' ],
-	gold => [ 'silver', 'SELECT name_key, count(*), sum(amount), avg(amount), max(id) FROM %s GROUP BY 1' ],
-	event_sizes => [ 'events_copy', 'SELECT kafka_partition, length(payload) AS bytes, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
-	click_names => [ 'clicks', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ]);
+	silver => [ 'orders', 'auto', 'SELECT medallion.hash_key(name) AS name_key, id, amount, kafka_partition FROM %s WHERE amount > 1' ],
+	gold => [ 'silver', 'auto', 'SELECT name_key, count(*), sum(amount), avg(amount), max(id) FROM %s GROUP BY 1' ],
+	event_sizes => [ 'events_copy', 'incremental', 'SELECT kafka_partition, length(payload) AS bytes, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
+	click_names => [ 'clicks', 'auto', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ]);
 
 sub make_topic
 {
@@ -124,10 +124,10 @@ sub know_table
 sub make_view
 {
 	my ($world, $name) = @_;
-	my ($source, $query) = @{ $VIEW_DEFINITIONS{$name} };
+	my ($source, $mode, $query) = @{ $VIEW_DEFINITIONS{$name} };
 	my $from = $world->{tables}{$source} ? $world->table_name($source) : "gold.$source";
 	$world->sql(sprintf "CREATE MATERIALIZED VIEW gold.$name WITH (medallion.refresh_interval = '100 ms',"
-		  . " medallion.refresh_mode = incremental) AS $query", $from);
+		  . " medallion.refresh_mode = $mode) AS $query", $from);
 	return;
 }
 
