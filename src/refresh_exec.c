@@ -278,9 +278,21 @@ apply(MdRefresh *refresh, bool full)
 	}
 }
 
-/* Plan and apply as the owner, then store how far the view is. */
-static void
-run_refresh(MdRefresh *refresh, bool full)
+/* See to it that changes of the sources are captured; true if they were not. */
+static bool
+prepare_capture(MdView *view, MdPlan *plan)
+{
+	return (plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
+		md_capture_prepare(view->relid, plan->source_ids, view->owner);
+}
+
+/*
+ * Plan and apply as the owner, then store how far the view is.  False, with
+ * nothing applied, if capture of a source had to be set up: what was written
+ * before it began is seen by a newer snapshot only.
+ */
+static bool
+run_refresh(MdRefresh *refresh, bool full, bool captured)
 {
 	MdView	   *view = refresh->view;
 	MemoryContext context = CurrentMemoryContext;
@@ -297,13 +309,10 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
-		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
+	if (!captured && prepare_capture(view, refresh->plan))
 	{
-		/* what was written before capture began is seen by a newer snapshot */
-		UnregisterSnapshot(refresh->snapshot);
-		refresh->snapshot = md_sql_take_snapshot();
-		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
+		md_catalog_restore_user(&saved);
+		return false;
 	}
 	SPI_connect();
 	apply(refresh, full);
@@ -319,6 +328,7 @@ run_refresh(MdRefresh *refresh, bool full)
 	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
 	md_frontier_prune(refresh->sources);
+	return true;
 }
 
 /* A condition on the rows of the result, and nothing else. */
@@ -432,20 +442,36 @@ begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 }
 
 void
-md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run, Jsonb **frontier)
+md_refresh_capture(Oid relid)
+{
+	Snapshot	snapshot = md_sql_take_snapshot();
+	MdView	   *view = md_view_get(relid, snapshot);
+	MdSecurity	saved;
+
+	UnregisterSnapshot(snapshot);
+	md_catalog_become(view->owner, &saved);
+	(void) prepare_capture(view, md_plan_make(md_query_of_definition(view->definition), view->owner));
+	md_catalog_restore_user(&saved);
+}
+
+bool
+md_refresh_under(Oid relid, bool full, bool captured, Snapshot snapshot, MdRun *run,
+				 Jsonb **frontier)
 {
 	MdRefresh	refresh = {0};
 
 	begin_refresh(&refresh, relid, snapshot);
 	if (full || is_due(&refresh))
 	{
-		run_refresh(&refresh, full);
+		if (!run_refresh(&refresh, full, captured))
+			return false;
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
 		(void) md_view_clear_failure(relid);
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);
 	*run = refresh.run;
+	return true;
 }
 
 void

@@ -36,12 +36,15 @@ extern void md_refresh_lock(Oid relid);
  * Bring a locked view up to its sources as a snapshot, taken under the lock,
  * sees them; refresh_group.h says which others must be refreshed before.  full:
  * recompute.  The caller has checked that the user may.  *frontier, if not
- * NULL, gets the frontiers of the sources.
+ * NULL, gets the frontiers of the sources.  False, with nothing done, if a
+ * source was not captured yet: call md_refresh_capture(), take a new snapshot
+ * and try again with `captured`.
  *
  * Runs in: a session or a refresh worker, inside a transaction.
  */
-extern void md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run,
+extern bool md_refresh_under(Oid relid, bool full, bool captured, Snapshot snapshot, MdRun *run,
 							 Jsonb **frontier);
+extern void md_refresh_capture(Oid relid);
 
 /* Recompute just the rows that a condition selects, at the view's frontier. */
 extern void md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier);

@@ -421,21 +421,43 @@ member_context(void *arg)
 			   current_member, (const char *) arg);
 }
 
-static void
-refresh_members(Oid relid, List *members, Snapshot snapshot)
+/* Refresh the members, upstream first; false: see md_refresh_under(). */
+static bool
+refresh_members(Oid relid, List *members, bool captured, Snapshot snapshot)
 {
 	ErrorContextCallback context = {error_context_stack, member_context, get_rel_name(relid)};
+	bool		done = true;
 
 	error_context_stack = &context;
-	for (int i = list_length(members) - 1; i >= 0; i--)
+	for (int i = list_length(members) - 1; done && i >= 0; i--)
 	{
 		MdRun		run;
 
 		strlcpy(current_member, get_rel_name(list_nth_oid(members, i)), NAMEDATALEN);
-		md_refresh_under(list_nth_oid(members, i), false, snapshot, &run, NULL);
+		done = md_refresh_under(list_nth_oid(members, i), false, captured, snapshot, &run, NULL);
 	}
 	error_context_stack = context.previous;
 	current_member[0] = '\0';
+	return done;
+}
+
+/* All of them under one snapshot: if one needs a newer one, so do the others. */
+static void
+refresh_together(Oid relid, List *members, bool full, Snapshot snapshot, MdRun *run,
+				 Jsonb **frontier)
+{
+	ListCell   *lc;
+
+	if (refresh_members(relid, members, false, snapshot) &&
+		md_refresh_under(relid, full, false, snapshot, run, frontier))
+		return;
+	foreach(lc, members)
+		md_refresh_capture(lfirst_oid(lc));
+	md_refresh_capture(relid);
+	snapshot = md_sql_take_snapshot();
+	(void) refresh_members(relid, members, true, snapshot);
+	(void) md_refresh_under(relid, full, true, snapshot, run, frontier);
+	UnregisterSnapshot(snapshot);
 }
 
 bool
@@ -464,9 +486,7 @@ md_refresh_consistent(Oid relid, bool full, bool wait, MdRun *run, Jsonb **front
 		snapshot = md_sql_take_snapshot();
 		members = find_members(relid, snapshot, &agree, &paused);
 	}
-	if (!agree)
-		refresh_members(relid, members, snapshot);
-	md_refresh_under(relid, full, snapshot, run, frontier);
+	refresh_together(relid, agree ? NIL : members, full, snapshot, run, frontier);
 	UnregisterSnapshot(snapshot);
 	return true;
 }
