@@ -53,6 +53,16 @@ record_gap(MdPartition *partition, int64 first)
 	md_ingest_skip(partition->stream, 0, "a gap was recorded");
 }
 
+/* A topic that ends before next_offset is not the one that was read. */
+static void
+refuse_end(const MdPartition *partition, int64 end)
+{
+	md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
+				   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
+							partition->topic, partition->partition,
+							(long long) end, (long long) partition->next_offset));
+}
+
 /* Decide what becomes of a partition whose next_offset is not in the log. */
 static void
 settle_out_of_range(MdLane *lane, MdPartition *partition)
@@ -71,10 +81,7 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
 					   first.offset < 0 ? first.error.message : last.error.message);
 	else if (partition->next_offset > last.offset)
-		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
-								partition->topic, partition->partition,
-								(long long) last.offset, (long long) partition->next_offset));
+		refuse_end(partition, last.offset);
 	else if (partition->next_offset >= first.offset)
 		md_ingest_skip(stream, 0, "the position is in the log again");
 	else if (stream->def->on_gap_fail)
@@ -86,6 +93,25 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		record_gap(partition, first.offset);
 }
 
+/* A witness whose record is gone can still tell that its topic is too short. */
+static void
+settle_witness(MdLane *lane, MdPartition *witness)
+{
+	MdKafkaPosition last = {.topic = witness->topic,.partition = witness->partition,
+	.query = MD_KAFKA_LATEST};
+	MdKafkaError error;
+
+	witness->out_of_range = false;
+	if (!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
+		md_ingest_skip(witness->stream, ERRCODE_CONNECTION_FAILURE, error.message);
+	else if (last.offset < 0)
+		md_ingest_skip(witness->stream, ERRCODE_CONNECTION_FAILURE, last.error.message);
+	else if (witness->next_offset > last.offset)
+		refuse_end(witness, last.offset);
+	else
+		md_ingest_give_up_proof(witness);
+}
+
 void
 md_ingest_settle_positions(MdLane *lane)
 {
@@ -93,7 +119,12 @@ md_ingest_settle_positions(MdLane *lane)
 	ListCell   *lp;
 
 	foreach(lc, lane->streams)
-		foreach(lp, ((MdIngestStream *) lfirst(lc))->partitions)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->witness != NULL && stream->witness->out_of_range)
+			settle_witness(lane, stream->witness);
+		foreach(lp, stream->partitions)
 		{
 			MdPartition *partition = lfirst(lp);
 
@@ -103,4 +134,6 @@ md_ingest_settle_positions(MdLane *lane)
 			if (!md_ingest_give_up_proof(partition))
 				settle_out_of_range(lane, partition);
 		}
+	}
+	md_ingest_settle_proofs(lane);
 }
