@@ -93,23 +93,37 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		record_gap(partition, first.offset);
 }
 
-/* A witness whose record is gone can still tell that its topic is too short. */
+/*
+ * The record that would prove the topic's identity is gone.  That nothing is
+ * proved then holds up nobody, unless the topic is too short to be the one.
+ */
 static void
-settle_witness(MdLane *lane, MdPartition *witness)
+settle_proof(MdLane *lane, MdPartition *partition)
 {
-	MdKafkaPosition last = {.topic = witness->topic,.partition = witness->partition,
+	MdKafkaPosition last = {.topic = partition->topic,.partition = partition->partition,
 	.query = MD_KAFKA_LATEST};
 	MdKafkaError error;
 
-	witness->out_of_range = false;
 	if (!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
-		md_ingest_skip(witness->stream, ERRCODE_CONNECTION_FAILURE, error.message);
+		md_ingest_skip(partition->stream, ERRCODE_CONNECTION_FAILURE, error.message);
 	else if (last.offset < 0)
-		md_ingest_skip(witness->stream, ERRCODE_CONNECTION_FAILURE, last.error.message);
-	else if (witness->next_offset > last.offset)
-		refuse_end(witness, last.offset);
+		md_ingest_skip(partition->stream, ERRCODE_CONNECTION_FAILURE, last.error.message);
+	else if (partition->next_offset > last.offset)
+		refuse_end(partition, last.offset);
 	else
-		md_ingest_give_up_proof(witness);
+		md_ingest_give_up_proof(partition);
+}
+
+static void
+settle_partition(MdLane *lane, MdPartition *partition)
+{
+	if (partition == NULL || !partition->out_of_range)
+		return;
+	partition->out_of_range = false;
+	if (partition->proving)
+		settle_proof(lane, partition);
+	else if (partition != partition->stream->witness)
+		settle_out_of_range(lane, partition);
 }
 
 void
@@ -122,18 +136,9 @@ md_ingest_settle_positions(MdLane *lane)
 	{
 		MdIngestStream *stream = lfirst(lc);
 
-		if (stream->witness != NULL && stream->witness->out_of_range)
-			settle_witness(lane, stream->witness);
+		settle_partition(lane, stream->witness);
 		foreach(lp, stream->partitions)
-		{
-			MdPartition *partition = lfirst(lp);
-
-			if (!partition->out_of_range)
-				continue;
-			partition->out_of_range = false;
-			if (!md_ingest_give_up_proof(partition))
-				settle_out_of_range(lane, partition);
-		}
+			settle_partition(lane, lfirst(lp));
 	}
 	md_ingest_settle_proofs(lane);
 }
