@@ -206,9 +206,10 @@ extern void md_ingest_prove(MdPartition *partition, const MdRecord *record);
 
 /*
  * Kafka does not have where we read a partition; true if that was the record
- * that proves the topic's identity only: it is read from next_offset then.
+ * that proves the topic's identity only, and is so old that Kafka has deleted
+ * it: it is read from next_offset then.
  */
-extern bool md_ingest_give_up_proof(MdPartition *partition);
+extern bool md_ingest_give_up_proof(MdPartition *partition, int timeout_ms);
 
 /* Is there a partition whose record has not been compared yet? */
 extern bool md_ingest_is_proving(const MdIngestStream *stream);

@@ -53,16 +53,6 @@ record_gap(MdPartition *partition, int64 first)
 	md_ingest_skip(partition->stream, 0, "a gap was recorded");
 }
 
-/* A topic that ends before next_offset is not the one that was read. */
-static void
-refuse_end(const MdPartition *partition, int64 end)
-{
-	md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
-				   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
-							partition->topic, partition->partition,
-							(long long) end, (long long) partition->next_offset));
-}
-
 /* Decide what becomes of a partition whose next_offset is not in the log. */
 static void
 settle_out_of_range(MdLane *lane, MdPartition *partition)
@@ -81,7 +71,10 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
 					   first.offset < 0 ? first.error.message : last.error.message);
 	else if (partition->next_offset > last.offset)
-		refuse_end(partition, last.offset);
+		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
+					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
+								partition->topic, partition->partition,
+								(long long) last.offset, (long long) partition->next_offset));
 	else if (partition->next_offset >= first.offset)
 		md_ingest_skip(stream, 0, "the position is in the log again");
 	else if (stream->def->on_gap_fail)
@@ -93,36 +86,13 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		record_gap(partition, first.offset);
 }
 
-/*
- * The record that would prove the topic's identity is gone.  That nothing is
- * proved then holds up nobody, unless the topic is too short to be the one.
- */
-static void
-settle_proof(MdLane *lane, MdPartition *partition)
-{
-	MdKafkaPosition last = {.topic = partition->topic,.partition = partition->partition,
-	.query = MD_KAFKA_LATEST};
-	MdKafkaError error;
-
-	if (!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
-		md_ingest_skip(partition->stream, ERRCODE_CONNECTION_FAILURE, error.message);
-	else if (last.offset < 0)
-		md_ingest_skip(partition->stream, ERRCODE_CONNECTION_FAILURE, last.error.message);
-	else if (partition->next_offset > last.offset)
-		refuse_end(partition, last.offset);
-	else
-		md_ingest_give_up_proof(partition);
-}
-
 static void
 settle_partition(MdLane *lane, MdPartition *partition)
 {
 	if (partition == NULL || !partition->out_of_range)
 		return;
 	partition->out_of_range = false;
-	if (partition->proving)
-		settle_proof(lane, partition);
-	else if (partition != partition->stream->witness)
+	if (!md_ingest_give_up_proof(partition, REQUEST_TIMEOUT_MS))
 		settle_out_of_range(lane, partition);
 }
 

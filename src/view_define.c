@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "refresh_group.h"
@@ -402,6 +403,7 @@ md_view_drop(Oid relid, bool cascade)
 	LockRelationOid(relid, AccessExclusiveLock);
 	ObjectAddressSet(address, RelationRelationId, relid);
 	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	md_capture_release_unused();
 }
 
 /* Tie the parts of a view to its result; they come loose in a restore. */
@@ -410,14 +412,15 @@ attach_parts(Oid relid)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
+	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
 	md_relation_attach(view->definition, relid);
 	md_relation_guard(relid);
-	if (OidIsValid(view->state_table))
+	foreach(lc, view->state_tables)
 	{
-		md_relation_attach(view->state_table, relid);
-		md_relation_guard(view->state_table);
+		md_relation_attach(lfirst_oid(lc), relid);
+		md_relation_guard(lfirst_oid(lc));
 	}
 }
 
