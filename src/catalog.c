@@ -27,6 +27,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "node_identity.h"
 #include "stream_options.h"
 #include "worker_slots.h"
 
@@ -155,7 +156,7 @@ md_catalog_restore_user(const MdSecurity *saved)
 char *
 md_catalog_identity(void)
 {
-	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+	return psprintf(UINT64_FORMAT "/%u/%s", GetSystemIdentifier(), MyDatabaseId, md_node_lineage());
 }
 
 Datum

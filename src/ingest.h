@@ -119,6 +119,7 @@ struct MdLane
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
+	bool		hurries;		/* a stream has joined: its first records are stored at once */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */

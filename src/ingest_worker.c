@@ -115,7 +115,7 @@ is_due(MdLane *lane)
 {
 	if (!lane->rung)
 		return false;
-	return lane->flush_interval_ms == 0 ||
+	return lane->flush_interval_ms == 0 || lane->hurries ||
 		md_clock_ms_until(GetCurrentTimestamp(),
 						  TimestampTzPlusMilliseconds(lane->rung_at, lane->flush_interval_ms)) == 0 ||
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
@@ -144,6 +144,8 @@ next_wait_ms(void)
 	{
 		MdLane	   *lane = lfirst(lc);
 
+		if (lane->rung && lane->hurries)
+			return 0;
 		if (lane->rung)
 			wait_ms = Min(wait_ms,
 						  Min(QUEUE_CHECK_MS,

@@ -194,6 +194,7 @@ md_ingest_flush(MdLane *lane)
 		if (taken && !store_batch(lane))
 			return;
 		lane->mirror_dirty |= taken && lane->mirror;
+		lane->hurries &= !taken;
 		note_errors(lane, errors);
 		md_ingest_settle_positions(lane);
 		note_recoveries(lane);

@@ -43,15 +43,44 @@ check_assignment(rd_kafka_error_t *error)
 			 errdetail("librdkafka says: %s.", message)));
 }
 
+/*
+ * Begin to ask who leads the partitions of topics that the client does not know
+ * yet.  An assignment alone does not ask: the library would find out when it
+ * looks at all topics, once a second.  The handles are for the caller to
+ * destroy, after the assignment, or the library forgets the topics again.
+ */
+static int
+ask_for_leaders(MdKafkaClient *client, const MdKafkaPosition *positions, int n_positions,
+				rd_kafka_topic_t **topics)
+{
+	int			n = 0;
+
+	for (int i = 0; i < n_positions; i++)
+	{
+		/* partitions of a topic stand together */
+		if (i > 0 && strcmp(positions[i].topic, positions[i - 1].topic) == 0)
+			continue;
+		topics[n] = rd_kafka_topic_new(client->rk, positions[i].topic, NULL);
+		if (topics[n] != NULL)
+			n++;
+	}
+	return n;
+}
+
 void
 md_kafka_assign(MdKafkaClient *client, const MdKafkaPosition *positions, int n_positions)
 {
+	rd_kafka_topic_t **topics = palloc(sizeof(rd_kafka_topic_t *) * Max(n_positions, 1));
+	int			n_topics = ask_for_leaders(client, positions, n_positions, topics);
 	rd_kafka_topic_partition_list_t *list = md_kafka_partition_list(positions, n_positions, false);
 	rd_kafka_error_t *error = rd_kafka_incremental_assign(client->rk, list);
 
 	client->told->consuming = true;
 	client->assigned_at = GetCurrentTimestamp();
 	rd_kafka_topic_partition_list_destroy(list);
+	for (int i = 0; i < n_topics; i++)
+		rd_kafka_topic_destroy(topics[i]);
+	pfree(topics);
 	check_assignment(error);
 }
 

@@ -29,11 +29,13 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_state.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -120,6 +122,8 @@ why_rebuild(MdRefresh *refresh, List **parts)
 			return delta.why_full;
 		part->relid = source->relid;
 		part->condition = delta.condition;
+		part->query = NULL;
+		part->store_name = NULL;
 		*parts = lappend(*parts, part);
 		if (delta.rows < 0 || refresh->run.rows_read < 0)
 			refresh->run.rows_read = -1;
@@ -192,14 +196,18 @@ rebuild(MdRefresh *refresh)
 	MdRun	   *run = &refresh->run;
 
 	run->rows_read = -1;
+	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
+	else if (plan->latest != NULL)
+		md_latest_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					  unique_columns(refresh), NULL, refresh->snapshot, run);
+	md_state_index(view, plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -231,9 +239,10 @@ apply(MdRefresh *refresh, bool full)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
 		plan->merge = NULL;
+		plan->latest = NULL;
 		reason = "refresh_mode is full";
 	}
-	md_merge_prepare(view, plan);
+	md_state_prepare(view, plan);
 	if (reason == NULL)
 	{
 		if (plan->strategy == MD_STRATEGY_FULL)
@@ -259,8 +268,11 @@ apply(MdRefresh *refresh, bool full)
 	}
 	else
 	{
-		refresh->run.strategy = "merge";
-		md_merge_apply(refresh, parts);
+		refresh->run.strategy = md_strategy_name(plan->strategy);
+		if (plan->strategy == MD_STRATEGY_LATEST)
+			md_latest_apply(refresh, parts);
+		else
+			md_merge_apply(refresh, parts);
 		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
 			view->rewritten_number = ++view->refresh_number;
 	}
@@ -285,6 +297,14 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
+		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
+	{
+		/* what was written before capture began is seen by a newer snapshot */
+		UnregisterSnapshot(refresh->snapshot);
+		refresh->snapshot = md_sql_take_snapshot();
+		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
+	}
 	SPI_connect();
 	apply(refresh, full);
 	if (refresh->run.reason != NULL)
@@ -295,8 +315,10 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
-						refresh->run.started_at, refresh->snapshot);
+						&refresh->run, refresh->snapshot);
+	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	md_frontier_prune(refresh->sources);
 }
 
 /* A condition on the rows of the result, and nothing else. */
@@ -331,7 +353,7 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
 				 errhint("Refresh it without only_where first.")));
-	if (OidIsValid(view->state_table))
+	if (view->state_tables != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
@@ -340,16 +362,20 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	query = md_refresh_frontier_query(view, refresh->snapshot);
 	SPI_connect();
+	query = md_refresh_frontier_query(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
 	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
+	run->refresh_number = view->refresh_number;
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+	{
 		md_view_store_rewrite(view->relid);
+		run->refresh_number++;
+	}
 	md_catalog_restore_user(&saved);
 }
 
@@ -377,15 +403,12 @@ check_not_refreshed_since(MdView *view)
 }
 
 void
-md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
+md_refresh_lock(Oid relid)
 {
-	MdRefresh	refresh = {0};
 	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
-	refresh.run.started_at = GetCurrentTimestamp();
-	refresh.run.strategy = "none";
 	md_view_lock(relid);
 	result = try_table_open(relid, RowExclusiveLock);
 	if (result == NULL)
@@ -394,17 +417,27 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
 	MD_DEBUG_POINT("refresh-locked");
+}
 
-	refresh.snapshot = md_sql_take_snapshot();
-	refresh.view = md_view_get(relid, refresh.snapshot);
-	check_not_refreshed_since(refresh.view);
-	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (only_where != NULL)
-	{
-		run_only_where(&refresh, only_where);
-		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
-	}
-	else if (full || is_due(&refresh))
+/* What a refresh needs to know; the view is locked. */
+static void
+begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
+{
+	refresh->run.started_at = GetCurrentTimestamp();
+	refresh->run.strategy = "none";
+	refresh->snapshot = snapshot;
+	refresh->view = md_view_get(relid, snapshot);
+	check_not_refreshed_since(refresh->view);
+	refresh->sources = md_frontier_load(relid, snapshot);
+}
+
+void
+md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+
+	begin_refresh(&refresh, relid, snapshot);
+	if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
@@ -412,6 +445,21 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);
-	UnregisterSnapshot(refresh.snapshot);
+	*run = refresh.run;
+}
+
+void
+md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+	Snapshot	snapshot;
+
+	md_refresh_lock(relid);
+	snapshot = md_sql_take_snapshot();
+	begin_refresh(&refresh, relid, snapshot);
+	run_only_where(&refresh, only_where);
+	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	*frontier = md_frontier_summary(refresh.sources);
+	UnregisterSnapshot(snapshot);
 	*run = refresh.run;
 }

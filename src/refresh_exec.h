@@ -13,7 +13,7 @@
 
 #include "refresh_plan.h"
 #include "refresh_target.h"
-#include "view_catalog.h"
+#include "view_state.h"
 
 /* A refresh while it runs. */
 typedef struct MdRefresh
@@ -27,15 +27,24 @@ typedef struct MdRefresh
 } MdRefresh;
 
 /*
- * Bring a view up to its sources, in the caller's transaction.  The caller has
- * checked that the user may.  full: recompute; only_where: recompute just the
- * rows that it selects, at the view's frontier (NULL: all).  *frontier, if not
+ * The lock under which a view is refreshed, and one on its result, until the
+ * end of the transaction.
+ */
+extern void md_refresh_lock(Oid relid);
+
+/*
+ * Bring a locked view up to its sources as a snapshot, taken under the lock,
+ * sees them; refresh_group.h says which others must be refreshed before.  full:
+ * recompute.  The caller has checked that the user may.  *frontier, if not
  * NULL, gets the frontiers of the sources.
  *
  * Runs in: a session or a refresh worker, inside a transaction.
  */
-extern void md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run,
-						   Jsonb **frontier);
+extern void md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run,
+							 Jsonb **frontier);
+
+/* Recompute just the rows that a condition selects, at the view's frontier. */
+extern void md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier);
 
 /*
  * Differences between a view and its query at the frontier and time of its
@@ -71,16 +80,14 @@ extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc
 
 /* refresh_exec_merge.c */
 
-/* Tables and indexes that the plan needs; drops what it needs no more. */
-extern void md_merge_prepare(MdView *view, MdPlan *plan);
-
 /* Merge the change, given as parts of sources (of MdPart). */
 extern void md_merge_apply(MdRefresh *refresh, List *parts);
 
 /* Recompute state and result. */
 extern void md_merge_rebuild(MdRefresh *refresh);
 
-/* Columns of the result that identify a row under the plan; NIL: none. */
-extern List *md_merge_result_keys(MdMerge *merge);
+/* refresh_exec_latest.c: the same for strategy latest */
+extern void md_latest_apply(MdRefresh *refresh, List *parts);
+extern void md_latest_rebuild(MdRefresh *refresh);
 
 #endif							/* MD_REFRESH_EXEC_H */

@@ -25,6 +25,7 @@
 #include "function_args.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_plan.h"
 #include "sql_run.h"
 #include "view_catalog.h"
@@ -34,6 +35,7 @@ PG_FUNCTION_INFO_V1(md_create_materialized_view);
 PG_FUNCTION_INFO_V1(md_alter_materialized_view);
 PG_FUNCTION_INFO_V1(md_drop_materialized_view);
 PG_FUNCTION_INFO_V1(md_refresh);
+PG_FUNCTION_INFO_V1(md_refresh_group);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
 
@@ -184,7 +186,10 @@ md_refresh(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	md_view_check_owner(PG_GETARG_OID(0));
-	md_refresh_run(PG_GETARG_OID(0), PG_GETARG_BOOL(1), only_where, &run, &frontier);
+	if (only_where != NULL)
+		md_refresh_part(PG_GETARG_OID(0), only_where, &run, &frontier);
+	else
+		(void) md_refresh_consistent(PG_GETARG_OID(0), PG_GETARG_BOOL(1), true, &run, &frontier);
 
 	values[0] = CStringGetTextDatum(run.strategy);
 	nulls[1] = run.reason == NULL;
@@ -196,6 +201,27 @@ md_refresh(PG_FUNCTION_ARGS)
 	set_count(values, nulls, 5, run.rows_deleted);
 	values[6] = JsonbPGetDatum(frontier);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+Datum
+md_refresh_group(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Snapshot	snapshot = md_sql_take_snapshot();
+	List	   *members;
+	Datum	   *elements;
+	int			count = 0;
+	ListCell   *lc;
+
+	md_view_check_owner(relid);
+	(void) md_view_get(relid, snapshot);
+	members = md_refresh_group_members(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	elements = palloc(sizeof(Datum) * Max(1, list_length(members)));
+	foreach(lc, members)
+		elements[count++] = ObjectIdGetDatum(lfirst_oid(lc));
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, count, REGCLASSOID, sizeof(Oid), true,
+										  TYPALIGN_INT));
 }
 
 /* ---------------------------------------------------------------------- */
