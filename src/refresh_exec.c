@@ -437,6 +437,7 @@ begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
+	md_view_check_query(refresh->view);
 	check_not_refreshed_since(refresh->view);
 	refresh->sources = md_frontier_load(relid, snapshot);
 }

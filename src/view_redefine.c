@@ -347,7 +347,8 @@ adopt_definition(Redefinition *redefinition)
 	MdColumnChange *columns = redefinition->columns;
 	ListCell   *lc;
 
-	md_relation_drop_part(view->definition);
+	if (OidIsValid(view->definition))
+		md_relation_drop_part(view->definition);
 	view->definition = md_relation_make_definition(view->relid, change->query,
 												   copyObject(columns->columns), columns->names);
 	foreach(lc, view->state_tables)
