@@ -126,7 +126,8 @@ md_merge_prepare(MdView *view, MdPlan *plan)
 {
 	MdView		before = *view;
 	MdMerge    *merge = plan->merge;
-	List	   *merge_keys = merge ? md_merge_result_keys(merge) : NIL;
+	List	   *merge_keys = merge ? md_merge_result_keys(merge) :
+		plan->strategy == MD_STRATEGY_REGROUP && plan->keys_unique ? plan->key_columns : NIL;
 	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
 	List	   *columns = merge && merge->needs_state ? state_columns(merge) : NIL;
 	bool		drop_state = OidIsValid(view->state_table) &&

@@ -48,6 +48,12 @@ extern Query *md_read_substitute(Query *query, List *parts);
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);
 
+/*
+ * "a, b, c": columns in the order of their numbers.  A dropped one is called
+ * "?droppedN?", and is NULL under this name (make_dropped) or a column of it.
+ */
+extern char *md_read_columns(Oid relid, bool make_dropped);
+
 /* The qualified and quoted name of a relation. */
 extern char *md_read_relation_name(Oid relid);
 

@@ -254,6 +254,17 @@ md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 	return get_relname_relid(name, namespace_id);
 }
 
+Oid
+md_relation_make_index(Oid relid, const char *columns, const char *suffix)
+{
+	Oid			namespace_id = get_rel_namespace(relid);
+	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, suffix, namespace_id, false);
+
+	run_ddl(psprintf("CREATE INDEX %s ON %s (%s)", quote_identifier(name),
+					 md_read_relation_name(relid), columns));
+	return get_relname_relid(name, namespace_id);
+}
+
 void
 md_relation_attach(Oid part, Oid result)
 {

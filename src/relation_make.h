@@ -34,6 +34,9 @@ extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber 
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
 										 const AttrNumber *attnums);
 
+/* An index over columns or expressions, as SQL. */
+extern Oid	md_relation_make_index(Oid relid, const char *columns, const char *suffix);
+
 /* A state table for a result. */
 extern Oid	md_relation_make_state(Oid result, List *columns, Oid owner);
 

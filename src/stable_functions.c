@@ -238,6 +238,25 @@ md_unstable_find(Node *expr, MdUnstable *found)
 	return found->construct != NULL;
 }
 
+static bool
+time_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, time_walker, context, 0);
+	if ((IsA(node, FuncExpr) && is_refresh_time(((FuncExpr *) node)->funcid)) ||
+		(IsA(node, SQLValueFunction) && is_time_value((SQLValueFunction *) node)))
+		return true;
+	return expression_tree_walker(node, time_walker, context);
+}
+
+bool
+md_unstable_has_time(Node *node)
+{
+	return time_walker(node, NULL);
+}
+
 static Const *
 time_const(Oid type, int32 typmod, Datum value)
 {
