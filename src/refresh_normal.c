@@ -703,7 +703,7 @@ md_query_normalize(Query *query)
 
 /* ---------------------------------------------------------------------- */
 
-/* Expressions that sort or group clauses stand for, but constants. */
+/* Expressions that sort or group clauses stand for. */
 static List *
 clause_exprs(List *clauses, List *targets)
 {
@@ -714,8 +714,7 @@ clause_exprs(List *clauses, List *targets)
 	{
 		Node	   *expr = get_sortgroupclause_expr(lfirst_node(SortGroupClause, lc), targets);
 
-		if (!IsA(expr, Const))
-			exprs = list_append_unique(exprs, expr);
+		exprs = list_append_unique(exprs, expr);
 	}
 	return exprs;
 }

@@ -393,9 +393,9 @@ plan_linear(Query *linear, PlanContext *context)
 }
 
 static char *
-column_count(int count)
+key_count(int count)
 {
-	return psprintf("%d column%s", count, count == 1 ? "" : "s");
+	return psprintf("%d key%s", count, count == 1 ? "" : "s");
 }
 
 /* Keys by which a block's rows are computed again. */
@@ -434,20 +434,20 @@ plan_keyed(Query *query, PlanContext *context)
 	{
 		case MD_BLOCK_GROUP:
 			node->label = one_row ? pstrdup("Aggregate all rows") :
-				psprintf("Aggregate by %s", column_count(list_length(query->groupClause)));
+				psprintf("Aggregate by %s", key_count(list_length(query->groupClause)));
 			if (query->groupClause != NIL && query->groupingSets != NIL)
 				make_full(node, "too many grouping sets", -1);
 			else if (!one_row)
 				check_keys(node, query, keys, "GROUP BY has no key that a row gives");
 			break;
 		case MD_BLOCK_WINDOW:
-			node->label = psprintf("Window functions by %s", column_count(list_length(keys)));
+			node->label = psprintf("Window functions by %s", key_count(list_length(keys)));
 			check_keys(node, query, keys, "window functions have no PARTITION BY in common");
 			if (contain_windowfuncs((Node *) md_query_sublinks((Node *) query->targetList)))
 				make_full(node, "a window function in the condition of a subquery", -1);
 			break;
 		case MD_BLOCK_DISTINCT_ON:
-			node->label = psprintf("Distinct on %s", column_count(list_length(keys)));
+			node->label = psprintf("Distinct on %s", key_count(list_length(keys)));
 			check_keys(node, query, keys, "DISTINCT ON has no key");
 			break;
 		default:
