@@ -228,10 +228,15 @@ md_flatten_join_vars(Query *query, Node *node)
 #endif
 }
 
-/* Since 16 a Var tells which outer joins may make it NULL. */
+/*
+ * Since 16 a Var tells which outer joins may make it NULL.  How it was written,
+ * as a column of a join perhaps, is forgotten here too.
+ */
 static inline void
 md_clear_nulling(Var *var)
 {
+	var->varnosyn = var->varno;
+	var->varattnosyn = var->varattno;
 #if PG_VERSION_NUM >= 160000
 	var->varnullingrels = NULL;
 #endif

@@ -220,6 +220,23 @@ old_weighted(MdEngine *engine, Query *linear, bool *is_signed)
  * Terms
  * ---------------------------------------------------------------------- */
 
+/* The change of an entry of the range table. */
+static void
+entry_change(MdEngine *engine, Query *linear, MdLeaf *leaf, MdChange *change)
+{
+	MdInput    *input;
+
+	if (!OidIsValid(leaf->relid))
+	{
+		md_delta_block(engine, leaf->query, change);
+		return;
+	}
+	input = md_engine_input(engine, leaf->relid);
+	change->query = md_state_changed_relation(engine, input,
+											  rt_fetch(leaf->rt_index, linear->rtable)->inh);
+	change->is_signed = input->delta.is_signed;
+}
+
 /* A row of the input is a row of the sum. */
 static List *
 linear_terms(MdEngine *engine, Query *linear, List *leaves, int which)
@@ -227,17 +244,8 @@ linear_terms(MdEngine *engine, Query *linear, List *leaves, int which)
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	Term	   *term;
 	MdChange	change;
-	MdInput    *input = NULL;
 
-	if (OidIsValid(leaf->relid))
-	{
-		input = md_engine_input(engine, leaf->relid);
-		change.query = md_state_changed_relation(engine, input,
-												 rt_fetch(leaf->rt_index, linear->rtable)->inh);
-		change.is_signed = input->delta.is_signed;
-	}
-	else
-		md_delta_block(engine, leaf->query, &change);
+	entry_change(engine, linear, leaf, &change);
 	if (change.query == NULL)
 		return NIL;
 	term = begin_term(engine, linear, leaves, which);
@@ -357,18 +365,16 @@ pair_matches(List *pairs, bool inner)
 	return matches;
 }
 
-/* Restrict an entry's own rows, so that the join sees no others. */
-static void
-restrict_entry(MdEngine *engine, Query *query, int rt_index, List *matches, MdKeys *keys)
+/* A subquery over an entry alone, which is number 1 there. */
+static Query *
+entry_columns(Query *query, int rt_index)
 {
 	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
 	Query	   *inside = md_tree_select();
-	List	   *moved = NIL;
-	ListCell   *lc;
 	List	   *names;
 	List	   *vars;
+	ListCell   *lc;
 
-	/* a subquery over the entry alone, which is number 1 there */
 	inside->rtable = list_make1(copyObject(rte));
 	inside->jointree->fromlist = list_make1(makeNode(RangeTblRef));
 	linitial_node(RangeTblRef, inside->jointree->fromlist)->rtindex = 1;
@@ -380,6 +386,17 @@ restrict_entry(MdEngine *engine, Query *query, int rt_index, List *matches, MdKe
 		md_tree_add_column(inside, lfirst(lc), name[0] ? name :
 						   psprintf("?dropped%d?", foreach_current_index(lc) + 1));
 	}
+	return inside;
+}
+
+/* Restrict an entry's own rows, so that the join sees no others. */
+static void
+restrict_entry(MdEngine *engine, Query *query, int rt_index, List *matches, MdKeys *keys)
+{
+	Query	   *inside = entry_columns(query, rt_index);
+	List	   *moved = NIL;
+	ListCell   *lc;
+
 	foreach(lc, matches)
 	{
 		MdMatch    *match = palloc(sizeof(MdMatch));
@@ -486,6 +503,36 @@ null_term(MdEngine *engine, Query *linear, List *leaves, int which, bool old)
 	return term;
 }
 
+/*
+ * FULL JOIN: rows with a NULL in what is compared meet nothing, and each is a
+ * row of the result: the change of these alone, over nothing on the other side.
+ */
+static Term *
+unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
+{
+	MdLeaf	   *leaf = list_nth(leaves, which);
+	Term	   *term = begin_term(engine, linear, leaves, which);
+	Query	   *nothing;
+	List	   *tests = NIL;
+	MdChange	change;
+	ListCell   *lc;
+
+	entry_change(engine, linear, leaf, &change);
+	if (change.query == NULL)
+		return NULL;
+	leaf = list_nth(md_leaves(term->query), which);
+	foreach(lc, leaf->pairs)
+		tests = lappend(tests, md_tree_is_null(copyObject(((MdPair *) lfirst(lc))->inner), true));
+	md_read_replace_rte(term->query, leaf->rt_index, change.query);
+	nothing = entry_columns(term->query, leaf->partner);
+	md_tree_add_condition(nothing, makeBoolConst(false, false));
+	md_read_replace_rte(term->query, leaf->partner, nothing);
+	md_tree_add_condition(term->query, (Node *) make_orclause(tests));
+	if (change.is_signed)
+		term->weights = lappend(term->weights, entry_weight(term->query, leaf->rt_index));
+	return term;
+}
+
 static bool
 has_null_key(MdKeys *keys)
 {
@@ -504,17 +551,24 @@ keyed_terms(MdEngine *engine, Query *linear, List *leaves, int which)
 {
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	MdKeys	   *keys = leaf_keys(engine, linear, leaf);
-	List	   *terms;
+	List	   *terms = NIL;
 
 	if (keys == NULL || keys->count == 0)
 		return NIL;
+	if (leaf->place == MD_PLACE_FULL && has_null_key(keys))
+	{
+		Term	   *term = unmatched_term(engine, linear, leaves, which);
+
+		if (term != NULL)
+			terms = lappend(terms, term);
+	}
 	if (leaf->null_matters && leaf->place == MD_PLACE_IN && has_null_key(keys))
 	{
 		md_engine_give_up(engine, "a NULL came to, or went from, the subquery of a NOT IN");
 		return NIL;
 	}
-	terms = list_make2(keyed_term(engine, linear, leaves, which, keys, false),
-					   keyed_term(engine, linear, leaves, which, keys, true));
+	terms = lappend(terms, keyed_term(engine, linear, leaves, which, keys, false));
+	terms = lappend(terms, keyed_term(engine, linear, leaves, which, keys, true));
 	if (leaf->null_matters && leaf->place == MD_PLACE_IN)
 	{
 		terms = lappend(terms, null_term(engine, linear, leaves, which, false));

@@ -498,8 +498,36 @@ rebuild_joins(Query *query, Node *from)
 	}
 }
 
+/* Range table indexes of the joins in a part of FROM. */
+static Bitmapset *
+join_entries(Node *from)
+{
+	Bitmapset  *entries = NULL;
+	ListCell   *lc;
+
+	if (IsA(from, FromExpr))
+		foreach(lc, ((FromExpr *) from)->fromlist)
+			entries = bms_join(entries, join_entries(lfirst(lc)));
+	else if (IsA(from, JoinExpr))
+		entries = bms_add_member(bms_join(join_entries(((JoinExpr *) from)->larg),
+										  join_entries(((JoinExpr *) from)->rarg)),
+								 ((JoinExpr *) from)->rtindex);
+	return entries;
+}
+
 void
 md_tree_rebuild_joins(Query *query)
 {
+	Bitmapset  *entries = join_entries((Node *) query->jointree);
+	int			index = 0;
+	ListCell   *lc;
+
+	/* joins that are gone */
+	foreach(lc, query->rtable)
+	{
+		index++;
+		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_JOIN && !bms_is_member(index, entries))
+			md_tree_clear_entry(lfirst_node(RangeTblEntry, lc));
+	}
 	rebuild_joins(query, (Node *) query->jointree);
 }
