@@ -26,7 +26,7 @@ CREATE FUNCTION medallion.database_identity() RETURNS text
     AS 'MODULE_PATHNAME', 'md_database_identity'
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.database_identity() IS
-    'system identifier and oid of this database; definitions that carry another one came by restore or clone and stay paused until resume_all()';
+    'system identifier, oid of this database and lineage of the data directory; definitions that carry another one came by restore, clone or a base backup started beside its original, and stay paused until resume_all()';
 
 CREATE FUNCTION medallion.debug_point_id(name text) RETURNS int
     AS 'MODULE_PATHNAME', 'md_debug_point_id'
@@ -511,6 +511,10 @@ COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
 
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
+  SELECT p.*,
+         p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+    FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
                 WHEN u.relid IS NOT NULL THEN 'materialized view'
@@ -538,9 +542,9 @@ CREATE VIEW medallion.source_position AS
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
-           LEFT JOIN medallion.view_state u ON u.relid = s.source;
+           LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
-    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known)';
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -618,6 +622,12 @@ CREATE FUNCTION medallion.refresh(
 COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
     'brings a materialized view up to its sources as they are now; strategy is "none" when nothing was new; only_where overwrites just the rows of the result that it selects';
 
+CREATE FUNCTION medallion.refresh_group(view regclass) RETURNS regclass[]
+    AS 'MODULE_PATHNAME', 'md_refresh_group'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
+    'the materialized views that a view must read at one frontier, because several ways lead from it to one source: a refresh brings them along unless they are at one; upstream first';
+
 CREATE FUNCTION medallion.explain_refresh(
         query_or_view text,
         OUT step text, OUT strategy text, OUT changes text, OUT detail text)
@@ -684,6 +694,7 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
+-- What counts dead letters are subselects: who does not ask for them pays nothing.
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
@@ -695,9 +706,15 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
-           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
+           (SELECT count(*) FROM medallion.dead_letter l WHERE l.relid = s.relid) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at,
-           coalesce(d.dead_letters_last_hour, 0) AS dead_letters_last_hour, e.commonest_error
+           (SELECT count(*) FROM medallion.dead_letter l
+             WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour,
+           (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message)
+              FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                     WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -707,13 +724,6 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
       LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters,
-                                count(*) FILTER (WHERE l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour
-                           FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
-      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
-                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
-                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
-                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
@@ -809,9 +819,7 @@ CREATE VIEW medallion.materialized_views AS
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
            LEFT JOIN medallion.view_status f ON f.relid = v.relid
            CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
-                                       WHERE q.relid = v.relid
-                                         AND (q.frontier IS NULL OR q.frontier IS DISTINCT FROM q.read_frontier
-                                              OR q.history_changes IS DISTINCT FROM q.read_history_changes)) AS current) p
+                                       WHERE q.relid = v.relid AND q.changed) AS current) p
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.materialized_views IS

@@ -47,6 +47,14 @@
 #define MD_JSON_ACTION_RETURN return
 #endif
 
+/* An escape sequence that the encoding has no character for: 15 throws. */
+#if PG_VERSION_NUM >= 160000
+#define MD_JSON_IS_UNTRANSLATABLE(result) \
+	((result) == JSON_UNICODE_CODE_POINT_ZERO || (result) == JSON_UNICODE_UNTRANSLATABLE)
+#else
+#define MD_JSON_IS_UNTRANSLATABLE(result) ((result) == JSON_UNICODE_CODE_POINT_ZERO)
+#endif
+
 /* Make a lexer over len bytes of json in the database encoding. */
 static inline JsonLexContext *
 md_json_lexer(char *json, int len, bool need_escapes)

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "storage/itemptr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -97,9 +98,7 @@ md_frontier_load(Oid view, Snapshot snapshot)
 	SPI_connect();
 	rows = md_sql_run_cached(&plan,
 							 "SELECT source::oid, kind, read_frontier, frontier,"
-							 "       read_history_changes, history_changes, rewritten_number,"
-							 "       frontier IS NULL OR frontier IS DISTINCT FROM read_frontier"
-							 "       OR history_changes IS DISTINCT FROM read_history_changes"
+							 "       read_history_changes, history_changes, rewritten_number, changed"
 							 "  FROM medallion.source_position WHERE relid = $1 ORDER BY 1",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
@@ -125,6 +124,35 @@ md_frontier_load(Oid view, Snapshot snapshot)
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 	return sources;
+}
+
+void
+md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum	   *elements = palloc(sizeof(Datum) * Max(1, count));
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	uint64		rows;
+
+	for (int i = 0; i < count; i++)
+		elements[i] = ObjectIdGetDatum(relids[i]);
+	md_sql_arg(&args, OIDARRAYOID,
+			   PointerGetDatum(construct_array(elements, count, OIDOID, sizeof(Oid), true,
+											   TYPALIGN_INT)), false);
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	rows = md_sql_run_cached(&plan,
+							 "SELECT r.n FROM unnest($1) WITH ORDINALITY r(relid, n)"
+							 "       LEFT JOIN medallion.view_state s ON s.relid = r.relid"
+							 " WHERE (s.populated AND NOT s.always_refresh) IS NOT TRUE"
+							 "    OR EXISTS (SELECT FROM medallion.source_position p"
+							 "                WHERE p.relid = r.relid AND p.changed)",
+							 &args, snapshot);
+	for (uint64 i = 0; i < rows; i++)
+		news[md_sql_int64(i, 1) - 1] = true;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
 }
 
 Jsonb *

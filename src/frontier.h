@@ -65,6 +65,9 @@ typedef struct MdDelta
 /* The sources of a view, in the current context. */
 extern List *md_frontier_load(Oid view, Snapshot snapshot);
 
+/* Which of these views have anything to do: news[i] for relids[i]. */
+extern void md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapshot);
+
 /* Frontiers of all sources as {"schema.table": frontier}; for people. */
 extern Jsonb *md_frontier_summary(List *sources);
 

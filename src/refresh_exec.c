@@ -288,14 +288,6 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
-		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
-	{
-		/* what was written before capture began is seen by a newer snapshot */
-		UnregisterSnapshot(refresh->snapshot);
-		refresh->snapshot = md_sql_take_snapshot();
-		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
-	}
 	SPI_connect();
 	apply(refresh, full);
 	if (refresh->run.reason != NULL)
@@ -390,15 +382,12 @@ check_not_refreshed_since(MdView *view)
 }
 
 void
-md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
+md_refresh_lock(Oid relid)
 {
-	MdRefresh	refresh = {0};
 	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
-	refresh.run.started_at = GetCurrentTimestamp();
-	refresh.run.strategy = "none";
 	md_view_lock(relid);
 	result = try_table_open(relid, RowExclusiveLock);
 	if (result == NULL)
@@ -406,18 +395,30 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
+	/* before any snapshot: what was written uncaptured must be seen by it */
+	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
+}
 
-	refresh.snapshot = md_sql_take_snapshot();
-	refresh.view = md_view_get(relid, refresh.snapshot);
-	check_not_refreshed_since(refresh.view);
-	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (only_where != NULL)
-	{
-		run_only_where(&refresh, only_where);
-		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
-	}
-	else if (full || is_due(&refresh))
+/* What a refresh needs to know; the view is locked. */
+static void
+begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
+{
+	refresh->run.started_at = GetCurrentTimestamp();
+	refresh->run.strategy = "none";
+	refresh->snapshot = snapshot;
+	refresh->view = md_view_get(relid, snapshot);
+	check_not_refreshed_since(refresh->view);
+	refresh->sources = md_frontier_load(relid, snapshot);
+}
+
+void
+md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+
+	begin_refresh(&refresh, relid, snapshot);
+	if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
@@ -425,6 +426,21 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);
-	UnregisterSnapshot(refresh.snapshot);
+	*run = refresh.run;
+}
+
+void
+md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+	Snapshot	snapshot;
+
+	md_refresh_lock(relid);
+	snapshot = md_sql_take_snapshot();
+	begin_refresh(&refresh, relid, snapshot);
+	run_only_where(&refresh, only_where);
+	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	*frontier = md_frontier_summary(refresh.sources);
+	UnregisterSnapshot(snapshot);
 	*run = refresh.run;
 }
