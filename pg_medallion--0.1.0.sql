@@ -26,7 +26,7 @@ CREATE FUNCTION medallion.database_identity() RETURNS text
     AS 'MODULE_PATHNAME', 'md_database_identity'
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.database_identity() IS
-    'system identifier and oid of this database; definitions that carry another one came by restore or clone and stay paused until resume_all()';
+    'system identifier, oid of this database and lineage of the data directory; definitions that carry another one came by restore, clone or a base backup started beside its original, and stay paused until resume_all()';
 
 CREATE FUNCTION medallion.debug_point_id(name text) RETURNS int
     AS 'MODULE_PATHNAME', 'md_debug_point_id'
@@ -410,7 +410,7 @@ CREATE TABLE medallion.view_source (
 CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
-    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; NULL when not known';
+    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; a captured relation: {"capture": capture_id, "snapshot": pg_snapshot}; NULL when not known';
 COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
@@ -427,6 +427,43 @@ CREATE TABLE medallion.view_change (
     PRIMARY KEY (relid, refresh_number)
 );
 COMMENT ON TABLE medallion.view_change IS 'where the rows are that an append-only view gained, while a view that reads it has not read them';
+
+-- Capture: statement triggers on a relation copy what changes into a log, a
+-- few tables of medallion_def that are written in turn, for the views that read
+-- it.  None of it means anything in another cluster, so nothing is dumped; what
+-- a restored view lacks is set up anew at its next refresh.
+CREATE TABLE medallion.capture (
+    relid       regclass PRIMARY KEY,
+    capture_id  uuid NOT NULL,
+    by_row      boolean NOT NULL,
+    shape       bigint NOT NULL,
+    reason      text,
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE medallion.capture IS 'relations whose changes are captured';
+COMMENT ON COLUMN medallion.capture.capture_id IS 'another one means that changes may have been missed: readers start anew';
+COMMENT ON COLUMN medallion.capture.by_row IS 'by row triggers: logical replication, or a parent table, writes it without statements of its own';
+COMMENT ON COLUMN medallion.capture.shape IS 'fingerprint of its columns, partitions and our triggers';
+COMMENT ON COLUMN medallion.capture.reason IS 'why it was set up anew';
+
+CREATE TABLE medallion.capture_log (
+    log        regclass PRIMARY KEY,
+    relid      regclass NOT NULL,
+    is_current boolean NOT NULL,
+    first_xid  xid8,
+    last_xid   xid8
+);
+CREATE INDEX capture_log_relid ON medallion.capture_log (relid);
+COMMENT ON TABLE medallion.capture_log IS 'the tables of the change log of each captured relation; new changes go to the current one';
+COMMENT ON COLUMN medallion.capture_log.first_xid IS 'of what it holds, once nobody writes it any more; 0 if it is empty';
+
+CREATE TABLE medallion.capture_mark (
+    relid   regclass NOT NULL,
+    xid     xid8 NOT NULL,
+    reason  text NOT NULL
+);
+CREATE INDEX capture_mark_relid ON medallion.capture_mark (relid);
+COMMENT ON TABLE medallion.capture_mark IS 'changes of captured relations that are not in their log: each reader starts anew once';
 
 CREATE TABLE medallion.view_status (
     relid       regclass PRIMARY KEY,
@@ -460,8 +497,24 @@ SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
 
+CREATE FUNCTION medallion.capture_change() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'md_capture_change'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.capture_change() IS
+    'trigger that copies changes of a relation into its log; refreshes put it on what incremental views read';
+
+CREATE FUNCTION medallion.captured_frontier(source regclass, read_frontier jsonb) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'md_captured_frontier'
+    LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
+    'how far a captured relation is: read_frontier itself when nothing has changed since, NULL when its changes are not known';
+
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
+  SELECT p.*,
+         p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+    FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
                 WHEN u.relid IS NOT NULL THEN 'materialized view'
@@ -473,10 +526,15 @@ CREATE VIEW medallion.source_position AS
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
                                FROM medallion.checkpoint c WHERE c.relid = s.source GROUP BY c.topic) p)
-                WHEN u.relid IS NOT NULL THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.strategy = 'append' THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.relid IS NOT NULL THEN
+                    CASE WHEN (s.frontier ->> 'refresh')::bigint = u.refresh_number AND s.frontier ? 'capture' THEN s.frontier
+                         ELSE jsonb_build_object('refresh', u.refresh_number)
+                              || coalesce(medallion.captured_frontier(s.source, s.frontier), '{}') END
                 WHEN s.frontier ? 'definition' THEN
                     (SELECT jsonb_build_object('definition', r.xmin::text) FROM pg_catalog.pg_rewrite r
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
+                ELSE medallion.captured_frontier(s.source, s.frontier)
            END AS frontier,
            -- late rows lie behind what was read, as changed ones do
            t.history_changes + (SELECT count(*) FROM medallion.late_batch b
@@ -484,9 +542,9 @@ CREATE VIEW medallion.source_position AS
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
-           LEFT JOIN medallion.view_state u ON u.relid = s.source;
+           LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
-    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known)';
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -514,6 +572,13 @@ END;
 COMMENT ON FUNCTION medallion.prune_history() IS
     'deletes bounds of batches, rows of refresh history and dead letters that are older than their settings allow; the supervisor calls it';
 REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
+
+CREATE FUNCTION medallion.prune_change_logs() RETURNS void
+    AS 'MODULE_PATHNAME', 'md_prune_change_logs'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.prune_change_logs() IS
+    'gives back what all views have read of the logs of captured relations, gives up on logs beyond medallion.change_log_limit, and takes away captures that no view needs; the supervisor calls it';
+REVOKE EXECUTE ON FUNCTION medallion.prune_change_logs() FROM PUBLIC;
 
 CREATE FUNCTION medallion.create_materialized_view(
         view_name text, query text,
@@ -556,6 +621,12 @@ CREATE FUNCTION medallion.refresh(
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
     'brings a materialized view up to its sources as they are now; strategy is "none" when nothing was new; only_where overwrites just the rows of the result that it selects';
+
+CREATE FUNCTION medallion.refresh_group(view regclass) RETURNS regclass[]
+    AS 'MODULE_PATHNAME', 'md_refresh_group'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
+    'the materialized views that a view must read at one frontier, because several ways lead from it to one source: a refresh brings them along unless they are at one; upstream first';
 
 CREATE FUNCTION medallion.explain_refresh(
         query_or_view text,
@@ -623,6 +694,7 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
+-- What counts dead letters are subselects: who does not ask for them pays nothing.
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
@@ -634,9 +706,15 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
-           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows, coalesce(d.dead_letters, 0) AS dead_letters,
+           coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
+           (SELECT count(*) FROM medallion.dead_letter l WHERE l.relid = s.relid) AS dead_letters,
            c.lag, c.last_timestamp, c.updated_at, s.created_at,
-           coalesce(d.dead_letters_last_hour, 0) AS dead_letters_last_hour, e.commonest_error
+           (SELECT count(*) FROM medallion.dead_letter l
+             WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour,
+           (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message)
+              FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
+                     WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
+                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -646,13 +724,6 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                            FROM medallion.checkpoint p WHERE p.relid = s.relid) c ON true
       LEFT JOIN LATERAL (SELECT sum(t.row_count)::bigint AS rows
                            FROM medallion.late_batch t WHERE t.relid = s.relid) b ON true
-      LEFT JOIN LATERAL (SELECT count(*) AS dead_letters,
-                                count(*) FILTER (WHERE l.failed_at > now() - interval '1 hour') AS dead_letters_last_hour
-                           FROM medallion.dead_letter l WHERE l.relid = s.relid) d ON true
-      LEFT JOIN LATERAL (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message) AS commonest_error
-                           FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
-                                  WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
-                                  ORDER BY l.failed_at DESC LIMIT 1000) l) e ON true
      WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
@@ -748,9 +819,7 @@ CREATE VIEW medallion.materialized_views AS
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
            LEFT JOIN medallion.view_status f ON f.relid = v.relid
            CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
-                                       WHERE q.relid = v.relid
-                                         AND (q.frontier IS NULL OR q.frontier IS DISTINCT FROM q.read_frontier
-                                              OR q.history_changes IS DISTINCT FROM q.read_history_changes)) AS current) p
+                                       WHERE q.relid = v.relid AND q.changed) AS current) p
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.materialized_views IS
@@ -769,3 +838,20 @@ CREATE VIEW medallion.refresh_history AS
 COMMENT ON VIEW medallion.refresh_history IS
     'refreshes that found something to do, or failed, of views that the reader owns: strategy, why that one, rows, duration';
 GRANT SELECT ON medallion.refresh_history TO PUBLIC;
+
+CREATE VIEW medallion.captured_tables AS
+    SELECT c.relid AS table_name,
+           CASE WHEN c.by_row THEN 'row' ELSE 'statement' END AS triggers,
+           (SELECT pg_catalog.array_agg(s.relid ORDER BY s.relid::text)
+              FROM medallion.view_source s JOIN medallion.view_state t ON t.relid = s.relid
+             WHERE s.source = c.relid AND t.strategy <> 'full') AS readers,
+           (SELECT coalesce(sum(pg_catalog.pg_total_relation_size(l.log)), 0)::bigint
+              FROM medallion.capture_log l WHERE l.relid = c.relid) AS log_bytes,
+           c.reason AS last_reason, c.created_at
+      FROM medallion.capture c
+           JOIN pg_catalog.pg_class r ON r.oid = c.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
+        OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW medallion.captured_tables IS
+    'tables of the reader whose changes are captured for incremental materialized views (readers): by which triggers, how large the log is, why it was set up anew';
+GRANT SELECT ON medallion.captured_tables TO PUBLIC;

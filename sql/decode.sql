@@ -9,7 +9,7 @@ CREATE FUNCTION try_json(relation regclass, payload text, OUT row_values json, O
     $$SELECT * FROM medallion.try_decode(relation, convert_to(payload, 'UTF8'))$$;
 
 -- One value of any type: the value as JSON shows it, or its error.
-CREATE FUNCTION decoded(type text, json text) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION decoded(type text, value text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     r record;
     name text := 'one_' || md5(type);
@@ -17,7 +17,7 @@ BEGIN
     IF to_regclass(name) IS NULL THEN
         EXECUTE format('CREATE TABLE %I (v %s)', name, type);
     END IF;
-    SELECT * INTO r FROM try_json(name::regclass, '{"v":' || json || '}');
+    SELECT * INTO r FROM try_json(name::regclass, '{"v":' || value || '}');
     IF r.sqlstate IS NOT NULL THEN
         RETURN r.sqlstate || ' ' || r.message || coalesce(' (' || r.detail || ')', '');
     ELSIF type = 'json' THEN

@@ -64,7 +64,7 @@ SELECT medallion.seek(NULL, 'latest');
 SELECT medallion.seek('letters', NULL);
 SELECT medallion.seek('letters', 'lastest');
 SELECT medallion.seek('letters', '{}');
-SELECT medallion.seek('letters', '2026-13-01');
+SELECT medallion.seek('letters', '2026-02-30');
 SELECT medallion.seek('plain', 'latest');
 SELECT medallion.seek(0, 'latest');
 SELECT medallion.replay(NULL, 'earliest');

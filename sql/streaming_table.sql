@@ -167,6 +167,8 @@ ALTER TABLE st.ddl SET (medallion.flush_interval = '2 s', fillfactor = 70), ADD 
 SELECT st.generation('st.ddl') - :before AS generations, options FROM st.definitions WHERE relid = 'st.ddl'::regclass;
 SELECT reloptions FROM pg_class WHERE oid = 'st.ddl'::regclass;
 ALTER TABLE st.ddl SET (medallion.on_error = fail, medallion.batch_max_bytes = '1MB');
+ALTER TABLE st.ddl SET (medallion.flush_interval = 0);
+SELECT options ->> 'flush_interval' AS flush_interval FROM st.definitions WHERE relid = 'st.ddl'::regclass;
 ALTER TABLE st.ddl RESET (medallion.flush_interval, medallion.batch_max_bytes, fillfactor);
 SELECT options FROM st.definitions WHERE relid = 'st.ddl'::regclass;
 ALTER TABLE st.ddl SET (medallion.flush_intervall = '2 s');

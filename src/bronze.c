@@ -29,11 +29,10 @@
 #include "utils/rel.h"
 
 #include "bronze.h"
-#include "catalog.h"
 #include "compat.h"
+#include "guard.h"
 
-/* Rows per slice, as in COPY; and the bytes after which a slice is full. */
-#define SLICE_ROWS	1000
+/* The bytes after which a slice is full. */
 #define SLICE_BYTES (4 * 1024 * 1024)
 
 struct MdBronze
@@ -149,7 +148,7 @@ md_bronze_open(Oid relid, MemoryContext context)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(bronze->rel));
 	bronze->desc = RelationGetDescr(bronze->rel);
 	bronze->direct = can_insert_directly(bronze->rel);
-	bronze->slots = palloc0(sizeof(TupleTableSlot *) * SLICE_ROWS);
+	bronze->slots = palloc0(sizeof(TupleTableSlot *) * MD_BRONZE_SLICE_ROWS);
 	bronze->extent.has_blocks = bronze->rel->rd_rel->relkind == RELKIND_RELATION;
 	bronze->extent.filenode = md_relation_filenode(bronze->rel);
 	bronze->extent.first_block = InvalidBlockNumber;
@@ -230,6 +229,12 @@ md_bronze_put(MdBronze *bronze, Size bytes)
 	bronze->n_bytes += bytes;
 }
 
+void
+md_bronze_pass_over(MdBronze *bronze, Size bytes)
+{
+	bronze->n_bytes += bytes;
+}
+
 int
 md_bronze_buffered(MdBronze *bronze)
 {
@@ -239,7 +244,7 @@ md_bronze_buffered(MdBronze *bronze)
 bool
 md_bronze_is_full(MdBronze *bronze)
 {
-	return bronze->n_rows == SLICE_ROWS || bronze->n_bytes >= SLICE_BYTES;
+	return bronze->n_rows == MD_BRONZE_SLICE_ROWS || bronze->n_bytes >= SLICE_BYTES;
 }
 
 void
@@ -376,21 +381,15 @@ insert_one_by_sql(MdBronze *bronze, TupleTableSlot *slot)
 static void
 insert_by_sql(MdBronze *bronze, int from, int to)
 {
-	md_catalog_guard_depth++;
-	PG_TRY();
-	{
-		SPI_connect();
-		if (bronze->plan == NULL)
-			prepare_insert(bronze);
-		for (int i = from; i < to; i++)
-			insert_one_by_sql(bronze, bronze->slots[i]);
-		SPI_finish();
-	}
-	PG_FINALLY();
-	{
-		md_catalog_guard_depth--;
-	}
-	PG_END_TRY();
+	Oid			guarded = md_guard_open(RelationGetRelid(bronze->rel));
+
+	SPI_connect();
+	if (bronze->plan == NULL)
+		prepare_insert(bronze);
+	for (int i = from; i < to; i++)
+		insert_one_by_sql(bronze, bronze->slots[i]);
+	SPI_finish();
+	md_guard_open(guarded);
 }
 
 void

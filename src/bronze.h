@@ -28,6 +28,9 @@ typedef struct MdBronzeExtent
 	BlockNumber last_block;
 } MdBronzeExtent;
 
+/* Rows that are buffered at most, as in COPY. */
+#define MD_BRONZE_SLICE_ROWS 1000
+
 /* Open a table that the caller has locked; closed with context at the latest. */
 extern MdBronze *md_bronze_open(Oid relid, MemoryContext context);
 extern void md_bronze_close(MdBronze *bronze);
@@ -39,6 +42,9 @@ extern void md_bronze_close(MdBronze *bronze);
 extern void md_bronze_next_row(MdBronze *bronze, Datum **values, bool **isnull);
 extern MemoryContext md_bronze_row_context(MdBronze *bronze);
 extern void md_bronze_put(MdBronze *bronze, Size bytes);
+
+/* The next row is not put after all, but bytes of row_context were used. */
+extern void md_bronze_pass_over(MdBronze *bronze, Size bytes);
 
 extern int	md_bronze_buffered(MdBronze *bronze);
 extern bool md_bronze_is_full(MdBronze *bronze);

@@ -27,12 +27,11 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "node_identity.h"
 #include "stream_options.h"
 #include "worker_slots.h"
 
 PG_FUNCTION_INFO_V1(md_database_identity);
-
-int			md_catalog_guard_depth = 0;
 
 static const char *const format_names[] = {
 	[MD_FORMAT_RAW] = "raw",
@@ -157,7 +156,7 @@ md_catalog_restore_user(const MdSecurity *saved)
 char *
 md_catalog_identity(void)
 {
-	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+	return psprintf(UINT64_FORMAT "/%u/%s", GetSystemIdentifier(), MyDatabaseId, md_node_lineage());
 }
 
 Datum
@@ -296,9 +295,9 @@ md_catalog_streams(MemoryContext context)
 	return load_streams(InvalidOid, context);
 }
 
-/* Move a definition's generation on; its workers load it again after commit. */
-void
-md_catalog_bump_generation(Oid relid)
+/* Update the row of one streaming table. */
+static void
+update_stream(const char *sql, Oid relid)
 {
 	MdSecurity	saved;
 	Oid			argtypes[1] = {OIDOID};
@@ -306,10 +305,22 @@ md_catalog_bump_generation(Oid relid)
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1",
-							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args(sql, 1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update medallion.stream");
 	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+/* Move a definition's generation on; its workers load it again after commit. */
+void
+md_catalog_bump_generation(Oid relid)
+{
+	update_stream("UPDATE medallion.stream SET generation = generation + 1 WHERE relid = $1", relid);
 	md_definitions_changed();
+}
+
+void
+md_catalog_history_changed(Oid relid)
+{
+	update_stream("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1", relid);
 }

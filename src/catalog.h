@@ -91,11 +91,11 @@ extern List *md_catalog_streams(MemoryContext context);
 /* The definition of a stream changed: no batch made with the old one is stored. */
 extern void md_catalog_bump_generation(Oid relid);
 
+/* Rows may change, or have changed, unseen: views over it refresh in full. */
+extern void md_catalog_history_changed(Oid relid);
+
 /* Name of a format, and back; -1 for a name that is none. */
 extern const char *md_format_name(MdFormat format);
 extern int	md_format_by_name(const char *name);
-
-/* The result of a guard: our own code may write under it. */
-extern int	md_catalog_guard_depth;
 
 #endif							/* MD_CATALOG_H */

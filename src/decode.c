@@ -260,13 +260,6 @@ md_decoder_needs_headers(const MdDecoder *decoder)
 	return decoder->needs_headers;
 }
 
-/* See decode.h. */
-bool
-md_decoder_fills_column(const MdDecoder *decoder, int attnum)
-{
-	return decoder->sources[attnum - 1] != MD_SOURCE_NONE;
-}
-
 /* Verified text, all of it JSON or not, as a value of one of four types. */
 static bool
 read_text_blob(MdSlice text, Oid type, bool is_json, Datum *value, MdDecodeError *error)

@@ -41,15 +41,10 @@ extern void md_decoder_free(MdDecoder *decoder);
 extern bool md_decoder_needs_headers(const MdDecoder *decoder);
 
 /*
- * Is the column (from 1) filled by the decoder?  Those that are not, identity
- * and generated columns, come out as NULL and are the store's to compute.
- */
-extern bool md_decoder_fills_column(const MdDecoder *decoder, int attnum);
-
-/*
  * Fill values[] and isnull[] (natts entries each) from the record.  Values by
  * reference are allocated in CurrentMemoryContext, which the caller resets.
- * ingested_at is the batch's timestamp.
+ * ingested_at is the batch's timestamp.  Identity and generated columns come out
+ * as NULL and are the store's to compute.
  *
  * Returns false and fills *error for bad data that was found without
  * throwing.  May also throw: input functions of types do, and the JSON parser

@@ -21,20 +21,25 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "decode.h"
+#include "function_args.h"
+#include "ingest.h"
 
 PG_FUNCTION_INFO_V1(md_try_decode);
 
-/* What came of the attempt; strings live in the caller's context. */
-typedef struct Attempt
+/* A record to be decoded, and what came of it, in the caller's context. */
+typedef struct Decoding
 {
-	Datum		row_json;
+	MdDecoder  *decoder;
+	MdRecord	record;
+	TupleDesc	desc;
 	bool		decoded;
+	Datum		row_json;
 	MdDecodeError error;
-} Attempt;
+} Decoding;
 
 /* ERROR unless the relation is a table that the user may read. */
 static void
@@ -97,70 +102,38 @@ row_as_json(TupleDesc desc, Datum *values, bool *isnull)
 	return DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc));
 }
 
-/* Decode one record; may throw. */
+/* Decode the record; may throw. */
 static void
-decode_row(MdDecoder *decoder, const MdRecord *record, TupleDesc desc, Attempt *attempt)
+decode_row(void *arg)
 {
-	Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
-	bool	   *isnull = palloc(sizeof(bool) * Max(desc->natts, 1));
+	Decoding   *decoding = arg;
+	int			natts = decoding->desc->natts;
+	Datum	   *values = palloc(sizeof(Datum) * Max(natts, 1));
+	bool	   *isnull = palloc(sizeof(bool) * Max(natts, 1));
 
-	attempt->decoded = md_decoder_decode(decoder, record, GetCurrentTransactionStartTimestamp(),
-										 values, isnull, &attempt->error);
-	if (attempt->decoded)
-		attempt->row_json = row_as_json(desc, values, isnull);
+	decoding->decoded = md_decoder_decode(decoding->decoder, &decoding->record,
+										  GetCurrentTransactionStartTimestamp(),
+										  values, isnull, &decoding->error);
+	if (decoding->decoded)
+		decoding->row_json = row_as_json(decoding->desc, values, isnull);
 }
 
-/* Is it trouble of the server, or a cancellation, rather than of the record? */
-static bool
-is_transient(int sqlstate)
-{
-	switch (ERRCODE_TO_CATEGORY(sqlstate))
-	{
-		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
-		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
-		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):
-		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
-		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
-		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):
-			return true;
-		default:
-			return false;
-	}
-}
-
-/* Decode in a subtransaction and keep an error of the record. */
+/*
+ * Decode in a subtransaction, and keep an error that would make a dead letter.
+ * Input functions of some types have no code for what they do not like.
+ */
 static void
-try_decode(MdDecoder *decoder, const MdRecord *record, TupleDesc desc, Attempt *attempt)
+try_decode(Decoding *decoding)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *error = md_attempt(decode_row, decoding);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		decode_row(decoder, record, desc, attempt);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *thrown;
-
-		MemoryContextSwitchTo(context);
-		thrown = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (is_transient(thrown->sqlerrcode))
-			ReThrowError(thrown);
-
-		attempt->decoded = false;
-		md_decoder_describe_thrown(decoder, thrown, &attempt->error);
-	}
-	PG_END_TRY();
+	if (error == NULL)
+		return;
+	if (!md_ingest_is_data_error(error->sqlerrcode) &&
+		error->sqlerrcode != ERRCODE_INTERNAL_ERROR)
+		ReThrowError(error);
+	decoding->decoded = false;
+	md_decoder_describe_thrown(decoding->decoder, error, &decoding->error);
 }
 
 /*
@@ -170,21 +143,17 @@ try_decode(MdDecoder *decoder, const MdRecord *record, TupleDesc desc, Attempt *
 Datum
 md_try_decode(PG_FUNCTION_ARGS)
 {
-	Attempt		attempt = {0};
-	MdRecord	record = {.topic = "", .timestamp_ms = -1};
+	Decoding	decoding = {.record = {.topic = "",.timestamp_ms = -1}};
+	MdRecord   *record = &decoding.record;
 	MdStream   *stream;
 	Relation	rel;
-	MdDecoder  *decoder;
 	MdSecurity	saved;
 	Oid			owner;
 	TupleDesc	result_desc;
 	Datum		result[4] = {0};
 	bool		isnull[4] = {true, true, true, true};
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("relation must not be null")));
+	md_require_argument(fcinfo, 0, "relation");
 	if (get_call_result_type(fcinfo, NULL, &result_desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
@@ -202,10 +171,10 @@ md_try_decode(PG_FUNCTION_ARGS)
 		stream->format = MD_FORMAT_JSON;
 	}
 	stream->format = choose_format(stream, fcinfo, 3);
-	record.payload = argument_bytes(fcinfo, 1, &record.payload_len);
-	record.key = argument_bytes(fcinfo, 2, &record.key_len);
+	record->payload = argument_bytes(fcinfo, 1, &record->payload_len);
+	record->key = argument_bytes(fcinfo, 2, &record->key_len);
 	if (stream->topic != NULL)
-		record.topic = stream->topic;
+		record->topic = stream->topic;
 
 	/*
 	 * Checks of domains are functions of whoever made them.  Who may act as the
@@ -213,24 +182,25 @@ md_try_decode(PG_FUNCTION_ARGS)
 	 */
 	owner = rel->rd_rel->relowner;
 	md_catalog_become(has_privs_of_role(GetUserId(), owner) ? owner : GetUserId(), &saved);
-	decoder = md_decoder_create(stream, RelationGetDescr(rel), CurrentMemoryContext);
-	try_decode(decoder, &record, RelationGetDescr(rel), &attempt);
-	md_decoder_free(decoder);
+	decoding.desc = RelationGetDescr(rel);
+	decoding.decoder = md_decoder_create(stream, decoding.desc, CurrentMemoryContext);
+	try_decode(&decoding);
+	md_decoder_free(decoding.decoder);
 	md_catalog_restore_user(&saved);
 	relation_close(rel, AccessShareLock);
 
-	if (attempt.decoded)
-		result[0] = attempt.row_json;
+	if (decoding.decoded)
+		result[0] = decoding.row_json;
 	else
 	{
-		result[1] = CStringGetTextDatum(unpack_sql_state(attempt.error.sqlstate));
-		result[2] = CStringGetTextDatum(attempt.error.message);
-		if (attempt.error.detail != NULL)
-			result[3] = CStringGetTextDatum(attempt.error.detail);
+		result[1] = CStringGetTextDatum(unpack_sql_state(decoding.error.sqlstate));
+		result[2] = CStringGetTextDatum(decoding.error.message);
+		if (decoding.error.detail != NULL)
+			result[3] = CStringGetTextDatum(decoding.error.detail);
 	}
-	isnull[0] = !attempt.decoded;
-	isnull[1] = isnull[2] = attempt.decoded;
-	isnull[3] = attempt.decoded || attempt.error.detail == NULL;
+	isnull[0] = !decoding.decoded;
+	isnull[1] = isnull[2] = decoding.decoded;
+	isnull[3] = decoding.decoded || decoding.error.detail == NULL;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(result_desc),
 													  result, isnull)));
 }

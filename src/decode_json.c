@@ -41,7 +41,7 @@ fail_json(JsonParseErrorType result, JsonLexContext *lex, MdDecodeError *error)
 	int			len = strlen(detail);
 	int			clipped = pg_mbcliplen(detail, len, DETAIL_MAX_BYTES);
 
-	if (result == JSON_UNICODE_CODE_POINT_ZERO)
+	if (MD_JSON_IS_UNTRANSLATABLE(result))
 		md_decode_fail(error, ERRCODE_UNTRANSLATABLE_CHARACTER,
 					   "unsupported Unicode escape sequence");
 	else

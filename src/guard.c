@@ -12,9 +12,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/rel.h"
 
@@ -25,20 +23,24 @@
 PG_FUNCTION_INFO_V1(md_guard_write);
 
 static Oid	open_relid = InvalidOid;
+static int	open_level;			/* of nested transactions, where it was opened */
 
-/* A refresh never spans a boundary of a transaction. */
+/* Our own statements never span a boundary of a transaction. */
 static void
 close_at_end(XactEvent event, void *arg)
 {
 	open_relid = InvalidOid;
 }
 
-/* Nor one of a subtransaction that fails: whoever caught the error is not us. */
+/*
+ * Nor one of a subtransaction that fails: whoever caught the error is not us.
+ * One inside of our statement, in a function that it calls, is none of ours.
+ */
 static void
 close_at_subxact_abort(SubXactEvent event, SubTransactionId my_subid,
 					   SubTransactionId parent_subid, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
+	if (event == SUBXACT_EVENT_ABORT_SUB && GetCurrentTransactionNestLevel() <= open_level)
 		open_relid = InvalidOid;
 }
 
@@ -55,27 +57,8 @@ md_guard_open(Oid relid)
 		registered = true;
 	}
 	open_relid = relid;
+	open_level = GetCurrentTransactionNestLevel();
 	return previous;
-}
-
-/* Count a direct write to a streaming table; false if relid is none. */
-static bool
-count_history_change(Oid relid)
-{
-	MdSecurity	saved;
-	Oid			argtypes[1] = {OIDOID};
-	Datum		args[1] = {ObjectIdGetDatum(relid)};
-	bool		found;
-
-	md_catalog_become_owner(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1",
-							  1, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update medallion.stream");
-	found = SPI_processed > 0;
-	SPI_finish();
-	md_catalog_restore_user(&saved);
-	return found;
 }
 
 Datum
@@ -89,7 +72,7 @@ md_guard_write(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by trigger manager", "guard_write")));
 	rel = trigger->tg_relation;
-	if (md_catalog_guard_depth > 0 || RelationGetRelid(rel) == open_relid)
+	if (RelationGetRelid(rel) == open_relid)
 		return PointerGetDatum(NULL);
 	/* state that belongs to a result is written together with it */
 	if (OidIsValid(open_relid) && RelationGetNamespace(rel) == get_namespace_oid("medallion_def", true))
@@ -107,7 +90,6 @@ md_guard_write(PG_FUNCTION_ARGS)
 				 errmsg("cannot change streaming table \"%s\" directly", RelationGetRelationName(rel)),
 				 errdetail("It is append-only, and its rows come from Kafka."),
 				 errhint("To change its history all the same, SET medallion.allow_direct_writes = on; views over it are then refreshed in full.")));
-	if (!count_history_change(RelationGetRelid(rel)))
-		elog(ERROR, "streaming table \"%s\" has no definition", RelationGetRelationName(rel));
+	md_catalog_history_changed(RelationGetRelid(rel));
 	return PointerGetDatum(NULL);
 }

@@ -9,14 +9,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -57,7 +54,7 @@ find_ends(MdIngestStream *stream)
 		ends[n++].query = MD_KAFKA_LATEST;
 	}
 	if (n > 0)
-		md_kafka_request_positions(stream->lane->client, stream->def->server, ends, n,
+		md_kafka_request_positions(stream->lane->asker, stream->def->server, ends, n,
 								   md_kafka_timeout_ms);
 	n = 0;
 	foreach(lc, stream->partitions)
@@ -77,34 +74,6 @@ reached(MdIngestStream *stream, MdKafkaPosition *ends)
 	return true;
 }
 
-/* One attempt at the batch, in a subtransaction; returns why it failed. */
-static ErrorData *
-try_batch(MdLane *lane, MdBatchResult *result)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		md_ingest_store(lane, result);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
-}
-
 /* Throw why the stream's records cannot be stored, if they cannot. */
 static void
 check_left_out(const MdIngestStream *stream)
@@ -117,16 +86,19 @@ check_left_out(const MdIngestStream *stream)
 				 errdetail("%s", stream->skip_message)));
 }
 
+static void
+attempt_batch(void *arg)
+{
+	MdBatchResult result;
+
+	md_ingest_store(arg, &result);
+}
+
 /* Store the batch, or throw why that cannot be. */
 static void
 store_batch(MdLane *lane, MdIngestStream *stream)
 {
-	MdBatchResult result;
-	ErrorData  *error;
-
-	while ((error = try_batch(lane, &result)) != NULL)
-		if (md_ingest_failed(lane, error) != MD_FAILURE_RETRY_CAREFULLY)
-			ReThrowError(error);
+	md_ingest_attempt(lane, attempt_batch, lane);
 	check_left_out(stream);
 	md_ingest_stored(lane);
 }

@@ -17,6 +17,7 @@
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
 
+#include "attempt.h"
 #include "bronze.h"
 #include "catalog.h"
 #include "decode.h"
@@ -70,6 +71,7 @@ struct MdIngestStream
 	MdStream   *def;
 	MemoryContext context;		/* holds this structure and all of it */
 	MdLane	   *lane;
+	struct MdIngestEntry *entry;	/* in a worker: whose stream it is */
 	Oid			owner;
 	TupleDesc	desc;			/* what the decoder was made for */
 	MdDecoder  *decoder;
@@ -117,6 +119,7 @@ struct MdLane
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* waiting */
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
+	bool		hurries;		/* a stream has joined: its first records are stored at once */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
@@ -186,10 +189,24 @@ extern void md_ingest_discover(MdLane *lane, int timeout_ms);
 /* All properties of the server as the stream's owner sees them, as one string. */
 extern char *md_ingest_properties_key(const MdStream *def, Oid owner);
 
-/* ingest_batch.c: one batch in one transaction */
+/* ingest_take.c: from the queue to a batch */
 
 /* Take a batch off the queue; false if there is nothing to store. */
 extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors);
+
+/* What tells a record from the one that has its offset in another topic. */
+extern int64 md_ingest_checksum(const MdRecord *record);
+
+/* ingest_store.c: one stream's part of a batch */
+
+/*
+ * Decode and store a stream's runs, as the owner of its table, and nothing
+ * else: no checkpoint moves.  The table is locked.
+ */
+extern void md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
+								 MdBatchResult *result, MdBronzeExtent *extent);
+
+/* ingest_batch.c: one batch in one transaction */
 
 /*
  * Store the batch in the caller's transaction.  Streams that cannot take part
@@ -198,13 +215,6 @@ extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **
  * md_ingest_failed() what to do, and calls again.
  */
 extern void md_ingest_store(MdLane *lane, MdBatchResult *result);
-
-/*
- * Decode and store a stream's runs, as the owner of its table, and nothing
- * else: no checkpoint moves.  The table is locked.
- */
-extern void md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
-								 MdBatchResult *result, MdBronzeExtent *extent);
 
 /* Leave a stream out of the batch under way; its partitions stay behind. */
 extern void md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message);
@@ -222,10 +232,14 @@ typedef enum MdFailure
 
 extern MdFailure md_ingest_failed(MdLane *lane, const ErrorData *error);
 
-/* What tells a record from the one that has its offset in another topic. */
-extern int64 md_ingest_checksum(const MdRecord *record);
+/*
+ * In a session, where there is no transaction to end: run an action that stores
+ * lane's batch in subtransactions, until it succeeds.  Throws what is not the
+ * fault of a record.
+ */
+extern void md_ingest_attempt(MdLane *lane, MdAction action, void *arg);
 
-/* Is it the record that is bad, whenever it is tried? */
+/* ingest_error.c: is it the record that is bad, whenever it is tried? */
 extern bool md_ingest_is_data_error(int sqlstate);
 
 /*

@@ -10,6 +10,7 @@
 #include "utils/lsyscache.h"
 
 #include "compat.h"
+#include "function_args.h"
 #include "ingest.h"
 #include "worker_slots.h"
 
@@ -26,11 +27,7 @@ md_ingest_once_sql(PG_FUNCTION_ARGS)
 	int64		max_records = -1;
 
 	md_worker_slots_require();
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("table_name must not be null")));
-	relid = PG_GETARG_OID(0);
+	relid = md_relation_argument(fcinfo, 0, "table_name");
 	if (!md_relation_ownercheck(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
 	if (!PG_ARGISNULL(1))

@@ -1,7 +1,7 @@
 /*
  * kafka_client.h
- *		All that this extension asks of Kafka; its .c is the only file that
- *		includes librdkafka's header.
+ *		All that this extension asks of Kafka; only the files kafka_client*.c
+ *		include librdkafka's header.
  *
  * A client owns threads of the library, so it must be closed: workers do so
  * before they exit, sessions through a callback of the memory context that

@@ -76,8 +76,9 @@ hint_of(const MdKafkaError *error)
 		{"alert certificate unknown", "The broker refuses the client's certificate: it has expired, or is signed by an authority that the broker does not trust."},
 		{"alert unknown ca", "The broker does not trust the authority that signed the client's certificate: see the option ssl_certificate_pem."},
 		{"alert bad certificate", "The broker refuses the client's certificate, or asks for one and there is none: see the options ssl_certificate_pem and ssl_key_pem."},
-		{"alert certificate required", "The broker asks for a certificate of the client: see the options ssl_certificate_pem and ssl_key_pem."},
+		{"alert certificate required", "The broker asks for a certificate of the client, by an authority that it trusts: see the options ssl_certificate_pem and ssl_key_pem."},
 		{"routines::unexpected eof", "The listener may speak no TLS: see the option security_protocol."},
+		{"connecting to a PLAINTEXT broker", "The listener may speak no TLS: see the option security_protocol."},
 		{"wrong version number", "The listener may speak no TLS: see the option security_protocol."},
 		{"SASL authentication error", "See the options sasl_mechanism, sasl_username and sasl_password of the server and of the user mapping."},
 	};

@@ -3,8 +3,9 @@
  *		Stores records behind a streaming table's checkpoint.
  *
  * The records become a batch of a lane without a client, whose runs go through
- * md_ingest_store_runs() in a subtransaction: first in the plain way, then, if
- * that throws what is a record's fault, carefully, as a worker does.
+ * md_ingest_store_runs() as md_ingest_attempt() tries them: first in the plain
+ * way, then, if that throws what is a record's fault, carefully, as a worker
+ * does.
  *
  * Readers find the new rows of a table by offsets: those from the checkpoint
  * they have read up to the present one.  A late row is behind that, where
@@ -12,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -20,7 +20,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -69,12 +68,6 @@ md_late_rows_begin(const MdStream *def, MemoryContext context)
 	late->lane.collects_bad_records = true;
 	late->stream = md_ingest_make_stream(def, &late->lane, context);
 	return late;
-}
-
-bool
-md_late_rows_need_headers(const MdLateRows *late)
-{
-	return late->stream->needs_headers;
 }
 
 /* The record's partition, made at its first record. */
@@ -139,43 +132,32 @@ make_batch(MdLateRows *late, MdRecord *records, int n)
 	MemoryContextSwitchTo(old);
 }
 
-/* One attempt at the batch, in a subtransaction; returns why it failed. */
-static ErrorData *
-try_batch(MdLateRows *late, MdBronzeExtent *extent)
+/* One attempt at the batch, and where its rows lie. */
+typedef struct LateAttempt
 {
+	MdLateRows *late;
+	MdBronzeExtent extent;
+} LateAttempt;
+
+static void
+attempt_batch(void *arg)
+{
+	LateAttempt *attempt = arg;
+	MdLateRows *late = attempt->late;
 	MdLane	   *lane = &late->lane;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext attempt = AllocSetContextCreate(lane->batch_context, "late attempt",
+	MemoryContext context = AllocSetContextCreate(lane->batch_context, "late attempt",
 												  ALLOCSET_DEFAULT_SIZES);
-	ErrorData  *volatile error = NULL;
+	MemoryContext old = MemoryContextSwitchTo(context);
 	MdBatchResult result = {0};
 
 	lane->bad_records = NIL;
 	lane->storing = late->stream;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(attempt);
-	PG_TRY();
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		md_ingest_store_runs(lane, late->stream, GetCurrentTimestamp(), &result, extent);
-		PopActiveSnapshot();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	MemoryContextDelete(attempt);
-	if (error == NULL)
-		lane->storing = NULL;
-	return error;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	md_ingest_store_runs(lane, late->stream, GetCurrentTimestamp(), &result, &attempt->extent);
+	PopActiveSnapshot();
+	lane->storing = NULL;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
 
 /* Widen a partition's extent by that of the batch. */
@@ -227,14 +209,11 @@ note_stored(MdLateRows *late, const MdBronzeExtent *extent)
 List *
 md_late_rows_store(MdLateRows *late, MdRecord *records, int n)
 {
-	MdBronzeExtent extent;
-	ErrorData  *error;
+	LateAttempt attempt = {.late = late};
 
 	make_batch(late, records, n);
-	while ((error = try_batch(late, &extent)) != NULL)
-		if (md_ingest_failed(&late->lane, error) != MD_FAILURE_RETRY_CAREFULLY)
-			ReThrowError(error);
-	note_stored(late, &extent);
+	md_ingest_attempt(&late->lane, attempt_batch, &attempt);
+	note_stored(late, &attempt.extent);
 	return late->lane.bad_records;
 }
 

@@ -35,9 +35,6 @@ extern void md_late_rows_lock(Oid relid, LOCKMODE mode);
  */
 extern MdLateRows *md_late_rows_begin(const MdStream *def, MemoryContext context);
 
-/* Does the table's decoder look at headers? */
-extern bool md_late_rows_need_headers(const MdLateRows *late);
-
 /*
  * Store n records, in a subtransaction.  Returns those that cannot be stored
  * (of MdBadRecord, valid until the next call).  Throws any error that is not the

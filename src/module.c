@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "ddl.h"
 #include "launcher.h"
+#include "node_identity.h"
 #include "settings.h"
 #include "worker_slots.h"
 
@@ -31,6 +32,7 @@ shmem_request(void)
 	if (next_shmem_request_hook)
 		next_shmem_request_hook();
 	md_worker_slots_request();
+	md_node_identity_request();
 }
 
 static void
@@ -39,6 +41,7 @@ shmem_startup(void)
 	if (next_shmem_startup_hook)
 		next_shmem_startup_hook();
 	md_worker_slots_init();
+	md_node_identity_init();
 }
 
 void

@@ -1,9 +1,6 @@
 /*
  * recovery_functions.c
  *		SQL: ways back for records: arguments and privileges.
- *
- * None of them is STRICT: a NULL where one cannot be is an error that names
- * the argument.
  */
 #include "postgres.h"
 
@@ -11,11 +8,10 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "dead_letter_requeue.h"
+#include "function_args.h"
 #include "replay.h"
 #include "seek.h"
 #include "stream_start.h"
@@ -28,23 +24,13 @@ PG_FUNCTION_INFO_V1(md_discard);
 PG_FUNCTION_INFO_V1(md_seek);
 PG_FUNCTION_INFO_V1(md_replay_sql);
 
-/* ERROR if an argument is NULL. */
-static void
-require_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-}
-
 /* Ids of dead letters: an array without nulls. */
 static ArrayType *
 ids_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	ArrayType  *ids;
 
-	require_argument(fcinfo, n, name);
+	md_require_argument(fcinfo, n, name);
 	ids = PG_GETARG_ARRAYTYPE_P(n);
 	if (array_contains_nulls(ids))
 		ereport(ERROR,
@@ -57,14 +43,8 @@ ids_argument(FunctionCallInfo fcinfo, int n, const char *name)
 static Oid
 owned_stream_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
-	Oid			relid;
+	Oid			relid = md_relation_argument(fcinfo, n, name);
 
-	require_argument(fcinfo, n, name);
-	relid = PG_GETARG_OID(n);
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
 	md_stream_table_check_owner(relid);
 	if (!md_stream_exists(relid))
 		ereport(ERROR,
@@ -77,10 +57,8 @@ owned_stream_argument(FunctionCallInfo fcinfo, int n, const char *name)
 static char *
 position_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
-	char	   *position;
+	char	   *position = md_text_argument(fcinfo, n, name);
 
-	require_argument(fcinfo, n, name);
-	position = text_to_cstring(PG_GETARG_TEXT_PP(n));
 	md_stream_check_position(name, position);
 	return position;
 }

@@ -48,6 +48,38 @@ typedef struct Registered
 	TupleDesc	tupdesc;
 } Registered;
 
+/* Remember a store that has been registered, to be given back at the end. */
+static Registered *
+remember(MdEngine *engine, char *name, Tuplestorestate *store, TupleDesc tupdesc)
+{
+	Registered *registered = palloc(sizeof(Registered));
+
+	registered->name = name;
+	registered->store = store;
+	registered->tupdesc = tupdesc;
+	md_diff_register(name, store, tupdesc);
+	engine->relations = lappend(engine->relations, registered);
+	return registered;
+}
+
+/* A signed change under a name of ours; false if there is nothing in it. */
+static bool
+load_signed(MdEngine *engine, MdInput *input)
+{
+	char	   *names = md_read_attribute_names(input->relid);
+
+	if (input->delta.store != NULL)
+		(void) remember(engine, input->delta.store_name, input->delta.store,
+						input->delta.store_desc);
+	input->delta.rows =
+		md_engine_materialize(engine,
+							  psprintf("SELECT %s, " MD_WEIGHT "::pg_catalog.int4 AS " MD_WEIGHT
+									   " FROM (%s) q(%s, " MD_WEIGHT ")", names, input->delta.query,
+									   names),
+							  &input->change, &input->change_desc);
+	return input->delta.rows > 0;
+}
+
 MdEngine *
 md_engine_begin(List *inputs, Snapshot snapshot, TimestampTz old_time, TimestampTz new_time)
 {
@@ -61,21 +93,9 @@ md_engine_begin(List *inputs, Snapshot snapshot, TimestampTz old_time, Timestamp
 	{
 		MdInput    *input = lfirst(lc);
 
-		if (input->delta.is_signed)
-		{
-			input->delta.rows =
-				md_engine_materialize(engine,
-									  psprintf("SELECT %s, " MD_WEIGHT "::pg_catalog.int4 AS " MD_WEIGHT
-											   " FROM (%s) q(%s, " MD_WEIGHT ")",
-											   md_read_columns(input->relid, false), input->delta.query,
-											   md_read_columns(input->relid, false)),
-									  &input->change, &input->change_desc);
-			if (input->delta.rows == 0)
-				continue;
-		}
-		else if (input->delta.rows == 0 || strcmp(input->delta.condition, "false") == 0)
-			continue;
-		engine->inputs = lappend(engine->inputs, input);
+		if (input->delta.is_signed ? load_signed(engine, input) :
+			input->delta.rows != 0 && strcmp(input->delta.condition, "false") != 0)
+			engine->inputs = lappend(engine->inputs, input);
 	}
 	return engine;
 }
@@ -105,16 +125,14 @@ md_engine_give_up(MdEngine *engine, char *why)
 int64
 md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc *tupdesc)
 {
-	Registered *registered = palloc(sizeof(Registered));
+	TupleDesc	columns;
+	Tuplestorestate *store = md_sql_run_into_store(sql, engine->snapshot, &columns);
 
-	registered->name = psprintf("medallion_part_%d", ++engine->relation_count);
-	registered->store = md_sql_run_into_store(sql, engine->snapshot, &registered->tupdesc);
-	md_diff_register(registered->name, registered->store, registered->tupdesc);
-	engine->relations = lappend(engine->relations, registered);
-	*name = registered->name;
+	*name = psprintf("medallion_part_%d", ++engine->relation_count);
+	(void) remember(engine, *name, store, columns);
 	if (tupdesc != NULL)
-		*tupdesc = registered->tupdesc;
-	return tuplestore_tuple_count(registered->store);
+		*tupdesc = columns;
+	return tuplestore_tuple_count(store);
 }
 
 /* References to registered relations in the form that can be printed. */
@@ -223,10 +241,10 @@ md_state_changed_relation(MdEngine *engine, MdInput *input, bool inh)
 {
 	if (input->delta.is_signed)
 		return md_engine_analyze(engine, psprintf("SELECT %s, " MD_WEIGHT " FROM %s",
-												  md_read_columns(input->relid, false),
+												  md_read_attribute_names(input->relid),
 												  input->change));
 	return md_engine_analyze(engine, psprintf("SELECT %s FROM %s%s WHERE %s",
-											  md_read_columns(input->relid, true),
+											  md_read_attributes(input->relid),
 											  inh ? "" : "ONLY ",
 											  md_read_relation_name(input->relid),
 											  input->delta.condition));
@@ -258,8 +276,8 @@ Query *
 md_state_old_relation(MdEngine *engine, MdInput *input, bool inh, bool weighted)
 {
 	char	   *name = psprintf("%s%s", inh ? "" : "ONLY ", md_read_relation_name(input->relid));
-	char	   *columns = md_read_columns(input->relid, false);
-	char	   *all = md_read_columns(input->relid, true);
+	char	   *columns = md_read_attribute_names(input->relid);
+	char	   *all = md_read_attributes(input->relid);
 	char	   *output;
 	char	   *groups;
 

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
 #include "frontier.h"
@@ -365,7 +366,9 @@ run_refresh(MdRefresh *refresh, bool full)
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
 						refresh->run.started_at, refresh->snapshot);
+	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	md_frontier_prune(refresh->sources);
 }
 
 /* A condition on the rows of the result, and nothing else. */
@@ -409,8 +412,8 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	query = md_refresh_frontier_query(view, refresh->snapshot);
 	SPI_connect();
+	query = md_refresh_frontier_query(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
@@ -446,15 +449,12 @@ check_not_refreshed_since(MdView *view)
 }
 
 void
-md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
+md_refresh_lock(Oid relid)
 {
-	MdRefresh	refresh = {0};
 	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
-	refresh.run.started_at = GetCurrentTimestamp();
-	refresh.run.strategy = "none";
 	md_view_lock(relid);
 	result = try_table_open(relid, RowExclusiveLock);
 	if (result == NULL)
@@ -462,18 +462,30 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
+	/* before any snapshot: what was written uncaptured must be seen by it */
+	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
+}
 
-	refresh.snapshot = md_sql_take_snapshot();
-	refresh.view = md_view_get(relid, refresh.snapshot);
-	check_not_refreshed_since(refresh.view);
-	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (only_where != NULL)
-	{
-		run_only_where(&refresh, only_where);
-		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
-	}
-	else if (full || is_due(&refresh))
+/* What a refresh needs to know; the view is locked. */
+static void
+begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
+{
+	refresh->run.started_at = GetCurrentTimestamp();
+	refresh->run.strategy = "none";
+	refresh->snapshot = snapshot;
+	refresh->view = md_view_get(relid, snapshot);
+	check_not_refreshed_since(refresh->view);
+	refresh->sources = md_frontier_load(relid, snapshot);
+}
+
+void
+md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+
+	begin_refresh(&refresh, relid, snapshot);
+	if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
@@ -481,6 +493,21 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);
-	UnregisterSnapshot(refresh.snapshot);
+	*run = refresh.run;
+}
+
+void
+md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+	Snapshot	snapshot;
+
+	md_refresh_lock(relid);
+	snapshot = md_sql_take_snapshot();
+	begin_refresh(&refresh, relid, snapshot);
+	run_only_where(&refresh, only_where);
+	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	*frontier = md_frontier_summary(refresh.sources);
+	UnregisterSnapshot(snapshot);
 	*run = refresh.run;
 }

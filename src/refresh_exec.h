@@ -14,7 +14,7 @@
 #include "refresh_delta.h"
 #include "refresh_plan.h"
 #include "refresh_target.h"
-#include "view_catalog.h"
+#include "view_state.h"
 
 /* A refresh while it runs. */
 typedef struct MdRefresh
@@ -29,15 +29,24 @@ typedef struct MdRefresh
 } MdRefresh;
 
 /*
- * Bring a view up to its sources, in the caller's transaction.  The caller has
- * checked that the user may.  full: recompute; only_where: recompute just the
- * rows that it selects, at the view's frontier (NULL: all).  *frontier, if not
+ * The lock under which a view is refreshed, and one on its result, until the
+ * end of the transaction.
+ */
+extern void md_refresh_lock(Oid relid);
+
+/*
+ * Bring a locked view up to its sources as a snapshot, taken under the lock,
+ * sees them; refresh_group.h says which others must be refreshed before.  full:
+ * recompute.  The caller has checked that the user may.  *frontier, if not
  * NULL, gets the frontiers of the sources.
  *
  * Runs in: a session or a refresh worker, inside a transaction.
  */
-extern void md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run,
-						   Jsonb **frontier);
+extern void md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run,
+							 Jsonb **frontier);
+
+/* Recompute just the rows that a condition selects, at the view's frontier. */
+extern void md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier);
 
 /*
  * Differences between a view and its query at the frontier and time of its

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "function_args.h"
 #include "kafka_client.h"
 #include "kafka_request.h"
 #include "server.h"
@@ -138,22 +139,11 @@ md_kafka_properties(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The server's name, not NULL. */
-static char *
-server_argument(FunctionCallInfo fcinfo)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", "server_name")));
-	return text_to_cstring(PG_GETARG_TEXT_PP(0));
-}
-
 /* Connect to a server as the caller; asks, and tells what it found. */
 Datum
 md_check_server(PG_FUNCTION_ARGS)
 {
-	char	   *server_name = server_argument(fcinfo);
+	char	   *server_name = md_text_argument(fcinfo, 0, "server_name");
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "check of a server",
 												  ALLOCSET_DEFAULT_SIZES);
 	MdKafkaClient *client = md_kafka_open(md_server_properties(server_name, GetUserId()), NULL, context);
@@ -187,7 +177,7 @@ Datum
 md_list_topics(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *server_name = server_argument(fcinfo);
+	char	   *server_name = md_text_argument(fcinfo, 0, "server_name");
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "topics of a server",
 												  ALLOCSET_DEFAULT_SIZES);
 	MdKafkaClient *client = md_kafka_open(md_server_properties(server_name, GetUserId()), NULL, context);

@@ -248,6 +248,7 @@ const MdServerOption md_server_option_list[] = {
 		"It would hand the identity of the machine to database users."),
 	ENUM("sasl.oauthbearer.method", oauthbearer_methods),
 	STRING("sasl.oauthbearer.scope", ON_BOTH),
+	STRING("sasl.oauthbearer.sub.claim.name", ON_BOTH),
 	OTHER("sasl.oauthbearer.token.endpoint.url", ON_SERVER, MD_OPTION_URL),
 	STRING("sasl.password", SECRET),
 	STRING("sasl.username", ON_BOTH),

@@ -235,7 +235,7 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 			/* pg_dump's own way to restore the guard: nothing was written past it */
 			if (stream->foreign_origin && strcmp(cmd->name, MD_STREAM_GUARD) == 0)
 				break;
-			md_stream_history_changed(stream->relid);
+			md_catalog_history_changed(stream->relid);
 			break;
 		case AT_AlterColumnType:
 		case AT_EnableTrig:
@@ -245,7 +245,7 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 		case AT_DisableTrig:
 		case AT_DisableTrigAll:
 		case AT_DisableTrigUser:
-			md_stream_history_changed(stream->relid);
+			md_catalog_history_changed(stream->relid);
 			break;
 		default:
 			break;

@@ -57,6 +57,25 @@ md_stream_definition_init(MdStreamDefinition *definition)
 	definition->check_topic = true;
 }
 
+/*
+ * The word that an option is set to.  The grammar takes a bare word for the
+ * name of a type, and json has been a keyword since 17 that stands for
+ * pg_catalog.json.
+ */
+static char *
+option_word(DefElem *def)
+{
+	if (def->arg != NULL && IsA(def->arg, TypeName))
+	{
+		TypeName   *type = (TypeName *) def->arg;
+
+		if (list_length(type->names) == 2 && type->typmods == NIL && type->arrayBounds == NIL &&
+			strcmp(strVal(linitial(type->names)), "pg_catalog") == 0)
+			return pstrdup(strVal(lsecond(type->names)));
+	}
+	return defGetString(def);
+}
+
 void
 md_stream_definition_set(MdStreamDefinition *definition, List *options, bool names_too)
 {
@@ -74,7 +93,7 @@ md_stream_definition_set(MdStreamDefinition *definition, List *options, bool nam
 		else if (names_too && strcmp(def->defname, "topic") == 0)
 			definition->topic = defGetString(def);
 		else if (names_too && strcmp(def->defname, "format") == 0)
-			definition->format = defGetString(def);
+			definition->format = option_word(def);
 		else if (names_too && strcmp(def->defname, "start_at") == 0)
 			definition->start_at = defGetString(def);
 		else

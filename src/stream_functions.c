@@ -1,8 +1,6 @@
 /*
  * stream_functions.c
  *		SQL functions of streaming tables: arguments and privileges.
- *
- * None of them is STRICT: a NULL is an error that names the argument.
  */
 #include "postgres.h"
 
@@ -18,11 +16,11 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 #include "catalog.h"
+#include "function_args.h"
 #include "stream_define.h"
 #include "stream_options.h"
 #include "stream_state.h"
@@ -42,43 +40,11 @@ PG_FUNCTION_INFO_V1(md_wait_until_caught_up);
 /* A longer wait, for ever say, is one of a thousand years. */
 #define MAX_TIMEOUT_MS (1000 * 365.0 * SECS_PER_DAY * 1000)
 
-/* ERROR if an argument is NULL. */
-static void
-require_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-}
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	require_argument(fcinfo, n, name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-/* A table that exists. */
-static Oid
-table_argument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	Oid			relid;
-
-	require_argument(fcinfo, n, name);
-	relid = PG_GETARG_OID(n);
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
-	return relid;
-}
-
 /* A streaming table; its definition. */
 static MdStream *
 stream_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
-	Oid			relid = table_argument(fcinfo, n, name);
+	Oid			relid = md_relation_argument(fcinfo, n, name);
 	MdStream   *stream = md_catalog_stream(relid, CurrentMemoryContext);
 
 	if (stream == NULL)
@@ -95,7 +61,7 @@ timeout_argument(FunctionCallInfo fcinfo, int n, const char *name)
 	Interval   *interval;
 	double		ms;
 
-	require_argument(fcinfo, n, name);
+	md_require_argument(fcinfo, n, name);
 	interval = PG_GETARG_INTERVAL_P(n);
 	ms = interval->time / 1000.0 +
 		(interval->day + interval->month * (double) DAYS_PER_MONTH) * SECS_PER_DAY * 1000.0;
@@ -110,17 +76,17 @@ Datum
 md_create_streaming_table(PG_FUNCTION_ARGS)
 {
 	MdStreamDefinition definition;
-	char	   *table_name = text_argument(fcinfo, 0, "table_name");
+	char	   *table_name = md_text_argument(fcinfo, 0, "table_name");
 	char	   *columns = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4));
 	RangeVar   *relation;
 
 	md_worker_slots_require();
 	md_stream_definition_init(&definition);
-	definition.server = text_argument(fcinfo, 1, "server");
-	definition.topic = text_argument(fcinfo, 2, "topic");
-	definition.format = text_argument(fcinfo, 3, "format");
-	definition.start_at = text_argument(fcinfo, 5, "start_at");
-	require_argument(fcinfo, 6, "options");
+	definition.server = md_text_argument(fcinfo, 1, "server");
+	definition.topic = md_text_argument(fcinfo, 2, "topic");
+	definition.format = md_text_argument(fcinfo, 3, "format");
+	definition.start_at = md_text_argument(fcinfo, 5, "start_at");
+	md_require_argument(fcinfo, 6, "options");
 	md_stream_definition_set(&definition,
 							 md_stream_options_from_jsonb(PG_GETARG_JSONB_P(6)), false);
 	relation = makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(table_name)));
@@ -154,7 +120,7 @@ refuse_other_relation(Oid relid)
 Datum
 md_pause(PG_FUNCTION_ARGS)
 {
-	Oid			relid = table_argument(fcinfo, 0, "relation");
+	Oid			relid = md_relation_argument(fcinfo, 0, "relation");
 
 	md_worker_slots_require();
 	md_stream_table_check_owner(relid);
@@ -168,7 +134,7 @@ md_pause(PG_FUNCTION_ARGS)
 Datum
 md_resume(PG_FUNCTION_ARGS)
 {
-	Oid			relid = table_argument(fcinfo, 0, "relation");
+	Oid			relid = md_relation_argument(fcinfo, 0, "relation");
 
 	md_worker_slots_require();
 	md_stream_table_check_owner(relid);
@@ -203,8 +169,8 @@ md_wait_for_offset(PG_FUNCTION_ARGS)
 	int64		timeout_ms;
 
 	check_select(stream->relid);
-	require_argument(fcinfo, 1, "kafka_partition");
-	require_argument(fcinfo, 2, "kafka_offset");
+	md_require_argument(fcinfo, 1, "kafka_partition");
+	md_require_argument(fcinfo, 2, "kafka_offset");
 	timeout_ms = timeout_argument(fcinfo, 3, "timeout");
 	if (PG_GETARG_INT32(1) < 0 || PG_GETARG_INT64(2) < 0 || PG_GETARG_INT64(2) == PG_INT64_MAX)
 		ereport(ERROR,

@@ -106,13 +106,15 @@ parse_enum(OptionId id, const char *value, const char *const *values)
 	return -1;
 }
 
-/* An interval in ms; a bare number is refused, for its unit would be seconds. */
+/* An interval in ms; a bare number but 0 is refused, for its unit would be seconds. */
 static int
 parse_interval_ms(OptionId id, const char *value, int min_ms, int max_ms, const char *detail)
 {
 	Interval   *interval;
 	double		ms;
 
+	if (min_ms == 0 && strcmp(value, "0") == 0)
+		return 0;
 	if (value[0] == '\0' || strspn(value, " 0123456789.+-") == strlen(value))
 		refuse_value(id, value, detail);
 	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,

@@ -295,13 +295,10 @@ resolve(const MdStream *stream, MdKafkaClient *client, MdKafkaPosition *position
 	md_kafka_request_positions(client, stream->server, positions, n, timeout_ms);
 }
 
-/* The given offsets, checked against what the topic has. */
+/* ERROR unless the given offsets name all n partitions, and no other. */
 static void
-resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
-				MdKafkaPosition *positions, int n, int timeout_ms)
+require_all_partitions(const MdStream *stream, const Start *start, int n)
 {
-	int64	   *first = palloc(n * sizeof(int64));
-
 	/* sorted and without repetition: names all of 0 .. n - 1 or not */
 	for (int i = 0; i < n; i++)
 		if (i >= start->n_offsets || start->offsets[i].partition != i)
@@ -314,24 +311,6 @@ resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *star
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("start_at names partition %d, but topic \"%s\" has %d partitions",
 						start->offsets[n].partition, stream->topic, n)));
-
-	resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
-	for (int i = 0; i < n; i++)
-		first[i] = positions[i].offset;
-	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
-	for (int i = 0; i < n; i++)
-	{
-		int64		offset = start->offsets[i].offset;
-
-		if (offset < first[i] || offset > positions[i].offset)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("offset " INT64_FORMAT " is outside partition %d of topic \"%s\"",
-							offset, i, stream->topic),
-					 errdetail("Its offsets go from " INT64_FORMAT " to " INT64_FORMAT ".",
-							   first[i], positions[i].offset)));
-		positions[i].offset = offset;
-	}
 }
 
 /* A time: the first record at or after it, or the end where there is none. */
@@ -356,8 +335,8 @@ resolve_time(const MdStream *stream, MdKafkaClient *client, int64 time_ms,
  * the topic has; the others are left at -1.
  */
 static void
-resolve_some_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
-					 MdKafkaPosition *positions, int n, int timeout_ms)
+resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
+				MdKafkaPosition *positions, int n, int timeout_ms)
 {
 	int64	   *first = palloc(n * sizeof(int64));
 	int64	   *last = palloc(n * sizeof(int64));
@@ -394,21 +373,11 @@ resolve_some_offsets(const MdStream *stream, MdKafkaClient *client, const Start 
 	}
 }
 
-void
-md_stream_check_position(const char *argument, const char *position)
+/* A start as offsets of n partitions; -1 for those that it leaves out. */
+static void
+resolve_start(const MdStream *stream, MdKafkaClient *client, const Start *start,
+			  MdKafkaPosition *positions, int n, int timeout_ms)
 {
-	(void) parse_start(argument, position);
-}
-
-void
-md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
-						   const char *argument, const char *position,
-						   MdKafkaPosition *positions, int n, int timeout_ms)
-{
-	Start	   *start = parse_start(argument, position);
-
-	if (n == 0)
-		return;
 	switch (start->kind)
 	{
 		case START_EARLIEST:
@@ -421,9 +390,24 @@ md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
 			resolve_time(stream, client, start->time_ms, positions, n, timeout_ms);
 			break;
 		case START_OFFSETS:
-			resolve_some_offsets(stream, client, start, positions, n, timeout_ms);
+			resolve_offsets(stream, client, start, positions, n, timeout_ms);
 			break;
 	}
+}
+
+void
+md_stream_check_position(const char *argument, const char *position)
+{
+	(void) parse_start(argument, position);
+}
+
+void
+md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
+						   const char *argument, const char *position,
+						   MdKafkaPosition *positions, int n, int timeout_ms)
+{
+	if (n > 0)
+		resolve_start(stream, client, parse_start(argument, position), positions, n, timeout_ms);
 }
 
 int
@@ -451,21 +435,9 @@ md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
 	if (n == 0 && stream->initialized)
 		return 0;
 
-	switch (start->kind)
-	{
-		case START_EARLIEST:
-			resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
-			break;
-		case START_LATEST:
-			resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
-			break;
-		case START_TIME:
-			resolve_time(stream, client, start->time_ms, positions, n, timeout_ms);
-			break;
-		case START_OFFSETS:
-			resolve_offsets(stream, client, start, positions, n, timeout_ms);
-			break;
-	}
+	if (start->kind == START_OFFSETS)
+		require_all_partitions(stream, start, n);
+	resolve_start(stream, client, start, positions, n, timeout_ms);
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();

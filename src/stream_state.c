@@ -116,12 +116,6 @@ md_stream_lock(Oid relid)
 }
 
 void
-md_stream_history_changed(Oid relid)
-{
-	write_relid("UPDATE medallion.stream SET history_changes = history_changes + 1 WHERE relid = $1", relid);
-}
-
-void
 md_stream_server_changed(const char *server_name)
 {
 	write_server("UPDATE medallion.stream SET generation = generation + 1 WHERE server = $1",

@@ -35,9 +35,6 @@ extern MdStream *md_stream_load(Oid relid);
  */
 extern MdStream *md_stream_lock(Oid relid);
 
-/* Rows may change, or have changed, unseen: views over it refresh in full. */
-extern void md_stream_history_changed(Oid relid);
-
 /* A server changed, or the mapping of a user (InvalidOid: of PUBLIC); or it has a new name. */
 extern void md_stream_server_changed(const char *server_name);
 extern void md_stream_mapping_changed(const char *server_name, Oid user_id);

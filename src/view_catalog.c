@@ -1,12 +1,10 @@
 /*
  * view_catalog.c
- *		The tables of schema medallion about views, as C structures.
+ *		Definitions of views in schema medallion, as C structures.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -17,15 +15,13 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
@@ -64,15 +60,15 @@ md_refresh_mode_by_name(const char *name)
  * Connect to SPI as the owner of the extension, and back.  The connection is
  * made first so that results can be copied to the caller's context.
  */
-static void
-begin(MdSecurity *saved)
+void
+md_view_sql_begin(MdSecurity *saved)
 {
 	md_catalog_become_owner(saved);
 	SPI_connect();
 }
 
-static void
-end(const MdSecurity *saved)
+void
+md_view_sql_end(const MdSecurity *saved)
 {
 	SPI_finish();
 	md_catalog_restore_user(saved);
@@ -154,7 +150,7 @@ md_view_load(Oid relid, Snapshot snapshot)
 	MdSqlArgs	args = {0};
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	begin(&saved);
+	md_view_sql_begin(&saved);
 	if (md_sql_run_cached(&plan,
 						  "SELECT v.relid::oid, c.relowner, v.definition::oid, v.state_table::oid,"
 						  "       (SELECT i.oid FROM pg_class i WHERE i.relname = v.merge_index"
@@ -171,7 +167,7 @@ md_view_load(Oid relid, Snapshot snapshot)
 						  " WHERE v.relid = $1",
 						  &args, snapshot) > 0)
 		view = view_from_row(context);
-	end(&saved);
+	md_view_sql_end(&saved);
 	return view;
 }
 
@@ -295,17 +291,16 @@ definition_args(MdSqlArgs *args, const MdView *view)
 	md_sql_arg(args, JSONBOID, JsonbPGetDatum(view->settings), false);
 }
 
-/* Run one statement of ours, under what is committed now. */
-static uint64
-run_now(const char *sql, MdSqlArgs *args)
+uint64
+md_view_sql_run(const char *sql, MdSqlArgs *args)
 {
 	MdSecurity	saved;
 	uint64		rows;
 	Snapshot	snapshot = md_sql_take_snapshot();
 
-	begin(&saved);
+	md_view_sql_begin(&saved);
 	rows = md_sql_run(sql, args, snapshot);
-	end(&saved);
+	md_view_sql_end(&saved);
 	UnregisterSnapshot(snapshot);
 	return rows;
 }
@@ -316,13 +311,13 @@ md_view_insert(const MdView *view, const char *strategy)
 	MdSqlArgs	args = {0};
 
 	definition_args(&args, view);
-	run_now("INSERT INTO medallion.view (relid, definition, state_table, merge_index, key_index,"
+	md_view_sql_run("INSERT INTO medallion.view (relid, definition, state_table, merge_index, key_index,"
 			"       key_columns, refresh_interval, refresh_mode, settings, origin)"
 			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, medallion.database_identity())",
 			&args);
 	args.count = 1;
 	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
-	run_now("INSERT INTO medallion.view_state (relid, strategy) VALUES ($1, $2)", &args);
+	md_view_sql_run("INSERT INTO medallion.view_state (relid, strategy) VALUES ($1, $2)", &args);
 }
 
 void
@@ -331,7 +326,7 @@ md_view_update(const MdView *view)
 	MdSqlArgs	args = {0};
 
 	definition_args(&args, view);
-	run_now("UPDATE medallion.view SET definition = $2, state_table = $3, merge_index = $4,"
+	md_view_sql_run("UPDATE medallion.view SET definition = $2, state_table = $3, merge_index = $4,"
 			"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
 			"       settings = $9"
 			" WHERE relid = $1", &args);
@@ -348,19 +343,8 @@ md_view_delete(Oid relid)
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	for (int i = 0; i < lengthof(tables); i++)
 		if (OidIsValid(our_table(tables[i])))
-			run_now(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
-}
-
-/* The definition changed: what is there now must be compared as a whole. */
-void
-md_view_forget_frontier(Oid relid, const char *strategy)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
-	run_now("UPDATE medallion.view_state SET populated = false, strategy = $2 WHERE relid = $1",
-			&args);
+			md_view_sql_run(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+	md_capture_release_later();
 }
 
 bool
@@ -370,7 +354,7 @@ md_view_store_paused(Oid relid, bool paused)
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(paused), false);
-	return run_now("UPDATE medallion.view SET paused = $2,"
+	return md_view_sql_run("UPDATE medallion.view SET paused = $2,"
 				   "       paused_reason = CASE WHEN $2 THEN 'paused by ' || session_user END,"
 				   "       origin = CASE WHEN $2 THEN origin ELSE medallion.database_identity() END"
 				   " WHERE relid = $1", &args) > 0;
@@ -382,7 +366,7 @@ md_view_store_origin(Oid relid)
 	MdSqlArgs	args = {0};
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	run_now("UPDATE medallion.view SET origin = medallion.database_identity() WHERE relid = $1",
+	md_view_sql_run("UPDATE medallion.view SET origin = medallion.database_identity() WHERE relid = $1",
 			&args);
 }
 
@@ -398,13 +382,13 @@ oid_list(const char *sql, MdSqlArgs *args)
 	uint64		rows;
 	bool		isnull;
 
-	begin(&saved);
+	md_view_sql_begin(&saved);
 	rows = md_sql_run(sql, args, snapshot);
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < rows; i++)
 		oids = lappend_oid(oids, DatumGetObjectId(md_sql_datum(i, 1, &isnull)));
 	MemoryContextSwitchTo(old);
-	end(&saved);
+	md_view_sql_end(&saved);
 	UnregisterSnapshot(snapshot);
 	return oids;
 }
@@ -442,7 +426,7 @@ md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids)
 	ListCell   *lc;
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	run_now("DELETE FROM medallion.view_source WHERE relid = $1", &args);
+	md_view_sql_run("DELETE FROM medallion.view_source WHERE relid = $1", &args);
 	foreach(lc, list_concat_copy(source_ids, inlined_ids))
 	{
 		Oid			source = lfirst_oid(lc);
@@ -450,152 +434,9 @@ md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids)
 		args.count = 1;
 		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(source), false);
 		md_sql_arg(&args, BOOLOID, BoolGetDatum(list_member_oid(inlined_ids, source)), false);
-		run_now("INSERT INTO medallion.view_source (relid, source, frontier)"
+		md_view_sql_run("INSERT INTO medallion.view_source (relid, source, frontier)"
 				" VALUES ($1, $2, CASE WHEN $3 THEN '{\"definition\": null}'::jsonb END)"
 				" ON CONFLICT DO NOTHING", &args);
 	}
 }
 
-void
-md_view_store_state(const MdView *view, const char *strategy, TimestampTz started_at,
-					Snapshot snapshot)
-{
-	static SPIPlanPtr state_plan = NULL;
-	static SPIPlanPtr source_plan = NULL;
-	MdSecurity	saved;
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(view->refresh_number), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(view->rewritten_number), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(started_at), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(view->refreshed_at), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
-	md_sql_arg(&args, BOOLOID, BoolGetDatum(view->always_refresh), false);
-	begin(&saved);
-	if (md_sql_run_cached(&state_plan,
-						  "UPDATE medallion.view_state SET populated = true, refresh_number = $2,"
-						  "       rewritten_number = $3, started_at = $4, refreshed_at = $5,"
-						  "       strategy = $6, always_refresh = $7 WHERE relid = $1",
-						  &args, snapshot) != 1)
-		elog(ERROR, "view %u has no state", view->relid);
-
-	/* the frontier: the sources as this refresh has seen them */
-	args.count = 1;
-	md_sql_run_cached(&source_plan,
-					  "UPDATE medallion.view_source s"
-					  "   SET frontier = p.frontier, history_changes = p.history_changes"
-					  "  FROM medallion.source_position p"
-					  " WHERE s.relid = $1 AND p.relid = s.relid AND p.source = s.source"
-					  "   AND (s.frontier IS DISTINCT FROM p.frontier"
-					  "        OR s.history_changes IS DISTINCT FROM p.history_changes)",
-					  &args, snapshot);
-	end(&saved);
-}
-
-/* Rows were changed, and the frontier was not. */
-void
-md_view_store_rewrite(Oid relid)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	run_now("UPDATE medallion.view_state SET refresh_number = refresh_number + 1,"
-			"       rewritten_number = refresh_number + 1 WHERE relid = $1", &args);
-}
-
-void
-md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
-					 ItemPointer first, ItemPointer last, int64 rows, Snapshot snapshot)
-{
-	static SPIPlanPtr plan = NULL;
-	MdSecurity	saved;
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(view->refresh_number), false);
-	md_sql_arg(&args, XID8OID, FullTransactionIdGetDatum(xid), false);
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(filenode), false);
-	md_sql_arg(&args, TIDOID, PointerGetDatum(first), false);
-	md_sql_arg(&args, TIDOID, PointerGetDatum(last), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(rows), false);
-	begin(&saved);
-	/* kept for readers only: without one there is nothing to keep it for */
-	md_sql_run_cached(&plan,
-					  "INSERT INTO medallion.view_change"
-					  " SELECT $1, $2, $3, $4, $5, $6, $7"
-					  "  WHERE EXISTS (SELECT FROM medallion.view_source s WHERE s.source = $1)",
-					  &args, snapshot);
-	end(&saved);
-}
-
-void
-md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(finished_at), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(run->strategy), false);
-	md_sql_arg(&args, TEXTOID, run->reason ? CStringGetTextDatum(run->reason) : (Datum) 0,
-			   run->reason == NULL);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_read), run->rows_read < 0);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_inserted), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_updated), false);
-	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_deleted), false);
-	run_now("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, strategy, reason,"
-			"       rows_read, rows_inserted, rows_updated, rows_deleted)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", &args);
-}
-
-int
-md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate, const char *message,
-					  TimestampTz now)
-{
-	MdSecurity	saved;
-	MdSqlArgs	args = {0};
-	Snapshot	snapshot = md_sql_take_snapshot();
-	int			failures = 0;
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(sqlstate), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(message), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(now), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
-	begin(&saved);
-	md_sql_run("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, sqlstate, message)"
-			   " SELECT v.relid, $5, $4, $2, $3 FROM medallion.view v WHERE v.relid = $1",
-			   &args, snapshot);
-	args.count = 4;
-	if (md_sql_run("INSERT INTO medallion.view_status AS s"
-				   "       (relid, sqlstate, message, failures, since, retry_at)"
-				   " SELECT v.relid, $2, $3, 1, $4, $4 FROM medallion.view v WHERE v.relid = $1"
-				   " ON CONFLICT (relid) DO UPDATE SET failures = s.failures + 1,"
-				   "       sqlstate = excluded.sqlstate, message = excluded.message,"
-				   "       retry_at = excluded.retry_at"
-				   " RETURNING failures::bigint", &args, snapshot) > 0)
-		failures = (int) md_sql_int64(0, 1);
-	end(&saved);
-	UnregisterSnapshot(snapshot);
-	return failures;
-}
-
-void
-md_view_store_retry(Oid relid, TimestampTz retry_at)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(retry_at), false);
-	run_now("UPDATE medallion.view_status SET retry_at = $2 WHERE relid = $1", &args);
-}
-
-bool
-md_view_clear_failure(Oid relid)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	return run_now("DELETE FROM medallion.view_status WHERE relid = $1", &args) > 0;
-}

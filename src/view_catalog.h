@@ -1,6 +1,6 @@
 /*
  * view_catalog.h
- *		The tables of schema medallion about views, as C structures.
+ *		Definitions of views in schema medallion, as C structures.
  *
  * All functions connect to SPI by themselves and run as the owner of the
  * extension.  Those with a snapshot read under it; the others write, or read
@@ -11,12 +11,13 @@
 
 #include "postgres.h"
 #include "access/attnum.h"
-#include "access/transam.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
-#include "storage/itemptr.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
+
+#include "catalog.h"
+#include "sql_run.h"
 
 typedef enum MdRefreshMode
 {
@@ -55,18 +56,6 @@ typedef struct MdView
 	TransactionId state_xid;	/* that last wrote the state */
 } MdView;
 
-/* One run, for medallion.refresh_run and for the caller of refresh(). */
-typedef struct MdRun
-{
-	TimestampTz started_at;
-	const char *strategy;		/* "none": nothing was new */
-	const char *reason;			/* why that one; NULL: it is the plan */
-	int64		rows_read;		/* -1: not known */
-	int64		rows_inserted;
-	int64		rows_updated;
-	int64		rows_deleted;
-} MdRun;
-
 /* Load a view in the current context; NULL if relid is none. */
 extern MdView *md_view_load(Oid relid, Snapshot snapshot);
 
@@ -89,9 +78,15 @@ extern void md_view_insert(const MdView *view, const char *strategy);
 extern void md_view_update(const MdView *view);
 extern void md_view_delete(Oid relid);
 
-/* Forget how far the view is, and list its sources anew (of Oid). */
-extern void md_view_forget_frontier(Oid relid, const char *strategy);
+/* List the view's sources anew (of Oid), as not read yet. */
 extern void md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids);
+
+/* Connect to SPI as the owner of the extension, and back. */
+extern void md_view_sql_begin(MdSecurity *saved);
+extern void md_view_sql_end(const MdSecurity *saved);
+
+/* One statement of ours, under what is committed now; the number of rows. */
+extern uint64 md_view_sql_run(const char *sql, MdSqlArgs *args);
 
 /* Pause or resume; false if relid is no view.  resume makes it ours. */
 extern bool md_view_store_paused(Oid relid, bool paused);
@@ -103,20 +98,5 @@ extern List *md_view_foreign_list(void);
 
 /* Would the view read itself, through any of these sources? */
 extern bool md_view_is_circular(Oid relid, List *source_ids);
-
-/* State after a refresh, and what the views above need to know. */
-extern void md_view_store_state(const MdView *view, const char *strategy,
-								TimestampTz started_at, Snapshot snapshot);
-extern void md_view_store_rewrite(Oid relid);
-extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
-								 ItemPointer first, ItemPointer last, int64 rows,
-								 Snapshot snapshot);
-extern void md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at);
-
-/* A refresh failed (sqlstate, message), or no more does. */
-extern int	md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate,
-								  const char *message, TimestampTz now);
-extern void md_view_store_retry(Oid relid, TimestampTz retry_at);
-extern bool md_view_clear_failure(Oid relid);
 
 #endif							/* MD_VIEW_CATALOG_H */

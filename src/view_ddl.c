@@ -33,7 +33,7 @@
 #include "catalog.h"
 #include "ddl.h"
 #include "nearest_name.h"
-#include "refresh_exec.h"
+#include "refresh_group.h"
 #include "sql_run.h"
 #include "view_catalog.h"
 #include "view_define.h"
@@ -408,7 +408,7 @@ refresh_view(MdUtility *u, RefreshMatViewStmt *stmt)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("materialized view \"%s\" cannot be emptied", stmt->relation->relname),
 				 errhint("Leave out WITH NO DATA, or drop the view.")));
-	md_refresh_run(relid, false, NULL, &run, NULL);
+	(void) md_refresh_consistent(relid, false, true, &run, NULL);
 	if (u->completion)
 		SetQueryCompletion(u->completion, CMDTAG_REFRESH_MATERIALIZED_VIEW, 0);
 	return true;

@@ -29,10 +29,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
-#include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_read.h"
+#include "refresh_target.h"
 #include "relation_make.h"
 #include "sql_run.h"
 #include "view_define.h"
@@ -235,7 +237,7 @@ md_view_create(MdViewSpec *spec)
 	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
 	CommandCounterIncrement();
 	if (spec->with_data)
-		md_refresh_run(view.relid, false, NULL, &run, NULL);
+		(void) md_refresh_consistent(view.relid, false, true, &run, NULL);
 	md_definitions_changed();
 	return view.relid;
 }
@@ -384,7 +386,7 @@ md_view_alter(Oid relid, MdViewChange *change)
 	md_view_update(view);
 	CommandCounterIncrement();
 	if (rebuild)
-		md_refresh_run(relid, true, NULL, &run, NULL);
+		(void) md_refresh_consistent(relid, true, true, &run, NULL);
 	md_definitions_changed();
 }
 
@@ -401,6 +403,7 @@ md_view_drop(Oid relid, bool cascade)
 	LockRelationOid(relid, AccessExclusiveLock);
 	ObjectAddressSet(address, RelationRelationId, relid);
 	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	md_capture_release_unused();
 }
 
 /* Tie the parts of a view to its result; they come loose in a restore. */

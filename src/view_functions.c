@@ -22,8 +22,10 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "function_args.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_plan.h"
 #include "sql_run.h"
 #include "view_catalog.h"
@@ -33,25 +35,9 @@ PG_FUNCTION_INFO_V1(md_create_materialized_view);
 PG_FUNCTION_INFO_V1(md_alter_materialized_view);
 PG_FUNCTION_INFO_V1(md_drop_materialized_view);
 PG_FUNCTION_INFO_V1(md_refresh);
+PG_FUNCTION_INFO_V1(md_refresh_group);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
-
-/* An argument that must not be NULL. */
-static void
-require_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	if (PG_ARGISNULL(number))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-}
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int number, const char *name)
-{
-	require_argument(fcinfo, number, name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(number));
-}
 
 /* Elements of a text[], of String; NIL for NULL. */
 static List *
@@ -71,7 +57,7 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *name)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not contain nulls", name)));
+					 errmsg("argument \"%s\" must not contain nulls", name)));
 		names = lappend(names, makeString(TextDatumGetCString(elements[i])));
 	}
 	return names;
@@ -108,17 +94,17 @@ Datum
 md_create_materialized_view(PG_FUNCTION_ARGS)
 {
 	MdViewSpec	spec = {0};
-	char	   *name = text_argument(fcinfo, 0, "view_name");
+	char	   *name = md_text_argument(fcinfo, 0, "view_name");
 
-	spec.query_text = text_argument(fcinfo, 1, "query");
+	spec.query_text = md_text_argument(fcinfo, 1, "query");
 	spec.inner_text = true;
 	if (!PG_ARGISNULL(2))
 		spec.refresh_interval = PG_GETARG_INTERVAL_P(2);
-	spec.mode = md_refresh_mode_by_name(text_argument(fcinfo, 3, "refresh_mode"));
+	spec.mode = md_refresh_mode_by_name(md_text_argument(fcinfo, 3, "refresh_mode"));
 	spec.key_columns = names_argument(fcinfo, 4, "key_columns");
-	require_argument(fcinfo, 5, "with_data");
+	md_require_argument(fcinfo, 5, "with_data");
 	spec.with_data = PG_GETARG_BOOL(5);
-	require_argument(fcinfo, 6, "options");
+	md_require_argument(fcinfo, 6, "options");
 	check_options(PG_GETARG_JSONB_P(6));
 
 	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
@@ -144,7 +130,7 @@ md_alter_materialized_view(PG_FUNCTION_ARGS)
 {
 	MdViewChange change = {0};
 
-	require_argument(fcinfo, 0, "view");
+	md_require_argument(fcinfo, 0, "view");
 	/* before the query is looked at: it may belong to somebody else */
 	md_view_check_owner(PG_GETARG_OID(0));
 	if (!PG_ARGISNULL(1))
@@ -189,8 +175,8 @@ md_refresh(PG_FUNCTION_ARGS)
 	Jsonb	   *frontier;
 	MdRun		run;
 
-	require_argument(fcinfo, 0, "view");
-	require_argument(fcinfo, 1, "full_refresh");
+	md_require_argument(fcinfo, 0, "view");
+	md_require_argument(fcinfo, 1, "full_refresh");
 	if (!PG_ARGISNULL(2))
 		only_where = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	if (only_where != NULL && PG_GETARG_BOOL(1))
@@ -200,7 +186,10 @@ md_refresh(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	md_view_check_owner(PG_GETARG_OID(0));
-	md_refresh_run(PG_GETARG_OID(0), PG_GETARG_BOOL(1), only_where, &run, &frontier);
+	if (only_where != NULL)
+		md_refresh_part(PG_GETARG_OID(0), only_where, &run, &frontier);
+	else
+		(void) md_refresh_consistent(PG_GETARG_OID(0), PG_GETARG_BOOL(1), true, &run, &frontier);
 
 	values[0] = CStringGetTextDatum(run.strategy);
 	nulls[1] = run.reason == NULL;
@@ -212,6 +201,27 @@ md_refresh(PG_FUNCTION_ARGS)
 	set_count(values, nulls, 5, run.rows_deleted);
 	values[6] = JsonbPGetDatum(frontier);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+Datum
+md_refresh_group(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Snapshot	snapshot = md_sql_take_snapshot();
+	List	   *members;
+	Datum	   *elements;
+	int			count = 0;
+	ListCell   *lc;
+
+	md_view_check_owner(relid);
+	(void) md_view_get(relid, snapshot);
+	members = md_refresh_group_members(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	elements = palloc(sizeof(Datum) * Max(1, list_length(members)));
+	foreach(lc, members)
+		elements[count++] = ObjectIdGetDatum(lfirst_oid(lc));
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, count, REGCLASSOID, sizeof(Oid), true,
+										  TYPALIGN_INT));
 }
 
 /* ---------------------------------------------------------------------- */

@@ -35,6 +35,12 @@ md_worker_begin(int slot)
 		BackgroundWorkerInitializeConnectionByOid(my_database, InvalidOid, 0);
 	else
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	/*
+	 * A process begins with SIGHUP ignored, so it hears nothing of a reload
+	 * that came since it was forked; it has settings of before then.
+	 */
+	ProcessConfigFile(PGC_SIGHUP);
 }
 
 bool

@@ -3,24 +3,26 @@
 #
 #   test/run.sh [--asan] [PART | TEST]...
 #
-# PART is regress, isolation, pgtap, keys or tap; TEST is the name of one test
-# ("001_smoke") or its file ("test/t/001_smoke.pl"). Without either, all parts
-# run. --asan builds with the address and undefined-behaviour sanitizers.
+# PART is regress, isolation, pgtap, keys, tap, tpch or fuzz; TEST is the name of one test
+# ("001_smoke") or its file ("test/t/001_smoke.pl"). Both may be given together:
+# a part runs as a whole, and of the others the tests that are named. Without
+# either, all parts run. --asan builds with the address and undefined-behaviour sanitizers.
 #
 # Missing packages are installed by name (apt-get; as root or through sudo).
 # The build happens in a cache directory, never in the checkout; servers
 # listen on loopback or unix sockets and are stopped whatever happens.
 #
 # Environment: PG_CONFIG picks an installed PostgreSQL; MD_CACHE the cache
-# directory; PROVE_FLAGS goes to prove.
+# directory; PROVE_FLAGS goes to prove; MD_FUZZ_QUERIES is how many random
+# queries with a fixed seed there are.
 set -euo pipefail
 [ -n "${MD_RUN-}" ] || exec "$(dirname "$0")/lib/bootstrap.sh" run.sh "$@"
 
 . test/lib/build.sh
 . test/lib/servers.sh
 
-parts=(regress isolation pgtap keys tap)
-selected_parts=() selected_files=() summary=() failed=0
+parts=(regress isolation pgtap keys tap tpch fuzz)
+whole_parts=() selected_parts=() selected_files=() summary=() failed=0
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' test/run.sh; }
 
@@ -44,17 +46,18 @@ select_test() {
     exit 2
 }
 
-# The files of a part: those asked for, or all that match the pattern $1.
+# The files of part $1: all that match the pattern $2, or those asked for.
 part_files() {
     local file
-    if [ ${#selected_files[@]} -eq 0 ]; then
-        compgen -G "$1" | sort || true
-    else
-        # shellcheck disable=SC2254
-        for file in "${selected_files[@]}"; do
-            case $file in $1) echo "$file" ;; esac
-        done
-    fi
+    case " ${whole_parts[*]} " in
+        *" $1 "*) compgen -G "$2" || true ;;
+        *)
+            # shellcheck disable=SC2254
+            for file in "${selected_files[@]}"; do
+                case $file in $2) echo "$file" ;; esac
+            done
+            ;;
+    esac | sort -u
 }
 
 # Remember the outcome of part $1: passed, failed, and the runner's exit code.
@@ -70,7 +73,7 @@ finish_part() {
 # Run pg_regress or pg_isolation_regress through make, as users do.
 run_regress() {
     local part=$1 variable=$2 other=$3 pattern=$4 names log=$MD_RUN/$1.log code=0
-    names=$(part_files "$pattern" | sed 's,.*/,,; s,\.[a-z]*$,,' | tr '\n' ' ')
+    names=$(part_files "$part" "$pattern" | sed 's,.*/,,; s,\.[a-z]*$,,' | tr '\n' ' ')
     [ -n "$names" ] || { finish_part "$part" 0 0 1; return; }
     make -s with_llvm=no PG_CONFIG="$PG_CONFIG" installcheck "$variable=$names" "$other=" 2>&1 | tee "$log" || code=1
     [ $code -eq 0 ] || cat regression.diffs output_iso/regression.diffs 2>/dev/null || true
@@ -100,7 +103,7 @@ run_part_isolation() { run_regress isolation ISOLATION REGRESS 'test/specs/*.spe
 
 run_part_pgtap() {
     local files
-    mapfile -t files < <(part_files 'test/pgtap/*.sql')
+    mapfile -t files < <(part_files pgtap 'test/pgtap/*.sql')
     [ ${#files[@]} -gt 0 ] || { finish_part pgtap 0 0 1; return; }
     run_prove pgtap --exec 'bash test/lib/pgtap.sh' "${files[@]}"
 }
@@ -113,7 +116,7 @@ run_part_keys() {
 
 run_part_tap() {
     local files
-    mapfile -t files < <(part_files 'test/t/*.pl')
+    mapfile -t files < <(part_files tap 'test/t/*.pl')
     [ ${#files[@]} -gt 0 ] || { finish_part tap 0 0 1; return; }
     start_broker
     mkdir -p "$MD_RUN/tap"
@@ -130,16 +133,29 @@ run_part_tap() {
     [ "$bad" -eq 0 ] || failed=1
 }
 
+run_part_tpch() { run_prove tpch --exec 'python3 -B' test/tpch/tpch.py; }
+
+# Random queries: most with seeds that are the same in each run, some with
+# seeds of this run alone. Each that was compared counts as a test.
+run_part_fuzz() {
+    local log=$MD_RUN/fuzz.log code=0
+    python3 -B test/fuzz/main.py --seed 1 --queries "${MD_FUZZ_QUERIES:-1500}" 2>&1 | tee "$log" || code=1
+    python3 -B test/fuzz/main.py --queries "$((${MD_FUZZ_QUERIES:-1500} / 3))" 2>&1 | tee -a "$log" || code=1
+    finish_part fuzz "$(sed -n 's/^fuzz: \([0-9]*\) queries .*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" \
+        "$(sed -n 's/^fuzz: .* \([0-9]*\) failures.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" $code
+}
+
 for arg; do
     case $arg in
         --asan) ;;                      # bootstrap.sh saw to it
         -h | --help) usage && exit 0 ;;
         -*) echo "test/run.sh: unknown option \"$arg\"" >&2 && usage >&2 && exit 2 ;;
-        regress | isolation | pgtap | keys | tap) selected_parts+=("$arg") ;;
+        regress | isolation | pgtap | keys | tap | tpch | fuzz) whole_parts+=("$arg") ;;
         *) select_test "$arg" ;;
     esac
 done
-[ ${#selected_parts[@]} -gt 0 ] || selected_parts=("${parts[@]}")
+[ ${#whole_parts[@]} -gt 0 ] || [ ${#selected_files[@]} -gt 0 ] || whole_parts=("${parts[@]}")
+selected_parts+=("${whole_parts[@]}")
 
 build_extension
 start_postgres

@@ -28,8 +28,8 @@ kafka_libs() {
             flock 8
             [ ! -e "$libs/.complete" ] || exit 0
             mvn -B -q -Dstyle.color=never -f "$here/pom.xml" ${1:+-Dkafka.version=$1} -Dmaven.repo.local="$MD_CACHE/maven" \
-                dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs" >&2
-            touch "$libs/.complete"
+                dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs" >&2 &&
+                touch "$libs/.complete"
         ) 8>"$libs.lock" || { echo "broker.sh: could not get the jars of Apache Kafka with Maven" >&2; return 1; }
     fi
     echo "$libs"

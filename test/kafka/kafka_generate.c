@@ -3,9 +3,9 @@
  *		Synthetic records for benches and the demo, the same for the same
  *		options.
  *
- *	gen BOOTSTRAP TOPIC COUNT [--kind event|order|customer] [--first N]
+ *	gen BOOTSTRAP TOPIC COUNT [--kind event|order|customer|stamp] [--first N]
  *		[--seed S] [--rate RECORDS_PER_SECOND] [--codec C] [--step MS]
- *		[--bad-every N]
+ *		[--bad-every N] [--linger MS]
  *
  * Record n (from --first, default 0) depends on n and the seed alone: its
  * time is 2025-01-01 00:00 UTC + n * step (default 100 ms).  Without a rate
@@ -15,6 +15,9 @@
  *	event		about 207 bytes, keyed by user_id; for the benches
  *	order		order_id, customer, amount (1 in 50 is not positive), placed_at
  *	customer	customer, name, country; customer n is n modulo 50
+ *	stamp		about 207 bytes: n, and sent_us, the time at which it is given to the
+ *				producer, in microseconds since 1970; the one kind that differs
+ *				from run to run
  */
 #include <time.h>
 
@@ -99,6 +102,17 @@ format_customer(char *value, size_t size, char *key, size_t key_size, int64_t n)
 					customer, names[customer % 10], customer / 10 + 1, countries[customer % 6]);
 }
 
+static int
+format_stamp(char *value, size_t size, char *key, size_t key_size, int64_t n, uint64_t random)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(key, key_size, "%d", 10000 + (int) (random % 90000));
+	return snprintf(value, size, "{\"n\":%lld,\"sent_us\":%lld,\"filler\":\"%0160llx\"}", (long long) n,
+					(long long) now.tv_sec * 1000000 + now.tv_nsec / 1000, (unsigned long long) random);
+}
+
 /* Write record n; returns the length of the value. */
 static int
 format_record(const Generator *generator, int64_t n, char *value, size_t size, char *key, size_t key_size)
@@ -114,6 +128,8 @@ format_record(const Generator *generator, int64_t n, char *value, size_t size, c
 		len = format_order(value, size, key, key_size, n, random, when);
 	else if (strcmp(generator->kind, "customer") == 0)
 		len = format_customer(value, size, key, key_size, n);
+	else if (strcmp(generator->kind, "stamp") == 0)
+		len = format_stamp(value, size, key, key_size, n, random);
 	else
 		die("unknown kind \"%s\"", generator->kind);
 	if (generator->bad_every > 0 && n % generator->bad_every == generator->bad_every - 1)
@@ -153,6 +169,7 @@ generate_records(int argc, char **argv)
 {
 	const char *codec = take_option(&argc, argv, "--codec");
 	const char *kind = take_option(&argc, argv, "--kind");
+	const char *linger = take_option(&argc, argv, "--linger");
 	int64_t		first = number_option(&argc, argv, "--first", 0);
 	int64_t		rate = number_option(&argc, argv, "--rate", 0);
 	Generator	generator = {
@@ -163,7 +180,7 @@ generate_records(int argc, char **argv)
 	};
 	const char *const properties[] = {
 		"compression.codec", codec ? codec : "none",
-		"linger.ms", rate > 0 ? "5" : "50",
+		"linger.ms", linger ? linger : rate > 0 ? "5" : "50",
 		"batch.size", "1000000",
 		"batch.num.messages", "10000",
 		"queue.buffering.max.messages", "500000",
@@ -185,10 +202,11 @@ generate_records(int argc, char **argv)
 	{
 		char		value[512];
 		char		key[32];
-		int			len = format_record(&generator, first + i, value, sizeof(value), key, sizeof(key));
+		int			len;
 
 		if (rate > 0)
 			wait_until_due(producer, &start, i, rate);
+		len = format_record(&generator, first + i, value, sizeof(value), key, sizeof(key));
 		while (rd_kafka_produce(handle, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY,
 								value, len, key, strlen(key), NULL) != 0)
 		{

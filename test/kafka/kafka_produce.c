@@ -10,9 +10,12 @@
  * A NULL partition leaves the choice to the hash of the key, a NULL timestamp
  * means now.  With --transactional-id, lines of the single words "begin",
  * "commit" and "abort" bound transactions.  "flush" waits for all deliveries.
+ * With --rate, lines are taken at that pace.
  *
  * Ends with 0 only if every record was delivered; prints how many there were.
  */
+#include <time.h>
+
 #include "kafka_tool.h"
 
 #define MAX_COLUMNS 64
@@ -175,12 +178,38 @@ run_control_line(rd_kafka_t *producer, const char *line)
 	return true;
 }
 
-/* produce BOOTSTRAP TOPIC [--codec C] [--transactional-id ID] */
+static int64_t
+now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Wait until line n of those that began at start_us is due; rate 0: at once. */
+static void
+keep_pace(rd_kafka_t *producer, int64_t start_us, int64_t n, int64_t rate)
+{
+	if (rate == 0)
+		return;
+	for (int64_t left_us; (left_us = start_us + n * 1000000 / rate - now_us()) > 0;)
+	{
+		struct timespec pause = {0, 1000 * (left_us > 10000 ? 10000 : left_us)};
+
+		rd_kafka_poll(producer, 0);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* produce BOOTSTRAP TOPIC [--codec C] [--transactional-id ID] [--rate LINES_PER_SECOND] */
 int
 produce_records(int argc, char **argv)
 {
 	const char *codec = take_option(&argc, argv, "--codec");
 	const char *transactional_id = take_option(&argc, argv, "--transactional-id");
+	const char *rate_option = take_option(&argc, argv, "--rate");
+	int64_t		rate = rate_option ? strtoll(rate_option, NULL, 10) : 0;
 	const char *const properties[] = {
 		"compression.codec", codec ? codec : "none",
 		"linger.ms", "5",
@@ -195,6 +224,8 @@ produce_records(int argc, char **argv)
 	char	   *line = NULL;
 	size_t		size = 0;
 	ssize_t		len;
+	int64_t		start_us = now_us();
+	int64_t		n_lines = 0;
 
 	refuse_options(argc, argv);
 	producer = open_client(RD_KAFKA_PRODUCER, bootstrap, properties);
@@ -206,6 +237,7 @@ produce_records(int argc, char **argv)
 
 		if (len > 0 && line[len - 1] == '\n')
 			line[--len] = '\0';
+		keep_pace(producer, start_us, n_lines++, rate);
 		if (!run_control_line(producer, line))
 			send_record(producer, topic, columns, split_line(line, len, columns));
 	}

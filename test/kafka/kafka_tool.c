@@ -14,7 +14,8 @@
  *	kafka_tool watermarks BOOTSTRAP TOPIC		"partition low high" per line
  *	kafka_tool group-offsets BOOTSTRAP GROUP TOPIC	"partition offset" per line
  *	kafka_tool produce BOOTSTRAP TOPIC [--codec C] [--transactional-id ID]
- *													(kafka_produce.c)
+ *		[--rate LINES_PER_SECOND]					(kafka_produce.c)
+ *	kafka_tool dump BOOTSTRAP TOPIC [PARTITION:OFFSET]...	(kafka_dump.c)
  *	kafka_tool gen BOOTSTRAP TOPIC COUNT [options]	(kafka_generate.c)
  */
 #include <stdarg.h>
@@ -147,6 +148,7 @@ main(int argc, char **argv)
 		{"create", admin_create},
 		{"delete", admin_delete},
 		{"delete-records", admin_delete_records},
+		{"dump", dump_records},
 		{"gen", generate_records},
 		{"group-offsets", admin_group_offsets},
 		{"mock", run_mock_cluster},

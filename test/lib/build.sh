@@ -27,17 +27,18 @@ build_kafka_tool() {
 }
 
 # The server program must have the sanitizers' runtime from its first moment;
-# a wrapper in its place loads it there and in no other program.
+# a wrapper in its place loads it there and in no other program. The server
+# takes the wrapper's name, by which "pg_ctl restart" starts it again.
 wrap_postgres() {
     local postgres=$PG_BINDIR/postgres
     gcc -shared -fPIC -Wl,-z,initfirst -o "$MD_WORK/bin/asan_first.so" test/lib/asan_first.c
     [ -e "$postgres.real" ] || mv "$postgres" "$postgres.real"
     cat >"$postgres.new" <<END
-#!/bin/sh
+#!/usr/bin/env bash
 export LD_PRELOAD='$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $MD_WORK/bin/asan_first.so'
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:log_to_syslog=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
-exec "$postgres.real" "\$@"
+exec -a "$postgres" "$postgres.real" "\$@"
 END
     chmod +x "$postgres.new"
     mv "$postgres.new" "$postgres"

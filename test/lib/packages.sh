@@ -67,6 +67,10 @@ postgres_major() {
 needed_packages() {
     local command=$1 major
     shift
+    if [ "$command" = majors.sh ]; then
+        echo debootstrap
+        return
+    fi
     echo gcc libc6-dev make perl librdkafka-dev libzstd-dev libxxhash-dev
     [ -z "${PG_CONFIG-}" ] || return 0
     major=$(postgres_major)
@@ -77,6 +81,7 @@ needed_packages() {
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven
             ;;
+        fuzz_refresh) echo python3 ;;
         bench/*)
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven

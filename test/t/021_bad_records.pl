@@ -157,6 +157,35 @@ is(dead_letters($node, 't_insert'), $dead, 'errors of triggers and foreign keys'
 exactly_once_ok($node, 't_insert', $kafka, $insert);
 kept_whole_ok('t_insert', $records);
 
+# The guard lets ingest into its own table, whatever errors a trigger catches
+# there, and into no other.
+my $guarded = create_topic($kafka, 'guarded');
+produce($kafka, $guarded, map { { value => qq({"id": $_}) } } 1 .. 3);
+sql(<<"END");
+BEGIN;
+CREATE TABLE t_guarded (id int) WITH (medallion.server = kafka, medallion.topic = '$guarded');
+CREATE FUNCTION catch() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	BEGIN PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN NULL; END;
+	RETURN NEW;
+END\$\$;
+CREATE TRIGGER a_before_the_guard BEFORE INSERT ON t_guarded FOR EACH STATEMENT EXECUTE FUNCTION catch();
+CREATE TRIGGER catch BEFORE INSERT ON t_guarded FOR EACH ROW EXECUTE FUNCTION catch();
+COMMIT;
+END
+wait_until_caught_up($node, 't_guarded', $kafka, $guarded);
+is(stored($node, 't_guarded'), '0:0 0:1 0:2', 'triggers may catch errors');
+sql(q{CREATE FUNCTION intrude() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN INSERT INTO public.t_raw (kafka_partition, kafka_offset, ingested_at) VALUES (9, 9, now()); RETURN NEW; END';
+	CREATE TRIGGER intrude BEFORE INSERT ON t_guarded FOR EACH ROW EXECUTE FUNCTION intrude()});
+produce($kafka, $guarded, { value => '{"id": 4}' });
+wait_for($node, q{SELECT count(*) = 1 FROM medallion.stream_status WHERE relid = 't_guarded'::regclass});
+like(status_of($node, 't_guarded'), qr/^55000 cannot change streaming table "t_raw" directly/, 'but not write to another streaming table');
+sql('DROP TRIGGER intrude ON t_guarded');
+wait_until_caught_up($node, 't_guarded', $kafka, $guarded);
+exactly_once_ok($node, 't_guarded', $kafka, $guarded);
+exactly_once_ok($node, 't_raw', $kafka, $bytes);
+
 # Topics of nothing but poison.
 my $poison = create_topic($kafka, 'poison');
 produce_lines($kafka, $poison, {}, map { "0\t\\N\t\\N\tnonsense $_" } 1 .. 5000);

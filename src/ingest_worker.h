@@ -1,0 +1,96 @@
+/*
+ * ingest_worker.h
+ *		What the files ingest_worker*.c share: the process, its entries, and
+ *		transactions.  Nobody else includes it.
+ */
+#ifndef MD_INGEST_WORKER_H
+#define MD_INGEST_WORKER_H
+
+#include "postgres.h"
+
+#include "attempt.h"
+#include "ingest.h"
+
+/* A streaming table that is ours to read, running or waiting to be started. */
+typedef struct MdIngestEntry
+{
+	Oid			relid;
+	char		name[NAMEDATALEN];
+	MdStream   *def;			/* NULL: to be read again */
+	MemoryContext context;		/* of def and last_message */
+	MdStream   *new_def;		/* during a reload, in new_context: what changed */
+	MemoryContext new_context;	/* NULL: nothing did */
+	MdIngestStream *stream;		/* NULL: waits for retry_at */
+	int			failures;
+	char	   *last_message;	/* what was logged last */
+	TimestampTz retry_at;
+	bool		owes_status;	/* its state row could not be written */
+	bool		seen;			/* during a reload */
+} MdIngestEntry;
+
+/* The one ingest worker that this process is. */
+typedef struct MdIngestWorker
+{
+	MemoryContext context;		/* of entries and lanes */
+	MemoryContext cycle_context;	/* reset at each turn of the loop */
+	List	   *entries;		/* of MdIngestEntry */
+	List	   *lanes;			/* of MdLane */
+	MdShare		share;
+	bool		memory_to_give_back;	/* the library has freed much */
+} MdIngestWorker;
+
+/* ingest_worker.c */
+extern MdIngestWorker md_ingest_worker;
+
+/*
+ * Run action in a transaction of its own.  NULL when that is committed; else it
+ * is rolled back and this is why, in the cycle's context.
+ */
+extern ErrorData *md_ingest_transaction(MdAction action, void *arg);
+
+/* Before a lane is opened or closed: the set of what is waited for is stale. */
+extern void md_ingest_forget_wait_set(void);
+
+/* ingest_worker_entries.c: which streams the worker has */
+
+/* Read all definitions; false if the extension is gone. */
+extern bool md_ingest_reload(void);
+
+/* Start the streams whose time has come. */
+extern void md_ingest_start_due(void);
+
+/* Assign streams anew for which Kafka has been silent for too long. */
+extern void md_ingest_ask_for_life(void);
+
+/* Stop reading a stream; the entry then waits for its retry_at. */
+extern void md_ingest_stop_entry(MdIngestEntry *entry);
+
+/* Has Kafka answered for all partitions of the stream, or for any of them? */
+extern bool md_ingest_all_alive(const MdIngestStream *stream);
+extern bool md_ingest_any_alive(const MdIngestStream *stream);
+
+/* Is the entry in trouble although it runs: Kafka does not answer for it? */
+extern bool md_ingest_is_silent(const MdIngestEntry *entry);
+
+/* ingest_worker_failures.c: trouble of an entry, in its state row and the log */
+extern void md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message);
+extern void md_ingest_note_recovery(MdIngestEntry *entry);
+extern void md_ingest_clear_status(MdIngestEntry *entry);
+extern void md_ingest_write_owed_statuses(void);
+
+/* ingest_worker_batches.c: from a lane's queue into tables */
+
+/* Take batches off a lane's queue until it is empty, or for one second. */
+extern void md_ingest_flush(MdLane *lane);
+
+/* ingest_worker_positions.c: positions that Kafka does not have */
+extern void md_ingest_settle_positions(MdLane *lane);
+
+/* ingest_worker_discovery.c: partitions that topics get */
+extern void md_ingest_discover_due(void);
+extern bool md_ingest_wants_discovery(const MdLane *lane);
+
+/* ingest_worker_mirror.c: progress for the consumer group of a lane */
+extern void md_ingest_mirror(MdLane *lane);
+
+#endif							/* MD_INGEST_WORKER_H */

@@ -1,0 +1,450 @@
+"""A random case: tables, views over them and over each other, and what happens.
+
+A case is data: statements with the rows they insert, views with their query as
+a tree, and steps. It runs the same way every time, can be printed as SQL, and
+a reducer can take parts away from it.
+"""
+
+import random
+import re
+
+from grammar import Grammar, Relation
+from sql_tree import text
+import values
+
+COLUMNS = [("v", "num"), ("t", "text"), ("f", "float"), ("b", "bool"), ("d", "date"), ("at", "ts"), ("x", "ints"),
+           ("j", "json"), ("n", "big"), ("r", "rough")]
+WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4]
+
+# An aggregate of the user: the order of its rows matters, and it cannot go back.
+OWN_AGGREGATE = [
+    "CREATE FUNCTION alternate(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($2, 0) - $1 % 1000'",
+    "CREATE AGGREGATE alternating_sum(int) (sfunc = alternate, stype = int, initcond = 0)",
+]
+
+
+class Step:
+    """kind: sql, refresh, hold, crash, cancel, async, wait, commit. What is not needed is None."""
+
+    def __init__(self, kind, session="main", head="", rows=None, tail="", view=None, point=None, marks=(), inner=()):
+        self.kind, self.session, self.head, self.rows, self.tail = kind, session, head, rows, tail
+        self.view, self.point, self.marks, self.inner = view, point, tuple(marks), list(inner)
+
+    def with_rows(self, rows):
+        return Step(self.kind, self.session, self.head, rows, self.tail, self.view, self.point, self.marks, self.inner)
+
+    def sql(self):
+        return self.head + (", ".join(self.rows) if self.rows else "") + self.tail
+
+
+class Table:
+    def __init__(self, name, columns, kind):
+        self.name, self.columns, self.kind = name, columns, kind     # kind: stream, table, keyed, parent, child, split
+        self.next_id = 100
+
+    def definition(self):
+        return ", ".join(f"{c} {values.SQL_TYPES[k]}" for c, k in self.columns)
+
+
+class View:
+    def __init__(self, name, node, columns, uses_time, plain=False):
+        self.name, self.node, self.columns, self.uses_time, self.plain = name, node, columns, uses_time, plain
+
+    def sql(self):
+        return text(self.node)
+
+    def with_node(self, node):
+        return View(self.name, node, self.columns, self.uses_time, self.plain)
+
+    def reads(self, name):
+        return re.search(rf"\b{name}\b", self.sql()) is not None
+
+
+class Case:
+    def __init__(self, seed, tables, setup, initial, views, steps):
+        self.seed, self.tables, self.setup, self.initial = seed, tables, setup, initial
+        self.views, self.steps = views, steps
+
+    def replaced(self, **parts):
+        return Case(self.seed, **{**{k: getattr(self, k) for k in ("tables", "setup", "initial", "views", "steps")},
+                                  **parts})
+
+    def sources_of(self, name):
+        """Names of all relations below a view, itself included."""
+        found, todo = set(), [name]
+        while todo:
+            current = todo.pop()
+            found.add(current)
+            view = next((v for v in self.views if v.name == current), None)
+            if view:
+                todo += [o for o in [v.name for v in self.views] + [t.name for t in self.tables]
+                         if o not in found and view.reads(o)]
+        return found
+
+
+class CaseMaker:
+    """Makes the case of a seed."""
+
+    def __init__(self, seed, points, query_count=12, with_crash=False):
+        self.rng = random.Random(seed)
+        self.seed, self.points, self.query_count, self.with_crash = seed, points, query_count, with_crash
+        self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
+        self.open_tables = {}       # of the long transaction: name -> did it more than insert
+        self.detached = set()
+
+    def make(self):
+        self.make_tables()
+        self.make_views()
+        self.make_steps()
+        return Case(self.seed, self.tables, self.setup, self.initial, self.views, self.steps)
+
+    # -- tables
+
+    def make_tables(self):
+        self.setup += OWN_AGGREGATE
+        kinds = ["stream"] * self.rng.randint(0, 2)
+        kinds += self.rng.choices(["table", "keyed", "split"], [60, 20, 20], k=self.rng.randint(1, 3))
+        if self.rng.random() < 0.15:
+            kinds += ["parent", "child"]
+        for kind in kinds:
+            self.make_table(kind)
+        for table in self.tables:
+            rows = [self.row(table) for _ in range(self.rng.randint(0, 14))]
+            if rows:
+                self.initial.append(self.insert(table, rows))
+
+    def make_table(self, kind):
+        rng = self.rng
+        name = ("s" if kind == "stream" else "r") + str(len(self.tables))
+        columns = [("k", "int")]
+        for column in rng.choices(COLUMNS, WEIGHTS, k=rng.randint(1, 5)):
+            if column not in columns:
+                columns.append(column)
+        rng.shuffle(columns)
+        if kind in ("keyed", "parent"):
+            columns.insert(0, ("id", "int"))
+        if kind == "child":
+            columns.insert(0, ("id", "int"))
+        table = Table(name, columns, kind)
+        definition = table.definition()
+        dropped = rng.random() < 0.15
+        if dropped:
+            definition = f"gone int, {definition}" if rng.random() < 0.5 else f"{definition}, gone int"
+        if kind == "stream":
+            self.setup.append(f"SELECT make_stream('{name}', '{definition}')")
+        elif kind == "split":
+            self.make_split(table, definition)
+        else:
+            if kind in ("keyed", "parent"):
+                definition = definition.replace("id int", "id int PRIMARY KEY")
+            if kind == "child":
+                action = rng.choice(["CASCADE", "SET NULL"])
+                definition = definition.replace(
+                    "id int", f"id int REFERENCES {self.tables[-1].name} ON DELETE {action} ON UPDATE CASCADE")
+            self.setup.append(f"CREATE TABLE {name} ({definition})")
+        if dropped:
+            self.setup.append(f"ALTER TABLE {name} DROP COLUMN gone")
+        if kind != "stream" and rng.random() < 0.2:
+            self.setup.append(f"CREATE INDEX ON {name} (k)")
+        self.tables.append(table)
+
+    def make_split(self, table, definition):
+        """A partitioned table; one partition has its columns in another order."""
+        name = table.name
+        reverse = ", ".join(reversed(definition.split(", ")))
+        self.setup += [f"CREATE TABLE {name} ({definition}) PARTITION BY LIST (k)",
+                       f"CREATE TABLE {name}_a PARTITION OF {name} FOR VALUES IN (0, 1)",
+                       f"CREATE TABLE {name}_b ({reverse})",
+                       f"ALTER TABLE {name} ATTACH PARTITION {name}_b FOR VALUES IN (2, 3)",
+                       f"CREATE TABLE {name}_d PARTITION OF {name} DEFAULT"]
+
+    # -- views
+
+    def make_views(self):
+        rng = self.rng
+        relations = [Relation(t.name, t.columns, 25, "stream" if t.kind == "stream" else "table")
+                     for t in self.tables]
+        for number in range(self.query_count):
+            plain = number < 2 and rng.random() < 0.3
+            above = [r for r in relations if r.kind == "view"]
+            pool = relations
+            if above and rng.random() < 0.25:
+                pool = above * 2 + relations
+            streams = [r for r in relations if r.kind == "stream"]
+            if streams and rng.random() < 0.2:
+                pool = streams
+            grammar = Grammar(rng, pool)
+            node, columns = grammar.query(rng.choices([0, 1, 2], [55, 32, 13])[0])
+            view = View(("pv" if plain else "mv") + str(number), node, columns, grammar.uses_time, plain)
+            if plain and grammar.uses_time:
+                continue
+            self.views.append(view)
+            usable = [(c, k) for c, k in columns if k != "approx"]
+            if usable and (plain or rng.random() < 0.5):
+                relations.append(Relation(view.name, columns, 60, "view"))
+
+    # -- rows and changes
+
+    def row(self, table, session="main"):
+        cells = []
+        for name, kind in table.columns:
+            if name == "id" and table.kind == "child":
+                cells.append(self.rng.choice(["NULL"] + [str(i) for i in range(8)]))
+            elif name == "id":
+                table.next_id += 1
+                cells.append(str(self.rng.randrange(8) if session == "main" and self.rng.random() < 0.5
+                                 else table.next_id))
+            elif table.kind == "stream":
+                cells.append(f"{values.value(self.rng, kind)}::{values.SQL_TYPES[kind]}")
+            else:
+                cells.append(values.value(self.rng, kind))
+        return "(" + ", ".join(cells) + ")"
+
+    def insert(self, table, rows, session="main"):
+        if table.kind == "stream":
+            return Step("sql", session, f"SELECT ingest('{table.name}', {self.rng.randrange(3)}, $rows$VALUES ",
+                        rows, "$rows$)")
+        head = f"INSERT INTO {table.name} ({', '.join(c for c, _ in table.columns)}) VALUES "
+        return Step("sql", session, head, rows, " ON CONFLICT DO NOTHING" if table.kind != "split" else "")
+
+    def condition(self, table):
+        name, kind = self.rng.choice(table.columns)
+        if self.rng.random() < 0.15:
+            return f"{name} IS NULL"
+        value = values.constant(self.rng, kind if kind not in ("ts", "json") else "int")
+        if kind in ("ts", "json"):
+            return "k = " + value
+        return f"{name} {self.rng.choice(['=', '=', '=', '>', '<>'])} {value}"
+
+    def one_row(self, table):
+        """Condition of one row of those that a condition finds, perhaps one of several equal ones."""
+        name = table.name
+        if table.kind == "split":
+            return f"(tableoid, ctid) = (SELECT tableoid, ctid FROM {name} WHERE {self.condition(table)} LIMIT 1)"
+        return f"ctid = (SELECT min(ctid) FROM {name} WHERE {self.condition(table)})"
+
+    def assignments(self, table):
+        columns = [c for c in table.columns if c[0] != "id"]
+        chosen = self.rng.sample(columns, min(len(columns), self.rng.choice([1, 1, 2])))
+        return ", ".join(f"{c} = {values.value(self.rng, k)}" for c, k in chosen)
+
+    def change(self, table, session="main"):
+        """Steps that change a table."""
+        rng, name = self.rng, table.name
+        rows = [self.row(table, session) for _ in range(rng.choice([1, 1, 2, 3, 5, 9]))]
+        if table.kind == "stream":
+            return [self.insert(table, rows, session)]
+        sql = lambda text_, marks=(): [Step("sql", session, text_, marks=marks)]
+        pick = rng.choices(["insert", "delete", "delete_one", "update", "update_one", "same", "again", "all", "merge",
+                            "truncate", "reload", "conflict", "move", "replica", "leaf", "attach", "key", "rewrite"],
+                           [26, 12, 10, 14, 10, 3, 5, 3, 6, 2, 2, 4, 3, 2, 5, 3, 3, 1])[0]
+        columns = ", ".join(c for c, _ in table.columns)
+        if pick == "delete":
+            return sql(f"DELETE FROM {name} WHERE {self.condition(table)}")
+        if pick == "delete_one":
+            return sql(f"DELETE FROM {name} WHERE {self.one_row(table)}")
+        if pick == "update":
+            return sql(f"UPDATE {name} SET {self.assignments(table)} WHERE {self.condition(table)}")
+        if pick == "update_one":
+            return sql(f"UPDATE {name} SET {self.assignments(table)} WHERE {self.one_row(table)}")
+        if pick == "same":
+            return sql(f"UPDATE {name} SET k = k")
+        if pick == "again" and table.kind == "table":
+            return sql(f"INSERT INTO {name} SELECT * FROM {name} WHERE {self.condition(table)} LIMIT 3")
+        if pick == "all" and rng.random() < 0.5:
+            return sql(f"DELETE FROM {name}")
+        if pick == "merge" and table.kind != "parent":
+            return self.merge(table, rows, session)
+        if pick == "truncate" and table.kind != "parent" and session == "main":
+            return sql(f"TRUNCATE {name}", [name])
+        if pick == "reload" and table.kind not in ("parent", "child") and session == "main":
+            return [Step("sql", session, f"BEGIN; CREATE TEMP TABLE kept ON COMMIT DROP AS TABLE {name}; TRUNCATE {name};"
+                         f" INSERT INTO {name} SELECT * FROM kept WHERE {self.condition(table)} IS NOT TRUE; COMMIT",
+                         marks=[name])]
+        if pick == "conflict" and table.kind in ("keyed", "parent"):
+            return [Step("sql", session, f"INSERT INTO {name} ({columns}) VALUES ", rows[:1],
+                         f" ON CONFLICT (id) DO UPDATE SET k = excluded.k + 1")]
+        if pick == "move":
+            other = rng.choice([t for t in self.tables if t.kind in ("table", "split")] or [None])
+            if other and other.name not in self.open_tables:
+                return sql(f"WITH d AS (DELETE FROM {name} WHERE {self.condition(table)} RETURNING k)"
+                           f" INSERT INTO {other.name} (k) SELECT k FROM d")
+        if pick == "replica" and table.kind not in ("parent", "child"):
+            return sql("BEGIN; SET LOCAL session_replication_role = replica;"
+                       f" DELETE FROM {name} WHERE {self.condition(table)}; COMMIT") if session == "main" else []
+        if pick == "leaf" and table.kind == "split" and name not in self.detached:
+            leaf = f"{name}_{rng.choice('abd')}"
+            return rng.choice([sql(f"DELETE FROM {leaf} WHERE {self.condition(table)}"),
+                               sql(f"INSERT INTO {name}_b (k) VALUES (2), (3)"),
+                               sql(f"UPDATE {name} SET k = (k + 1) % 4"),
+                               sql(f"TRUNCATE {leaf}", [name]) if session == "main" else []])
+        if pick == "attach" and table.kind == "split" and session == "main":
+            return self.attach(table)
+        if pick == "key" and table.kind in ("keyed", "parent"):
+            return sql(f"UPDATE {name} SET id = id + 1000 WHERE {self.condition(table)}")
+        if pick == "rewrite" and session == "main":
+            return sql(f"VACUUM FULL {name}", [name]) if rng.random() < 0.5 else sql(f"ANALYZE {name}")
+        return [self.insert(table, rows, session)]
+
+    def merge(self, table, rows, session):
+        columns = [c for c, _ in table.columns]
+        key = "id" if "id" in columns else "k"
+        assigned = next((c for c in columns if c != key), None)
+        if assigned is None:
+            return []
+        matched = self.rng.choice([f"UPDATE SET {assigned} = s.{assigned}", "DELETE"])
+        typed = [self.typed_row(table, row) for row in rows[:3]]
+        insert = f"INSERT ({', '.join(columns)}) VALUES ({', '.join('s.' + c for c in columns)})"
+        return [Step("sql", session, f"MERGE INTO {table.name} t USING (SELECT DISTINCT ON ({key}) * FROM (VALUES ", typed,
+                     f") v({', '.join(columns)}) ORDER BY {key}) s ON t.{key} = s.{key}"
+                     f" WHEN MATCHED THEN {matched} WHEN NOT MATCHED THEN {insert}")]
+
+    @staticmethod
+    def typed_row(table, row):
+        """A row of self.row() of an ordinary table with a type on each value."""
+        cells = zip(split_row(row), table.columns)
+        return "(" + ", ".join(f"({cell})::{values.SQL_TYPES[kind]}" for cell, (_, kind) in cells) + ")"
+
+    def attach(self, table):
+        name = table.name
+        if name in self.detached:
+            self.detached.discard(name)
+            return [Step("sql", head=f"DELETE FROM {name} WHERE k IN (2, 3)"),
+                    Step("sql", head=f"ALTER TABLE {name} ATTACH PARTITION {name}_b FOR VALUES IN (2, 3)", marks=[name])]
+        self.detached.add(name)
+        return [Step("sql", head=f"ALTER TABLE {name} DETACH PARTITION {name}_b", marks=[name]),
+                Step("sql", head=f"INSERT INTO {name}_b (k) VALUES (3)")]
+
+    # -- steps
+
+    def free_tables(self, session="main"):
+        if session == "main":
+            return [t for t in self.tables if t.name not in self.open_tables]
+        return [t for t in self.tables if t.kind in ("stream", "table", "keyed")]
+
+    def make_steps(self):
+        rng = self.rng
+        for round_number in range(rng.randint(2, 4)):
+            self.make_changes()
+            self.make_refreshes()
+            if self.open_tables and rng.random() < 0.6:
+                self.close_transaction()
+            if rng.random() < 0.25:
+                self.make_changes()
+                self.make_refreshes()
+        self.close_transaction()
+        self.steps += [Step("refresh", view=v.name) for v in self.views if not v.plain]
+
+    def close_transaction(self):
+        if self.open_tables:
+            self.steps.append(Step("sql", "writer", self.rng.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"])))
+            self.open_tables = {}
+
+    def make_changes(self):
+        rng = self.rng
+        if not self.open_tables and rng.random() < 0.25:
+            self.open_transaction()
+        for _ in range(rng.randint(1, 4)):
+            tables = self.free_tables()
+            if not tables:
+                return
+            style = rng.choices(["plain", "block", "savepoint", "undone", "prepared"], [70, 10, 8, 6, 3])[0]
+            steps = self.change(rng.choice(tables))
+            if any(re.match("BEGIN|VACUUM", s.head) for s in steps):
+                style = "plain"
+            if style == "block":
+                steps = self.in_block(steps + self.plain_change(), "BEGIN", "COMMIT")
+            elif style == "savepoint":
+                undone = self.plain_change()
+                steps = [Step("sql", head="BEGIN")] + steps + [Step("sql", head="SAVEPOINT a")] + undone + \
+                    [Step("sql", head="ROLLBACK TO a")] + self.plain_change() + \
+                    [Step("sql", head="RELEASE a"), Step("sql", head="COMMIT")]
+            elif style == "undone":
+                steps = self.in_block(steps, "BEGIN", "ROLLBACK")
+            elif style == "prepared":
+                steps = self.in_block(steps, "BEGIN", f"PREPARE TRANSACTION 'fuzz {self.seed}'")
+                steps.append(Step("sql", head=f"COMMIT PREPARED 'fuzz {self.seed}'"))
+            self.steps += steps
+
+    @staticmethod
+    def in_block(steps, begin, end):
+        return [Step("sql", head=begin)] + steps + [Step("sql", head=end)]
+
+    def plain_change(self):
+        """A change without transaction control of its own."""
+        tables = self.free_tables()
+        steps = self.change(self.rng.choice(tables)) if tables else []
+        return [] if any(re.match("BEGIN|VACUUM", s.head) for s in steps) else steps
+
+    def open_transaction(self):
+        """A second session begins to write, and commits later."""
+        rng = self.rng
+        tables = self.free_tables("writer")
+        if not tables:
+            return
+        table = rng.choice(tables)
+        self.steps.append(Step("sql", "writer", "BEGIN"))
+        for _ in range(rng.randint(1, 2)):
+            self.steps += self.change(table, "writer")
+        self.open_tables[table.name] = True
+
+    def make_refreshes(self):
+        rng = self.rng
+        views = [v.name for v in self.views if not v.plain and rng.random() < 0.7]
+        if rng.random() < 0.5:
+            rng.shuffle(views)
+        for name in views:
+            special = rng.random()
+            if special < 0.02:
+                self.steps += [Step("sql", head="BEGIN"), *self.plain_change(), Step("refresh", view=name),
+                               *self.plain_change(), Step("refresh", view=name),
+                               Step("sql", head=rng.choice(["COMMIT", "ROLLBACK"]))]
+            elif special < 0.05 and self.points:
+                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.plain_change()))
+            elif special < 0.06 and self.points:
+                self.steps.append(Step("cancel", view=name, point=rng.choice(self.points)))
+            elif special < 0.065:
+                self.steps.append(Step("full", view=name))
+            self.steps.append(Step("refresh", view=name))
+        if self.with_crash and self.points and not self.open_tables and views:
+            self.steps.append(Step("crash", view=rng.choice(views), point=rng.choice(self.points)))
+        if rng.random() < 0.06 and not self.open_tables and views:
+            self.make_race(views)
+
+    def make_race(self, views):
+        """Refreshes while another session writes, then once more when it is done."""
+        writes = []
+        for _ in range(6):
+            writes += self.plain_change_for_race()
+        if writes:
+            body = "; COMMIT; ".join(step.sql() for step in writes)
+            self.steps.append(Step("race", "writer", f"DO $body$ BEGIN FOR i IN 1..5 LOOP {perform(body)}; COMMIT;"
+                                   " END LOOP; END $body$", view=",".join(views),
+                                   marks=[m for s in writes for m in s.marks]))
+            self.steps += [Step("refresh", view=v.name) for v in self.views if v.name in views]
+
+    def plain_change_for_race(self):
+        steps = self.plain_change()
+        return [] if any(re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
+
+
+def perform(body):
+    return re.sub(r"SELECT ingest", "PERFORM ingest", body)
+
+
+def split_row(row):
+    """The cells of "(a, b, ...)"."""
+    cells, depth, quoted, cell = [], 0, False, ""
+    for character in row[1:-1]:
+        if character == "'":
+            quoted = not quoted
+        elif not quoted and character in "([":
+            depth += 1
+        elif not quoted and character in ")]":
+            depth -= 1
+        if character == "," and not quoted and depth == 0:
+            cells.append(cell.strip())
+            cell = ""
+        else:
+            cell += character
+    return cells + [cell.strip()]

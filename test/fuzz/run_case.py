@@ -1,0 +1,390 @@
+"""Runs a case against a server, and judges it.
+
+After each refresh the view must equal its query, by a comparison of our own
+and by medallion.verify(). A view created with refresh_mode incremental must
+never be refused later, but for what the documents name: a source that was
+truncated, rewritten or whose partitions changed needs one recompute.
+"""
+
+import collections
+import re
+import select
+import time
+
+from postgres_wire import Connection, ConnectionLost, PgError, literal
+
+SCHEMA = "fuzz"
+WAIT_SECONDS = 60
+
+# Errors of a query itself, not of its refresh.
+QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", "57014")
+
+
+class Failure(Exception):
+    def __init__(self, kind, view, detail):
+        self.kind, self.view, self.detail = kind, view, detail
+        super().__init__(f"{kind}: {view}: {detail}")
+
+    def signature(self):
+        """What must stay the same while the case is reduced."""
+        error = re.search(r"\b[0-9A-Z]{5}: [^\":]*", self.detail) if self.kind in ("error", "create") else None
+        return self.kind, error.group(0)[:60] if error else ""
+
+
+class Statistics:
+    def __init__(self):
+        self.plans = collections.Counter()      # views by strategy of their plan
+        self.runs = collections.Counter()       # refreshes by what they did
+        self.recomputed = collections.Counter()  # reasons of views with an incremental plan
+        self.full_reasons = collections.Counter()
+        self.refused = collections.Counter()    # once, and rightly
+        self.invalid = collections.Counter()    # queries that are none
+        self.compared = 0
+
+    def add(self, other):
+        for name, value in vars(other).items():
+            if isinstance(value, collections.Counter):
+                getattr(self, name).update(value)
+        self.compared += other.compared
+
+
+class Runner:
+    def __init__(self, database, prelude):
+        self.database = database
+        self.prelude = prelude          # SQL that makes make_stream() and ingest()
+        self.sessions = {}
+        self.statistics = Statistics()
+
+    # -- sessions
+
+    def session(self, name="main"):
+        if name not in self.sessions:
+            connection = Connection(self.database, f"fuzz {name}")
+            connection.query(f"SET search_path = {SCHEMA}, public; SET lock_timeout = '20s'; SET statement_timeout = '60s';"
+                             " SET client_min_messages = error; SET extra_float_digits = 1")
+            self.sessions[name] = connection
+        return self.sessions[name]
+
+    def query(self, sql, session="main"):
+        return self.session(session).query(sql)
+
+    def close(self):
+        for connection in self.sessions.values():
+            connection.close()
+        self.sessions = {}
+
+    def reconnect(self):
+        """After a crash: all sessions anew, once the server is up."""
+        self.close()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self.session()
+                return
+            except ConnectionLost:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    # -- a case
+
+    def run(self, case):
+        """Failure or None."""
+        self.case = case
+        self.views = {}
+        self.marked = collections.defaultdict(set)      # view: sources with a reason to recompute
+        try:
+            try:
+                self.set_up(case)
+            except PgError as error:
+                raise Failure("setup", "-", describe(error)) from error
+            for step in case.steps:
+                if step.view is None or step.kind == "race" or step.view in self.views:
+                    getattr(self, "step_" + step.kind)(step)
+            return None
+        except Failure as failure:
+            return failure
+        finally:
+            self.clean_up()
+
+    def clean_up(self):
+        for connection in self.sessions.values():
+            if connection.busy:
+                self.close()
+                break
+        try:
+            for name in list(self.sessions):
+                self.query("ROLLBACK", name)
+            for (gid,) in self.query("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+                self.query(f"ROLLBACK PREPARED {literal(gid)}")
+            self.query(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
+        except (ConnectionLost, PgError):
+            self.close()
+
+    def set_up(self, case):
+        self.query(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}")
+        self.query(self.prelude)
+        for statement in case.setup:
+            self.query(statement)
+        for step in case.initial:
+            self.step_sql(step)
+        for view in case.views:
+            self.create(view)
+
+    def create(self, view):
+        """Make a view incremental if it can be; leave out what is no query."""
+        sql = view.sql()
+        try:
+            self.query(sql)
+        except PgError as error:
+            self.statistics.invalid[f"{error.sqlstate} {error.message[:60]}"] += 1
+            return
+        if view.plain:
+            self.query(f"CREATE VIEW {view.name} AS {sql}")
+            return
+        incremental = self.create_in_mode(view, sql, "incremental")
+        if not incremental and not self.create_in_mode(view, sql, "auto"):
+            raise Failure("create", view.name, "refused in mode auto")
+        self.views[view.name] = view
+        view.incremental = incremental
+        plan, reason = self.explain(view)
+        if incremental and plan == "full":
+            raise Failure("create", view.name, f"mode incremental accepted a plan that is full: {reason}")
+        self.statistics.plans[plan] += 1
+        if not incremental:
+            self.statistics.full_reasons[re.sub(r"\d+|\b[a-z]+\.[a-z0-9]+\b", "*", reason or "?")[:90]] += 1
+        self.check(view, "created")
+
+    def create_in_mode(self, view, sql, mode):
+        try:
+            self.query(f"SELECT medallion.create_materialized_view({literal(view.name)}, {literal(sql)},"
+                       f" NULL, {literal(mode)})")
+            return True
+        except PgError as error:
+            if error.sqlstate == "0A000" and error.message == "query cannot be refreshed incrementally":
+                return False
+            raise Failure("create", view.name, describe(error)) from error
+
+    def explain(self, view):
+        try:
+            rows = self.query(f"SELECT strategy, detail FROM medallion.explain_refresh({literal(view.name)})")
+        except PgError as error:
+            raise Failure("error", view.name, "explain_refresh: " + describe(error)) from error
+        return rows[0]
+
+    # -- steps
+
+    def step_sql(self, step):
+        """A change; one that violates a constraint changes nothing, which is as good."""
+        try:
+            self.query(step.sql(), step.session)
+        except PgError as error:
+            if error.sqlstate[:2] in ("55", "57", "XX") or "medallion" in error.context:
+                raise Failure("error", "-", f"{step.sql()[:200]}: {describe(error)}") from error
+            if step.session == "main" and step.head.startswith("BEGIN;"):
+                self.query("ROLLBACK")
+        self.mark(step.marks)
+
+    def mark(self, tables):
+        for view in self.views:
+            self.marked[view] |= set(tables) & self.case.sources_of(view)
+
+    def step_refresh(self, step):
+        view = self.views[step.view]
+        try:
+            strategy, reason, written = self.refresh(view)
+        except PgError as error:
+            if error.sqlstate == "25P02":
+                return              # the transaction around it has failed before
+            self.refused(view, error)
+            strategy, reason, written = self.refresh(view, ", full_refresh => true")
+        self.marked[view.name].clear()
+        self.count(view, strategy, reason)
+        self.check(view, strategy)
+        if strategy != "none" and not view.uses_time:
+            self.check_quiet(view)
+
+    def refused(self, view, error):
+        """Is an error of an incremental refresh one that the documents name?"""
+        if "incrementally" not in error.message:
+            try:
+                self.query(self.query_at(view))
+            except PgError as own:
+                if own.sqlstate == error.sqlstate:
+                    return
+            raise Failure("error", view.name, describe(error)) from error
+        if not self.marked[view.name]:
+            raise Failure("refused", view.name, describe(error)) from error
+        self.statistics.refused[re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", "*", error.detail)[:100]] += 1
+
+    def refresh(self, view, arguments="", session="main"):
+        rows = self.query("SELECT strategy, reason, rows_inserted + rows_updated + rows_deleted"
+                          f" FROM medallion.refresh({literal(view.name)}{arguments})", session)
+        return rows[0]
+
+    def count(self, view, strategy, reason):
+        self.statistics.runs[strategy] += 1
+        if strategy == "full" and view.incremental:
+            self.statistics.recomputed[re.sub(r"\b[a-z]+\.[a-z0-9_]+\b|\d+", "*", reason or "?")[:100]] += 1
+
+    def step_full(self, step):
+        try:
+            self.refresh(self.views[step.view], ", full_refresh => true")
+        except PgError as error:
+            if error.sqlstate not in QUERY_ERRORS:
+                raise Failure("error", step.view, describe(error)) from error
+
+    def step_hold(self, step):
+        """Stop a refresh at a point, change something, and let it go on."""
+        view = self.views[step.view]
+        if not self.hold(view, step.point):
+            return
+        try:
+            for change in step.inner:
+                self.step_sql(change)
+        finally:
+            self.query("SELECT pg_advisory_unlock_all()", "holder")
+        self.finish_other(view, ())
+        if view.incremental:
+            # others read sources as they are now
+            self.check_verify(view, f"refreshed beside writes at {step.point}")
+
+    def step_cancel(self, step):
+        view = self.views[step.view]
+        if not self.hold(view, step.point):
+            return
+        pid = self.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'fuzz other'"
+                         " AND datname = current_database()", "holder")[0][0]
+        self.query(f"SELECT pg_cancel_backend({pid})", "holder")
+        self.finish_other(view, ("57014",))
+        self.query("SELECT pg_advisory_unlock_all()", "holder")
+
+    def hold(self, view, point):
+        """Let a session run into a point; False if it ends before."""
+        self.query(f"SELECT pg_advisory_lock(1296319556, medallion.debug_point_id({literal(point)}))", "holder")
+        other = self.session("other")
+        other.query(f"SET medallion.debug_points = {literal(point)}")
+        other.send(f"SELECT medallion.refresh({literal(view.name)})")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not select.select([other.socket], [], [], 0.002)[0]:
+            if self.query("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 1296319556"
+                          " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", "holder"):
+                return True
+            if time.monotonic() > deadline:
+                raise Failure("blocked", view.name, f"never reached {point} and never ended")
+        self.finish_other(view, ())
+        self.query("SELECT pg_advisory_unlock_all()", "holder")
+        return False
+
+    def finish_other(self, view, expected):
+        try:
+            self.session("other").finish()
+            self.marked[view.name].clear()
+        except PgError as error:
+            if error.sqlstate not in expected:
+                self.refused(view, error)
+
+    def step_crash(self, step):
+        """The server loses a backend in the middle of a refresh, and recovers."""
+        try:
+            self.query(f"SET medallion.debug_points = {literal(step.point + '!')}", "other")
+            self.query(f"SELECT medallion.refresh({literal(step.view)})", "other")
+            self.query("SET medallion.debug_points = ''", "other")
+        except ConnectionLost:
+            self.reconnect()
+        except PgError as error:
+            self.refused(self.views[step.view], error)
+
+    def step_race(self, step):
+        """Refreshes while another session writes and commits."""
+        writer = self.session(step.session)
+        writer.send(step.head)
+        self.mark(step.marks)
+        for name in step.view.split(","):
+            if name in self.views:
+                view = self.views[name]
+                try:
+                    self.refresh(view)
+                except PgError as error:
+                    self.refused(view, error)
+        try:
+            writer.finish()
+        except PgError as error:
+            if error.sqlstate[:2] in ("40", "55", "57", "XX") or "medallion" in error.context:
+                raise Failure("error", "-", f"{step.head}: {describe(error)}") from error
+        self.mark(step.marks)
+
+    # -- judgement
+
+    def query_at(self, view):
+        """The view's query at the time of its last refresh."""
+        if not view.uses_time:
+            return view.sql()
+        moment = self.query(f"SELECT refreshed_at FROM medallion.view_state WHERE relid = {literal(view.name)}::regclass")
+        return view.sql().replace("now()", f"{literal(moment[0][0])}::timestamptz")
+
+    def check(self, view, what):
+        """The view against its query, both ways, equal rows counted."""
+        self.statistics.compared += 1
+        try:
+            rows = self.query(f"WITH q AS MATERIALIZED ({self.query_at(view)}), v AS MATERIALIZED (TABLE {view.name})"
+                              " SELECT 'extra', * FROM (TABLE v EXCEPT ALL TABLE q) a"
+                              " UNION ALL SELECT 'missing', * FROM (TABLE q EXCEPT ALL TABLE v) b")
+        except PgError as error:
+            if error.sqlstate in QUERY_ERRORS:
+                return
+            raise Failure("error", view.name, "comparison: " + describe(error)) from error
+        if rows and not equal_but_for_rounding(rows, view.columns):
+            listed = "; ".join(str(row) for row in sorted(rows, key=str)[:6])
+            raise Failure("differs", view.name, f"{what}: {len(rows)} rows differ: {listed}")
+        self.check_verify(view, what)
+
+    def check_verify(self, view, what):
+        try:
+            rows = self.query(f"SELECT difference, row_data FROM medallion.verify({literal(view.name)}) LIMIT 5")
+        except PgError as error:
+            raise Failure("verify", view.name, f"{what}: verify() failed: {describe(error)}") from error
+        if rows:
+            raise Failure("verify", view.name, f"{what}: verify() finds {rows}")
+
+    def check_quiet(self, view):
+        """A second refresh has nothing to do, and writes nothing."""
+        try:
+            strategy, reason, written = self.refresh(view)
+        except PgError as error:
+            if view.incremental:
+                raise Failure("refused", view.name, "second refresh: " + describe(error)) from error
+            return
+        if strategy == "none":
+            return
+        if int(written or 0) > 0:
+            raise Failure("writes", view.name, f"a refresh with nothing new wrote {written} rows ({strategy}, {reason})")
+
+
+def describe(error):
+    return f"{error.sqlstate}: {error.message}" + (f" DETAIL: {error.detail}" if error.detail else "") + \
+        (f" CONTEXT: {error.context[:600]}" if error.context else "")
+
+
+def equal_but_for_rounding(rows, columns):
+    """Do extra and missing rows pair up, with floats within 1e-9?"""
+    floats = {i for i, (_, kind) in enumerate(columns, 1) if kind in ("approx", "float", "rough")}
+    if not floats:
+        return False
+    extra, missing = ([row for row in rows if row[0] == side] for side in ("extra", "missing"))
+    if len(extra) != len(missing):
+        return False
+    for row in extra:
+        match = next((m for m in missing if all(near(a, b) if i in floats else a == b
+                                                for i, (a, b) in enumerate(zip(row, m)) if i > 0)), None)
+        if match is None:
+            return False
+        missing.remove(match)
+    return True
+
+
+def near(a, b):
+    if a is None or b is None or a == b:
+        return a == b
+    a, b = float(a), float(b)
+    return abs(a - b) <= 1e-9 * max(abs(a), abs(b), 1)

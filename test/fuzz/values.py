@@ -1,0 +1,55 @@
+"""Values of the columns of random tables.
+
+Domains are small, so that keys collide, groups fill and empty, and equal rows
+meet. Each has NULL, and the values at which sums, comparisons and equality
+are peculiar: 1.0 and 1.00, an infinite sum, -0.0, 'a' beside 'A', an empty
+array.
+"""
+
+# type of the grammar: type of the column
+SQL_TYPES = {
+    "int": "int", "big": "bigint", "text": "text", "num": "numeric", "float": "float8", "bool": "bool",
+    "rough": "float8",
+    "date": "date", "ts": "timestamptz", "ints": "int[]", "json": "jsonb",
+}
+
+_DOMAINS = {
+    "int": ["0", "1", "1", "2", "2", "3", "4", "-1"],
+    "big": ["0", "1", "2", "3", "5", "-2"],
+    "text": ["'a'", "'a'", "'b'", "'c'", "''", "'A'"],
+    "num": ["1.0", "1.00", "2.5", "-3", "0.1", "0"],
+    "float": ["0.5", "1.25", "-2", "0.25", "3", "'-0'"],    # sums of these are exact
+    "rough": ["0.1", "0.3", "-0.7", "1e-3"],
+    "bool": ["true", "false"],
+    "date": ["'2026-03-01'", "'2026-03-02'", "'2026-03-29'", "'2026-04-01'"],
+    "ints": ["'{}'", "'{1}'", "'{1,2}'", "'{2,2,NULL}'", "'{3,1}'"],
+    "json": ["'{}'", "'{\"a\": 1}'", "'[1, 2]'", "'null'", "'\"a\"'", "'{\"a\": 1.0}'"],
+}
+_RARE = {"num": ["'NaN'", "'Infinity'", "1e20"], "float": ["'NaN'", "'Infinity'", "'-Infinity'", "1e15"]}
+
+
+def value(rng, kind):
+    """One value as SQL, without its type."""
+    if rng.random() < 0.15:
+        return "NULL"
+    if kind in _RARE and rng.random() < 0.03:
+        return rng.choice(_RARE[kind])
+    if kind == "ts":
+        # some within the few seconds that a round takes, for filters on now()
+        if rng.random() < 0.4:
+            return f"now() + interval '{rng.randint(-20, 10) * 100} ms'"
+        return rng.choice(["'2026-03-01 00:30+00'", "'2026-03-01 23:30+00'", "'2026-03-29 00:59+00'",
+                           "'2026-03-29 01:30+00'"])
+    return rng.choice(_DOMAINS[kind])
+
+
+def constant(rng, kind):
+    """One value as SQL that has the type by itself."""
+    if kind == "ts":
+        return "'2026-03-29 00:59+00'::timestamptz"
+    text = rng.choice(_DOMAINS[kind])
+    return text if kind in ("int", "bool") else f"{text}::{SQL_TYPES[kind]}"
+
+
+def row(rng, columns):
+    return "(" + ", ".join(value(rng, kind) for _, kind in columns) + ")"
