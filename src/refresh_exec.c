@@ -35,6 +35,7 @@
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_state.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -233,14 +234,18 @@ rebuild(MdRefresh *refresh)
 	MdRun	   *run = &refresh->run;
 
 	run->rows_read = -1;
+	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
+	else if (plan->latest != NULL)
+		md_latest_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
+	md_state_index(view, plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -280,6 +285,9 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 		case MD_STRATEGY_MERGE:
 			md_merge_apply(refresh, new_parts(inputs));
 			break;
+		case MD_STRATEGY_LATEST:
+			md_latest_apply(refresh, new_parts(inputs));
+			break;
 		case MD_STRATEGY_REGROUP:
 		case MD_STRATEGY_WINDOW:
 			md_regroup_apply(refresh);
@@ -314,9 +322,10 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
 		plan->merge = NULL;
+		plan->latest = NULL;
 		reason = "refresh_mode is full";
 	}
-	md_merge_prepare(view, plan);
+	md_state_prepare(view, plan);
 	if (reason == NULL)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
@@ -365,7 +374,7 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
-						refresh->run.started_at, refresh->snapshot);
+						&refresh->run, refresh->snapshot);
 	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
 	md_frontier_prune(refresh->sources);
@@ -403,7 +412,7 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
 				 errhint("Refresh it without only_where first.")));
-	if (OidIsValid(view->state_table))
+	if (view->state_tables != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
@@ -420,8 +429,12 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_diff_apply(refresh->result, query, md_refresh_unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
+	run->refresh_number = view->refresh_number;
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+	{
 		md_view_store_rewrite(view->relid);
+		run->refresh_number++;
+	}
 	md_catalog_restore_user(&saved);
 }
 

@@ -56,6 +56,7 @@ md_strategy_name(MdStrategy strategy)
 		[MD_STRATEGY_APPEND] = "append",
 		[MD_STRATEGY_JOIN] = "join",
 		[MD_STRATEGY_MERGE] = "merge",
+		[MD_STRATEGY_LATEST] = "latest",
 		[MD_STRATEGY_REGROUP] = "regroup",
 		[MD_STRATEGY_WINDOW] = "window",
 		[MD_STRATEGY_FULL] = "full",
@@ -562,29 +563,64 @@ shown_keys(Query *query, List *keys)
 	return columns;
 }
 
-/* Partial results of new rows merge, where only rows of one source come. */
-static void
-try_merge(MdPlan *plan)
+/* Is the input's change the rows of one source that came? */
+static bool
+is_one_source(MdNode *input)
 {
-	MdNode	   *input = plan->root->children ? linitial(plan->root->children) : NULL;
-	char	   *reason = NULL;
-	int			location = -1;
-
-	if (plan->root->kind != MD_NODE_AGGREGATE || plan->strategy == MD_STRATEGY_FULL ||
-		input->strategy != MD_STRATEGY_APPEND || list_length(input->children) != 1 ||
-		plan->time_dependent)
-		return;
 	while (input->children != NIL)
 	{
 		if (input->kind == MD_NODE_MAP && list_length(input->children) != 1)
-			return;
+			return false;
 		input = linitial(input->children);
 	}
-	plan->merge = md_merge_make(plan->query, &reason, &location);
-	if (plan->merge == NULL)
+	return true;
+}
+
+/* What is kept lets the top block take in a change by itself. */
+static void
+try_state(MdPlan *plan)
+{
+	MdNode	   *input = plan->root->children ? linitial(plan->root->children) : NULL;
+	MdBlockKind kind = md_block_kind(plan->normal);
+	char	   *reason = NULL;
+	int			location = -1;
+
+	if (plan->strategy == MD_STRATEGY_FULL || plan->time_dependent || input == NULL ||
+		input->strategy != MD_STRATEGY_APPEND || !is_one_source(input))
 		return;
-	plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;
-	plan->root->state = plan->merge->needs_state ? "partial aggregates per group" : NULL;
+	if (kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT)
+		plan->merge = md_merge_make(plan->query, false, &reason, &location);
+	else if (kind == MD_BLOCK_DISTINCT_ON)
+		plan->latest = md_latest_make(plan->query, false, &reason, &location);
+	if (plan->merge != NULL)
+	{
+		plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;
+		plan->root->state = plan->merge->value_sets != NIL ?
+			(plan->merge->needs_state ? "partial aggregates and distinct values per group" :
+			 "distinct values per group") :
+			plan->merge->needs_state ? "partial aggregates per group" : NULL;
+	}
+	if (plan->latest != NULL)
+	{
+		plan->root->strategy = plan->strategy = MD_STRATEGY_LATEST;
+		plan->root->label = psprintf("First row by %s", key_count(list_length(plan->latest->keys)));
+		plan->root->state = list_length(plan->latest->inputs) > plan->latest->result_count ?
+			"order of the first rows" : NULL;
+	}
+}
+
+/* row_number() = 1 as DISTINCT ON, and its order such that there is one answer. */
+static void
+settle_latest(MdPlan *plan)
+{
+	Query	   *rewritten = md_latest_rewrite(plan->query);
+	char	   *reason;
+	int			location;
+
+	if (rewritten != NULL)
+		plan->query = rewritten;
+	if (plan->query->hasDistinctOn)
+		(void) md_latest_make(plan->query, false, &reason, &location);
 }
 
 MdPlan *
@@ -598,6 +634,7 @@ md_plan_make(Query *query, Oid owner)
 	plan->location = -1;
 	plan->repeatable = true;
 	plan->inlined_ids = md_query_inline(plan->query, owner);
+	settle_latest(plan);
 	(void) collect_sources_walker((Node *) plan->query, &context);
 	(void) note_volatility_walker((Node *) plan->query, &context);
 
@@ -614,7 +651,7 @@ md_plan_make(Query *query, Oid owner)
 	plan->keys = md_block_keys(plan->normal);
 	plan->key_columns = shown_keys(plan->normal, plan->keys);
 	plan->keys_unique = md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
-	try_merge(plan);
+	try_state(plan);
 
 	reason = find_reason(plan->root);
 	if (plan->strategy == MD_STRATEGY_FULL)

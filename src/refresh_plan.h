@@ -16,6 +16,7 @@
 #include "nodes/pg_list.h"
 #include "parser/parser.h"
 
+#include "refresh_merge.h"
 #include "refresh_read.h"
 
 typedef enum MdStrategy
@@ -25,6 +26,7 @@ typedef enum MdStrategy
 	MD_STRATEGY_MERGE,
 	MD_STRATEGY_REGROUP,		/* rows of touched keys are computed again */
 	MD_STRATEGY_WINDOW,			/* likewise, of whole partitions */
+	MD_STRATEGY_LATEST,
 	MD_STRATEGY_FULL
 } MdStrategy;
 
@@ -36,6 +38,7 @@ typedef enum MdNodeKind
 	MD_NODE_MAP,				/* filter, project, expand */
 	MD_NODE_UNION_ALL,
 	MD_NODE_AGGREGATE,
+	MD_NODE_LATEST,
 	MD_NODE_OTHER
 } MdNodeKind;
 
@@ -50,40 +53,6 @@ typedef struct MdNode
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
 } MdNode;
-
-/* How a column of a merge target takes in a change. */
-typedef enum MdCombine
-{
-	MD_COMBINE_KEY,				/* group key: identifies the row */
-	MD_COMBINE_ADD,				/* old + new */
-	MD_COMBINE_LEAST,
-	MD_COMBINE_GREATEST,
-	MD_COMBINE_AND,
-	MD_COMBINE_OR
-} MdCombine;
-
-typedef struct MdMergeColumn
-{
-	Expr	   *expr;			/* over the query's FROM */
-	MdCombine	combine;
-	Index		sort_group_ref; /* of a key; 0 otherwise */
-} MdMergeColumn;
-
-/*
- * A merge.  Its target is the result itself when each column of that is a key
- * or a partial result, and no key is missing; else a state table with these
- * columns named c1, c2, ..., from which the result's columns are computed.
- */
-typedef struct MdMerge
-{
-	bool		needs_state;
-	List	   *columns;		/* of MdMergeColumn, in the order of the target */
-	int			key_count;
-	/* with a state table */
-	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
-	Node	   *having;			/* likewise, or NULL */
-	List	   *result_keys;	/* of int: column of the result per key; NIL: not all there */
-} MdMerge;
 
 typedef struct MdPlan
 {
@@ -102,6 +71,7 @@ typedef struct MdPlan
 	List	   *key_columns;	/* of int: the columns that show them; NIL: not all are */
 	bool		keys_unique;	/* one row of the result per key */
 	MdMerge    *merge;			/* strategy merge only */
+	MdLatest   *latest;			/* strategy latest only */
 } MdPlan;
 
 /*
@@ -126,8 +96,5 @@ extern char *md_query_text(Query *query);
  * Make a plan, for a view owned by `owner`.  The query is not changed.
  */
 extern MdPlan *md_plan_make(Query *query, Oid owner);
-
-/* Analyze an aggregate query; NULL with *reason, *location if it cannot merge. */
-extern MdMerge *md_merge_make(Query *query, char **reason, int *location);
 
 #endif							/* MD_REFRESH_PLAN_H */

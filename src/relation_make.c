@@ -198,11 +198,11 @@ md_relation_make_definition(Oid result, Query *query, List *columns, List *colum
 }
 
 Oid
-md_relation_make_state(Oid result, List *columns, Oid owner)
+md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 {
 	MdSecurity	saved;
 	RangeVar   *name = makeRangeVar("medallion_def",
-									md_relation_internal_name(result, " state"), -1);
+									md_relation_internal_name(result, suffix), -1);
 	Oid			state;
 
 	md_catalog_become_owner(&saved);
@@ -245,6 +245,23 @@ md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
 	return found;
 }
 
+void
+md_relation_make_named_index(Oid relid, const char *name, const char *definition)
+{
+	run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
+					 md_read_relation_name(relid), definition));
+}
+
+Oid
+md_relation_make_index(Oid relid, const char *suffix, const char *definition)
+{
+	Oid			namespace_id = get_rel_namespace(relid);
+	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, suffix, namespace_id, false);
+
+	md_relation_make_named_index(relid, name, definition);
+	return get_relname_relid(name, namespace_id);
+}
+
 Oid
 md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 {
@@ -259,17 +276,6 @@ md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 						 quote_identifier(get_attname(relid, attnums[i], false)));
 	run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
 					 quote_identifier(name), md_read_relation_name(relid), columns.data));
-	return get_relname_relid(name, namespace_id);
-}
-
-Oid
-md_relation_make_index(Oid relid, const char *columns, const char *suffix)
-{
-	Oid			namespace_id = get_rel_namespace(relid);
-	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, suffix, namespace_id, false);
-
-	run_ddl(psprintf("CREATE INDEX %s ON %s (%s)", quote_identifier(name),
-					 md_read_relation_name(relid), columns));
 	return get_relname_relid(name, namespace_id);
 }
 

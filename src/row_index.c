@@ -96,7 +96,7 @@ md_row_index_ensure(const MdTarget *target)
 
 	if (columns == NIL || has_index(target, hash))
 		return;
-	md_relation_make_index(target->relid, psprintf("(%s)", hash), "medallion_row");
+	(void) md_relation_make_index(target->relid, "medallion_row", psprintf("(%s)", hash));
 }
 
 int64
