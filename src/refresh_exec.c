@@ -155,7 +155,7 @@ new_parts(List *inputs)
 	foreach(lc, inputs)
 	{
 		MdInput    *input = lfirst(lc);
-		MdPart	   *part = palloc(sizeof(MdPart));
+		MdPart	   *part = palloc0(sizeof(MdPart));
 
 		part->relid = input->relid;
 		part->condition = input->delta.condition;
