@@ -297,14 +297,6 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
-		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
-	{
-		/* what was written before capture began is seen by a newer snapshot */
-		UnregisterSnapshot(refresh->snapshot);
-		refresh->snapshot = md_sql_take_snapshot();
-		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
-	}
 	SPI_connect();
 	apply(refresh, full);
 	if (refresh->run.reason != NULL)
@@ -416,6 +408,8 @@ md_refresh_lock(Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
+	/* before any snapshot: what was written uncaptured must be seen by it */
+	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
 }
 

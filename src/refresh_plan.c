@@ -307,7 +307,7 @@ plan_scan(RangeTblEntry *rte, PlanContext *context)
 	{
 		node->strategy = MD_STRATEGY_FULL;
 		node->reason = psprintf("%s: %s", relation_name(rte->relid), readable.why ? readable.why :
-								"rows of it change, which is not incremental in this version");
+								"changes of an ordinary table are not captured");
 	}
 	else if (rte->tablesample != NULL)
 		make_full(node, "TABLESAMPLE picks other rows each time",
