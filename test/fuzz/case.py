@@ -102,12 +102,21 @@ class CaseMaker:
 
     def make_tables(self):
         self.setup += OWN_AGGREGATE
+        if self.rng.random() < 0.15:
+            kinds = ["stream"] * self.rng.randint(1, 3)
+            for kind in kinds:
+                self.make_table(kind)
+            self.make_rows()
+            return
         kinds = ["stream"] * self.rng.randint(0, 2)
         kinds += self.rng.choices(["table", "keyed", "split"], [60, 20, 20], k=self.rng.randint(1, 3))
         if self.rng.random() < 0.15:
             kinds += ["parent", "child"]
         for kind in kinds:
             self.make_table(kind)
+        self.make_rows()
+
+    def make_rows(self):
         for table in self.tables:
             rows = [self.row(table) for _ in range(self.rng.randint(0, 14))]
             if rows:
