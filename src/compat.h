@@ -14,6 +14,8 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "access/table.h"
+#include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
@@ -28,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
+#include "utils/relcache.h"
 #include "utils/rel.h"
 
 /* The mark of a function that does not return stands first since 18. */
@@ -123,6 +126,32 @@ md_relation_filenode(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* Give a table and its TOAST table new, empty files. */
+static inline void
+md_relation_empty(Relation rel)
+{
+	Oid			toast_id = rel->rd_rel->reltoastrelid;
+	ReindexParams params = {0};
+	Relation	toast;
+
+#if PG_VERSION_NUM >= 160000
+#define MD_SET_NEW_FILE RelationSetNewRelfilenumber
+#else
+#define MD_SET_NEW_FILE RelationSetNewRelfilenode
+#endif
+	MD_SET_NEW_FILE(rel, rel->rd_rel->relpersistence);
+	if (!OidIsValid(toast_id))
+		return;
+	toast = table_open(toast_id, AccessExclusiveLock);
+	MD_SET_NEW_FILE(toast, toast->rd_rel->relpersistence);
+	table_close(toast, NoLock);
+#if PG_VERSION_NUM >= 170000
+	(void) reindex_relation(NULL, RelationGetRelid(rel), REINDEX_REL_PROCESS_TOAST, &params);
+#else
+	(void) reindex_relation(RelationGetRelid(rel), REINDEX_REL_PROCESS_TOAST, &params);
 #endif
 }
 

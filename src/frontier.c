@@ -21,16 +21,20 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/itemptr.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "access/table.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "frontier.h"
 #include "refresh_read.h"
+#include "refresh_target.h"
 #include "sql_run.h"
 
 /* Offsets $1 (read) and $2 (now) side by side, per topic and partition. */
@@ -111,6 +115,8 @@ md_frontier_load(Oid view, Snapshot snapshot)
 		source->history_changes = md_sql_int64(i, 6);
 		source->rewritten_number = md_sql_int64(i, 7);
 		source->changed = md_sql_bool(i, 8);
+		source->is_captured = source->frontier != NULL && source->kind != MD_SOURCE_STREAM &&
+			md_json_string(source->frontier, "capture") != NULL;
 		old = MemoryContextSwitchTo(context);
 		sources = lappend(sources, source);
 		MemoryContextSwitchTo(old);
@@ -472,6 +478,34 @@ view_delta(MdSource *source, Snapshot snapshot, MdDelta *delta, MemoryContext co
 	MemoryContextSwitchTo(old);
 }
 
+/* Changes of a captured relation. */
+static void
+captured_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
+{
+	char	   *obstacle;
+
+	if (pg_class_aclcheck(source->relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(source->relid));
+	if (!source->changed)
+	{
+		delta->condition = "false";
+		delta->rows = 0;
+		return;
+	}
+	obstacle = md_captured_obstacle(source->relid, source->read_frontier, source->frontier, snapshot);
+	if (obstacle != NULL)
+	{
+		delta->why_full = psprintf("%s %s", md_read_relation_name(source->relid), obstacle);
+		return;
+	}
+	delta->is_signed = true;
+	delta->store_name = psprintf("medallion_change_%u", source->relid);
+	delta->store = md_captured_changes(source->relid, source->read_frontier, source->frontier,
+									   snapshot, &delta->store_desc);
+	delta->rows = tuplestore_tuple_count(delta->store);
+	delta->query = psprintf("SELECT * FROM %s", delta->store_name);
+}
+
 void
 md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 {
@@ -486,6 +520,11 @@ md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 		delta->why_full = psprintf("%s has not been read yet", md_read_relation_name(source->relid));
 		return;
 	}
+	if (source->is_captured)
+	{
+		captured_delta(source, snapshot, delta);
+		return;
+	}
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (source->kind == MD_SOURCE_STREAM)
@@ -493,11 +532,23 @@ md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 	else if (source->kind == MD_SOURCE_VIEW)
 		view_delta(source, snapshot, delta, context);
 	else
-		elog(ERROR, "source %u has no changes to read", source->relid);
+		delta->why_full = psprintf("changes of %s are not known",
+								   md_read_relation_name(source->relid));
 	if (delta->why_full)
 		delta->why_full = MemoryContextStrdup(context, delta->why_full);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+/* Its state at the last refresh cannot be told. */
+static void
+report_unknown(Oid relid, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot tell what \"%s\" was at the last refresh", get_rel_name(relid)),
+			 errdetail("%s", detail),
+			 errhint("Refresh the view that reads it first.")));
 }
 
 /* Rows of a view as of the stored frontier. */
@@ -514,38 +565,142 @@ view_read_rows(MdSource *source, Snapshot snapshot, MemoryContext context)
 	if (!source->changed)
 		return NULL;
 	if (!load_view_changes(source, snapshot, &xids, &first, &last, &rows))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot tell what materialized view \"%s\" was at the last refresh",
-						get_rel_name(source->relid)),
-				 errdetail("It has changed rows since."),
-				 errhint("Refresh the view that reads it first.")));
+		report_unknown(source->relid, "It has changed rows since.");
 	old = MemoryContextSwitchTo(context);
 	condition = not_written_by(xids);
 	MemoryContextSwitchTo(old);
 	return condition;
 }
 
-char *
-md_frontier_read_rows(MdSource *source, Snapshot snapshot)
+/*
+ * The present rows and the changes since, with the sign turned: what adds up to
+ * one or more was there.  As for the difference of a view and its query, columns
+ * without equality are compared by their text.
+ */
+static char *
+captured_old_query(Oid relid, const char *store_name)
+{
+	MdTarget   *target = md_target_make(relid);
+	char	   *columns = md_target_columns(target, NULL, NIL);
+	Relation	rel = table_open(relid, AccessShareLock);
+	StringInfoData output;
+	int			number = 0;
+
+	initStringInfo(&output);
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&output, ", ");
+		if (TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
+			appendStringInfo(&output, "NULL::pg_catalog.int4 AS \"?dropped%d?\"", i + 1);
+		else
+		{
+			const MdTargetColumn *column = &target->columns[number++];
+
+			appendStringInfo(&output, column->comparable ? "u.c%d AS %s" :
+							 "u.c%d::pg_catalog.text::%s AS %s", number,
+							 column->comparable ? column->name : column->type, column->name);
+		}
+	}
+	table_close(rel, NoLock);
+	return psprintf("SELECT %s FROM"
+					" (SELECT %s, pg_catalog.sum(x.w)::pg_catalog.int8 AS n"
+					"    FROM (SELECT %s, 1::pg_catalog.int8 FROM %s UNION ALL SELECT %s, - md_weight FROM %s) x(%s, w)"
+					"   GROUP BY %s HAVING pg_catalog.sum(x.w) > 0) u(%s, n),"
+					" pg_catalog.generate_series(1, u.n)",
+					output.data,
+					md_target_numbered_comparable(target, "x", NIL),
+					columns, md_read_relation_name(relid), columns, store_name,
+					md_target_numbered(target, NULL, NIL),
+					md_target_numbered_comparable(target, "x", NIL),
+					md_target_numbered(target, NULL, NIL));
+}
+
+static bool
+captured_read_part(MdSource *source, Snapshot snapshot, MdPart *part)
+{
+	MdDelta		delta = {0};
+
+	if (!source->changed)
+		return false;
+	captured_delta(source, snapshot, &delta);
+	if (delta.why_full != NULL)
+		report_unknown(source->relid, psprintf("Relation %s.", delta.why_full));
+	part->store_name = delta.store_name;
+	part->store = delta.store;
+	part->store_desc = delta.store_desc;
+	part->query = captured_old_query(source->relid, delta.store_name);
+	return true;
+}
+
+bool
+md_frontier_read_part(MdSource *source, Snapshot snapshot, MdPart *part)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MdSecurity	saved;
-	char	   *condition = NULL;
 
+	memset(part, 0, sizeof(*part));
+	part->relid = source->relid;
 	if (source->read_frontier == NULL)
-		return NULL;
+		return false;
+	if (source->is_captured)
+		return captured_read_part(source, snapshot, part);
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (source->kind == MD_SOURCE_STREAM)
 	{
 		StreamColumns columns = load_stream_columns(source->relid, snapshot, context);
 
-		condition = stream_read_rows(source, &columns, snapshot, context);
+		part->condition = stream_read_rows(source, &columns, snapshot, context);
 	}
 	else if (source->kind == MD_SOURCE_VIEW)
-		condition = view_read_rows(source, snapshot, context);
+		part->condition = view_read_rows(source, snapshot, context);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
-	return condition;
+	return part->condition != NULL;
+}
+
+void
+md_frontier_store(Oid view, List *sources, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	MdSecurity	saved;
+	ListCell   *lc;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	foreach(lc, sources)
+	{
+		MdSource   *source = lfirst(lc);
+		MdSqlArgs	args = {0};
+
+		if (!source->changed)
+			continue;
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(source->relid), false);
+		md_sql_arg(&args, JSONBOID, JsonbPGetDatum(source->frontier), source->frontier == NULL);
+		md_sql_arg(&args, INT8OID, Int64GetDatum(source->history_changes),
+				   source->kind != MD_SOURCE_STREAM);
+		md_sql_run_cached(&plan,
+						  "UPDATE medallion.view_source SET frontier = $3, history_changes = $4"
+						  " WHERE relid = $1 AND source = $2"
+						  "   AND (frontier IS DISTINCT FROM $3 OR history_changes IS DISTINCT FROM $4)",
+						  &args, snapshot);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+void
+md_frontier_prune(List *sources)
+{
+	ListCell   *lc;
+
+	foreach(lc, sources)
+	{
+		MdSource   *source = lfirst(lc);
+
+		if (source->is_captured && source->changed)
+			md_log_prune(source->relid);
+	}
 }

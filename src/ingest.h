@@ -169,9 +169,10 @@ extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
 
 /*
  * Kafka does not have where we read a partition; true if that was the record
- * that proves the topic's identity only: it is read from next_offset then.
+ * that proves the topic's identity only, and is so old that Kafka has deleted
+ * it: it is read from next_offset then.
  */
-extern bool md_ingest_give_up_proof(MdPartition *partition);
+extern bool md_ingest_give_up_proof(MdPartition *partition, int timeout_ms);
 
 /* Stop reading a stream's partitions, and forget it; its lane may be empty then. */
 extern void md_ingest_remove_stream(MdIngestStream *stream);

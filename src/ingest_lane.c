@@ -395,9 +395,16 @@ md_ingest_discover(MdLane *lane, int timeout_ms)
 }
 
 bool
-md_ingest_give_up_proof(MdPartition *partition)
+md_ingest_give_up_proof(MdPartition *partition, int timeout_ms)
 {
+	MdKafkaPosition first = {.topic = partition->topic,.partition = partition->partition,.query = MD_KAFKA_EARLIEST};
+	MdKafkaError error;
+
 	if (!partition->proving)
+		return false;
+	/* behind the end, or unknown: to read on could mix the records of two topics */
+	if (!md_kafka_resolve(partition->stream->lane->asker, &first, 1, timeout_ms, &error) ||
+		first.offset <= partition->last_offset)
 		return false;
 	partition->proving = false;
 	md_ingest_reassign(partition->stream);

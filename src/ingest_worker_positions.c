@@ -100,7 +100,7 @@ md_ingest_settle_positions(MdLane *lane)
 			if (!partition->out_of_range)
 				continue;
 			partition->out_of_range = false;
-			if (!md_ingest_give_up_proof(partition))
+			if (!md_ingest_give_up_proof(partition, REQUEST_TIMEOUT_MS))
 				settle_out_of_range(lane, partition);
 		}
 }

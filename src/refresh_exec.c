@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
 #include "frontier.h"
@@ -120,6 +121,8 @@ why_rebuild(MdRefresh *refresh, List **parts)
 			return delta.why_full;
 		part->relid = source->relid;
 		part->condition = delta.condition;
+		part->query = NULL;
+		part->store_name = NULL;
 		*parts = lappend(*parts, part);
 		if (delta.rows < 0 || refresh->run.rows_read < 0)
 			refresh->run.rows_read = -1;
@@ -285,6 +288,14 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
+		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
+	{
+		/* what was written before capture began is seen by a newer snapshot */
+		UnregisterSnapshot(refresh->snapshot);
+		refresh->snapshot = md_sql_take_snapshot();
+		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
+	}
 	SPI_connect();
 	apply(refresh, full);
 	if (refresh->run.reason != NULL)
@@ -295,8 +306,10 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
-						refresh->run.started_at, refresh->snapshot);
+						&refresh->run, refresh->snapshot);
+	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	md_frontier_prune(refresh->sources);
 }
 
 /* A condition on the rows of the result, and nothing else. */
@@ -340,16 +353,20 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	query = md_refresh_frontier_query(view, refresh->snapshot);
 	SPI_connect();
+	query = md_refresh_frontier_query(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
 	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
+	run->refresh_number = view->refresh_number;
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+	{
 		md_view_store_rewrite(view->relid);
+		run->refresh_number++;
+	}
 	md_catalog_restore_user(&saved);
 }
 

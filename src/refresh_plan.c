@@ -305,7 +305,8 @@ plan_scan(RangeTblEntry *rte, PlanContext *context)
 	if (readable.changes != MD_CHANGE_APPEND)
 	{
 		node->strategy = MD_STRATEGY_FULL;
-		node->reason = psprintf("%s: %s", relation_name(rte->relid), readable.why);
+		node->reason = psprintf("%s: %s", relation_name(rte->relid), readable.why ? readable.why :
+								"rows of it change, which is not incremental in this version");
 	}
 	else if (rte->tablesample != NULL)
 		make_full(node, "TABLESAMPLE picks other rows each time",

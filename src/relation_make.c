@@ -88,7 +88,7 @@ md_relation_columns(List *names, List *exprs)
 }
 
 Oid
-md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
+md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
 {
 	static MD_RELOPT_NAMESPACE validnsps[] = HEAP_RELOPT_NAMESPACES;
 	CreateStmt *create = makeNode(CreateStmt);
@@ -111,8 +111,16 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 	(void) heap_reloptions(RELKIND_TOASTVALUE, toast_options, true);
 	NewRelationCreateToastTable(address.objectId, toast_options);
 	CommandCounterIncrement();
-	md_relation_guard(address.objectId);
 	return address.objectId;
+}
+
+Oid
+md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
+{
+	Oid			relid = md_relation_make_bare_table(name, columns, owner, like);
+
+	md_relation_guard(relid);
+	return relid;
 }
 
 void

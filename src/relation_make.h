@@ -18,6 +18,10 @@ extern List *md_relation_columns(List *names, List *exprs);
  */
 extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
 
+/* The same without the trigger. */
+extern Oid	md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner,
+										IntoClause *like);
+
 /* The guard alone (it is lost when triggers are not restored); idempotent. */
 extern void md_relation_guard(Oid relid);
 

@@ -21,6 +21,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
@@ -311,8 +312,8 @@ md_view_insert(const MdView *view, const char *strategy)
 
 	definition_args(&args, view);
 	md_view_sql_run("INSERT INTO medallion.view (relid, definition, state_table, merge_index, key_index,"
-			"       key_columns, refresh_interval, refresh_mode, settings, origin)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, medallion.database_identity())",
+					"       key_columns, refresh_interval, refresh_mode, settings, origin)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, medallion.database_identity())",
 			&args);
 	args.count = 1;
 	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
@@ -326,9 +327,9 @@ md_view_update(const MdView *view)
 
 	definition_args(&args, view);
 	md_view_sql_run("UPDATE medallion.view SET definition = $2, state_table = $3, merge_index = $4,"
-			"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
-			"       settings = $9"
-			" WHERE relid = $1", &args);
+					"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
+					"       settings = $9"
+					" WHERE relid = $1", &args);
 }
 
 void
@@ -343,6 +344,7 @@ md_view_delete(Oid relid)
 	for (int i = 0; i < lengthof(tables); i++)
 		if (OidIsValid(our_table(tables[i])))
 			md_view_sql_run(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+	md_capture_release_later();
 }
 
 bool

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "refresh_group.h"
@@ -402,6 +403,7 @@ md_view_drop(Oid relid, bool cascade)
 	LockRelationOid(relid, AccessExclusiveLock);
 	ObjectAddressSet(address, RelationRelationId, relid);
 	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	md_capture_release_unused();
 }
 
 /* Tie the parts of a view to its result; they come loose in a restore. */
