@@ -409,7 +409,7 @@ class CaseMaker:
                                *self.plain_change(), Step("refresh", view=name),
                                Step("sql", head=rng.choice(["COMMIT", "ROLLBACK"]))]
             elif special < 0.05 and self.points:
-                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.plain_change()))
+                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.rows_change()))
             elif special < 0.06 and self.points:
                 self.steps.append(Step("cancel", view=name, point=rng.choice(self.points)))
             elif special < 0.065:
@@ -424,7 +424,7 @@ class CaseMaker:
         """Refreshes while another session writes, then once more when it is done."""
         writes = []
         for _ in range(6):
-            writes += self.plain_change_for_race()
+            writes += self.rows_change()
         if writes:
             body = "; COMMIT; ".join(step.sql() for step in writes)
             self.steps.append(Step("race", "writer", f"DO $body$ BEGIN FOR i IN 1..5 LOOP {perform(body)}; COMMIT;"
@@ -432,7 +432,8 @@ class CaseMaker:
                                    marks=[m for s in writes for m in s.marks]))
             self.steps += [Step("refresh", view=v.name) for v in self.views if v.name in views]
 
-    def plain_change_for_race(self):
+    def rows_change(self):
+        """A change that does not wait for a reader of its table."""
         steps = self.plain_change()
         return [] if any(re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
 
