@@ -362,7 +362,7 @@ GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
-    state_table       regclass,
+    state_tables      regclass[],
     merge_index       name,
     key_index         name,
     key_columns       smallint[],
@@ -377,7 +377,7 @@ CREATE TABLE medallion.view (
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
-COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
+COMMENT ON COLUMN medallion.view.state_tables IS 'what is kept beside the result: partial aggregates per group, distinct values per group, order of the first rows';
 COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
@@ -686,6 +686,24 @@ COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[
     'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
 
 ------------------------------------------------------------------------------
+-- Aggregates of partial results
+------------------------------------------------------------------------------
+
+-- What var_samp(), corr() and so on of floats are made from; float8_combine() and
+-- float8_regr_combine() of Postgres put two of them together.
+CREATE AGGREGATE medallion.float8_moments(float8)
+    (SFUNC = pg_catalog.float8_accum, STYPE = float8[], INITCOND = '{0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8) IS
+    'number, sum and sum of squared deviations of floats, as variances keep it; for state of materialized views';
+
+CREATE AGGREGATE medallion.float8_moments(float8, float8)
+    (SFUNC = pg_catalog.float8_regr_accum, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8, float8) IS
+    'what regression functions keep of pairs of floats (Y, X); for state of materialized views';
+
+------------------------------------------------------------------------------
 -- Keys
 ------------------------------------------------------------------------------
 
@@ -871,9 +889,10 @@ CREATE VIEW medallion.materialized_views AS
                 THEN 'the database was restored or cloned; call medallion.resume_all()'
                 ELSE v.paused_reason END AS paused_reason,
            f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
-           v.state_table,
+           v.state_tables,
            pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
-           coalesce(pg_catalog.pg_total_relation_size(v.state_table), 0) AS state_bytes
+           (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t)), 0)::bigint
+              FROM pg_catalog.unnest(v.state_tables) t) AS state_bytes
       FROM medallion.view v
            JOIN pg_catalog.pg_class c ON c.oid = v.relid
            LEFT JOIN medallion.view_state s ON s.relid = v.relid

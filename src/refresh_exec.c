@@ -35,6 +35,7 @@
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_state.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -195,14 +196,18 @@ rebuild(MdRefresh *refresh)
 	MdRun	   *run = &refresh->run;
 
 	run->rows_read = -1;
+	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
+	else if (plan->latest != NULL)
+		md_latest_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					  unique_columns(refresh), NULL, refresh->snapshot, run);
+	md_state_index(view, plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -234,9 +239,10 @@ apply(MdRefresh *refresh, bool full)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
 		plan->merge = NULL;
+		plan->latest = NULL;
 		reason = "refresh_mode is full";
 	}
-	md_merge_prepare(view, plan);
+	md_state_prepare(view, plan);
 	if (reason == NULL)
 	{
 		if (plan->strategy == MD_STRATEGY_FULL)
@@ -262,8 +268,11 @@ apply(MdRefresh *refresh, bool full)
 	}
 	else
 	{
-		refresh->run.strategy = "merge";
-		md_merge_apply(refresh, parts);
+		refresh->run.strategy = md_strategy_name(plan->strategy);
+		if (plan->strategy == MD_STRATEGY_LATEST)
+			md_latest_apply(refresh, parts);
+		else
+			md_merge_apply(refresh, parts);
 		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
 			view->rewritten_number = ++view->refresh_number;
 	}
@@ -344,7 +353,7 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
 				 errhint("Refresh it without only_where first.")));
-	if (OidIsValid(view->state_table))
+	if (view->state_tables != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),

@@ -80,16 +80,14 @@ extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc
 
 /* refresh_exec_merge.c */
 
-/* Tables and indexes that the plan needs; drops what it needs no more. */
-extern void md_merge_prepare(MdView *view, MdPlan *plan);
-
 /* Merge the change, given as parts of sources (of MdPart). */
 extern void md_merge_apply(MdRefresh *refresh, List *parts);
 
 /* Recompute state and result. */
 extern void md_merge_rebuild(MdRefresh *refresh);
 
-/* Columns of the result that identify a row under the plan; NIL: none. */
-extern List *md_merge_result_keys(MdMerge *merge);
+/* refresh_exec_latest.c: the same for strategy latest */
+extern void md_latest_apply(MdRefresh *refresh, List *parts);
+extern void md_latest_rebuild(MdRefresh *refresh);
 
 #endif							/* MD_REFRESH_EXEC_H */

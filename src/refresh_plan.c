@@ -63,6 +63,7 @@ md_strategy_name(MdStrategy strategy)
 	static const char *const names[] = {
 		[MD_STRATEGY_APPEND] = "append",
 		[MD_STRATEGY_MERGE] = "merge",
+		[MD_STRATEGY_LATEST] = "latest",
 		[MD_STRATEGY_FULL] = "full",
 	};
 
@@ -559,8 +560,6 @@ check_clauses(MdNode *node, Query *query)
 		make_full(node, "a subquery in an expression is not incremental in this version", -1);
 	if (query->hasWindowFuncs)
 		make_full(node, "window functions are not incremental in this version", -1);
-	if (query->hasDistinctOn)
-		make_full(node, "DISTINCT ON is not incremental in this version", -1);
 	if (query->limitCount != NULL || query->limitOffset != NULL)
 		make_full(node, "LIMIT or OFFSET is not incremental in this version",
 				  exprLocation(query->limitCount ? query->limitCount : query->limitOffset));
@@ -585,7 +584,7 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 	MdMerge    *merge;
 
 	node->children = list_make1(input);
-	merge = md_merge_make(query, &reason, &location);
+	merge = md_merge_make(query, input->changes == MD_CHANGE_UPSERT, &reason, &location);
 	check_expression(node, (Node *) query->targetList, context);
 	check_expression(node, query->havingQual, context);
 	if (merge == NULL)
@@ -602,7 +601,39 @@ plan_aggregate(MdNode *input, Query *query, PlanContext *context, bool is_top)
 		node->changes = MD_CHANGE_UPSERT;
 		node->label = merge->key_count == 0 ? pstrdup("Aggregate all rows") :
 			psprintf("Aggregate by %d key%s", merge->key_count, merge->key_count == 1 ? "" : "s");
-		node->state = merge->needs_state ? "partial aggregates per group" : NULL;
+		node->state = merge->value_sets != NIL ?
+			(merge->needs_state ? "partial aggregates and distinct values per group" : "distinct values per group") :
+			merge->needs_state ? "partial aggregates per group" : NULL;
+	}
+	return node;
+}
+
+/* Put DISTINCT ON above the map of the query's FROM and WHERE. */
+static MdNode *
+plan_latest(MdNode *input, Query *query, PlanContext *context, bool is_top)
+{
+	MdNode	   *node = make_node(MD_NODE_LATEST, "First row of each key");
+	char	   *reason = NULL;
+	int			location = -1;
+	MdLatest   *latest = md_latest_make(query, input->changes == MD_CHANGE_UPSERT, &reason, &location);
+
+	node->children = list_make1(input);
+	check_expression(node, (Node *) query->targetList, context);
+	if (latest == NULL)
+		make_full(node, reason, location);
+	else if (!is_top)
+		make_full(node, "DISTINCT ON below another step is not incremental in this version", -1);
+	else
+		context->plan->latest = latest;
+	inherit_from_children(node);
+	if (node->strategy != MD_STRATEGY_FULL)
+	{
+		node->strategy = MD_STRATEGY_LATEST;
+		node->changes = MD_CHANGE_UPSERT;
+		node->label = psprintf("First row by %d key%s", list_length(latest->keys),
+							   list_length(latest->keys) == 1 ? "" : "s");
+		node->state = list_length(latest->inputs) > latest->result_count ?
+			"order of the first rows" : NULL;
 	}
 	return node;
 }
@@ -672,6 +703,13 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 
 	md_flatten_groups(query);
 	inline_ctes(query);
+	if (is_top)
+	{
+		Query	   *rewritten = md_latest_rewrite(query);
+
+		if (rewritten != NULL)
+			*query = *rewritten;
+	}
 	if (query->setOperations != NULL)
 	{
 		node = make_node(MD_NODE_UNION_ALL, "Union all");
@@ -691,7 +729,12 @@ plan_query(Query *query, PlanContext *context, bool is_top)
 		make_full(node, "a join of tables is not incremental in this version", -1);
 	check_clauses(node, query);
 	check_expression(node, query->jointree->quals, context);
-	if (is_aggregate_query(query))
+	if (query->hasDistinctOn)
+	{
+		inherit_from_children(node);
+		node = plan_latest(node, query, context, is_top);
+	}
+	else if (is_aggregate_query(query))
 	{
 		inherit_from_children(node);
 		node = plan_aggregate(node, query, context, is_top);
@@ -730,6 +773,7 @@ md_plan_make(Query *query, Oid owner)
 		plan->reason = reason->reason;
 		plan->location = reason->location;
 		plan->merge = NULL;
+		plan->latest = NULL;
 	}
 	return plan;
 }

@@ -61,6 +61,9 @@ extern Query *md_read_substitute(Query *query, List *parts);
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);
 
+/* "OPERATOR(schema.name)" */
+extern char *md_read_operator(Oid operator);
+
 /* The qualified and quoted name of a relation. */
 extern char *md_read_relation_name(Oid relid);
 

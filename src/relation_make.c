@@ -198,11 +198,11 @@ md_relation_make_definition(Oid result, Query *query, List *columns, List *colum
 }
 
 Oid
-md_relation_make_state(Oid result, List *columns, Oid owner)
+md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 {
 	MdSecurity	saved;
 	RangeVar   *name = makeRangeVar("medallion_def",
-									md_relation_internal_name(result, " state"), -1);
+									md_relation_internal_name(result, suffix), -1);
 	Oid			state;
 
 	md_catalog_become_owner(&saved);
@@ -243,6 +243,23 @@ md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
 			found = lfirst_oid(lc);
 	table_close(rel, NoLock);
 	return found;
+}
+
+void
+md_relation_make_named_index(Oid relid, const char *name, const char *definition)
+{
+	run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
+					 md_read_relation_name(relid), definition));
+}
+
+Oid
+md_relation_make_index(Oid relid, const char *suffix, const char *definition)
+{
+	Oid			namespace_id = get_rel_namespace(relid);
+	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, suffix, namespace_id, false);
+
+	md_relation_make_named_index(relid, name, definition);
+	return get_relname_relid(name, namespace_id);
 }
 
 Oid

@@ -38,8 +38,12 @@ extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber 
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
 										 const AttrNumber *attnums);
 
-/* A state table for a result. */
-extern Oid	md_relation_make_state(Oid result, List *columns, Oid owner);
+/* An index; definition: "(columns)", the name is made of the suffix or given. */
+extern Oid	md_relation_make_index(Oid relid, const char *suffix, const char *definition);
+extern void md_relation_make_named_index(Oid relid, const char *name, const char *definition);
+
+/* A state table for a result, named after it with a suffix (" state"). */
+extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner);
 
 /* Part of the result: it goes away with it, and cannot go alone; idempotent. */
 extern void md_relation_attach(Oid part, Oid result);

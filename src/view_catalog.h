@@ -37,7 +37,7 @@ typedef struct MdView
 	Oid			relid;
 	Oid			owner;
 	Oid			definition;
-	Oid			state_table;	/* InvalidOid: none */
+	List	   *state_tables;	/* of Oid, in the order in which the plan wants them */
 	Oid			merge_index;	/* InvalidOid: none */
 	Oid			key_index;		/* InvalidOid: none */
 	int			key_count;

@@ -412,14 +412,15 @@ attach_parts(Oid relid)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
+	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
 	md_relation_attach(view->definition, relid);
 	md_relation_guard(relid);
-	if (OidIsValid(view->state_table))
+	foreach(lc, view->state_tables)
 	{
-		md_relation_attach(view->state_table, relid);
-		md_relation_guard(view->state_table);
+		md_relation_attach(lfirst_oid(lc), relid);
+		md_relation_guard(lfirst_oid(lc));
 	}
 }
 

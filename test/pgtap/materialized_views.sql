@@ -30,7 +30,7 @@ SELECT ok(NOT has_table_privilege('public', 'medallion.' || t, 'SELECT, INSERT, 
 SELECT ok(NOT has_schema_privilege('public', 'medallion_def', 'CREATE'), 'nobody makes things in medallion_def');
 SELECT columns_are('medallion', 'materialized_views', ARRAY['view', 'owner', 'query', 'refresh_mode', 'refresh_interval', 'key_columns',
 	'state', 'populated', 'strategy', 'refreshed_at', 'last_duration', 'freshness', 'latency', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',
-	'failures', 'failing_since', 'state_table', 'result_bytes', 'state_bytes']);
+	'failures', 'failing_since', 'state_tables', 'result_bytes', 'state_bytes']);
 SELECT columns_are('medallion', 'refresh_history', ARRAY['run_id', 'view', 'started_at', 'finished_at', 'duration', 'strategy', 'reason',
 	'rows_read', 'rows_inserted', 'rows_updated', 'rows_deleted', 'sqlstate', 'message']);
 
