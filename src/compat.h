@@ -286,4 +286,12 @@ md_clear_nulling(Var *var)
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* 18 counts frozen pages in pg_class too. */
+#if PG_VERSION_NUM >= 180000
+#define MD_SWAP_PAGES_FROZEN(a, b) \
+	do { int32 swap_ = (a)->relallfrozen; (a)->relallfrozen = (b)->relallfrozen; (b)->relallfrozen = swap_; } while (0)
+#else
+#define MD_SWAP_PAGES_FROZEN(a, b) ((void) 0)
+#endif
+
 #endif							/* MD_COMPAT_H */
