@@ -247,7 +247,7 @@ md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
 void
 md_relation_make_named_index(Oid relid, const char *name, const char *definition)
 {
-	run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
+	md_relation_run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
 					 md_read_relation_name(relid), definition));
 }
 

@@ -49,6 +49,7 @@
 #include "guard.h"
 #include "refresh_exec.h"
 #include "refresh_group.h"
+#include "refresh_state.h"
 #include "refresh_target.h"
 #include "relation_make.h"
 #include "relation_swap.h"
@@ -342,17 +343,7 @@ adopt_definition(Redefinition *redefinition)
 	md_relation_drop_part(view->definition);
 	view->definition = md_relation_make_definition(view->relid, change->query,
 												   copyObject(columns->columns), columns->names);
-	if (OidIsValid(view->state_table))
-		md_relation_drop_part(view->state_table);
-	view->state_table = next->state_table;
-	if (OidIsValid(view->state_table))
-	{
-		md_relation_detach(view->state_table);
-		md_relation_attach(view->state_table, view->relid);
-		RenameRelationInternal(view->state_table,
-							   md_relation_internal_name(view->relid, " state"), false, false);
-		CommandCounterIncrement();
-	}
+	md_state_adopt(view, next);
 	view->settings = next->settings;
 	view->mode = next->mode;
 	view->key_count = next->key_count;
@@ -369,8 +360,12 @@ adopt_indexes(Redefinition *redefinition)
 	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
 
 	if (view->mode == MD_MODE_FULL)
+	{
 		plan->merge = NULL;
-	md_merge_prepare(view, plan);
+		plan->latest = NULL;
+	}
+	md_state_prepare(view, plan);
+	md_state_index_result(view, plan);
 	md_view_update(view);
 	CommandCounterIncrement();
 }
