@@ -174,7 +174,8 @@ static List *
 result_keys(const MdPlan *plan)
 {
 	return plan->merge ? md_merge_result_keys(plan->merge) :
-		plan->latest ? plan->latest->keys : NIL;
+		plan->latest ? plan->latest->keys :
+		plan->strategy == MD_STRATEGY_REGROUP && plan->keys_unique ? plan->key_columns : NIL;
 }
 
 void
