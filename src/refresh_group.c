@@ -304,11 +304,13 @@ frontiers_agree(const GroupGraph *graph)
 	{
 		const GroupEdge *edge = &graph->edges[i];
 		const GroupNode *source = &graph->nodes[edge->source];
-		const char *position = edge->reader == 0 ? edge->position : edge->read_position;
+		/* positions of what has nothing new may differ, and mean the same */
+		const char *position = edge->reader == 0 ||
+			strcmp(edge->read_position, edge->position) == 0 ? "now" : edge->read_position;
 
 		if (!graph->nodes[edge->reader].on_way)
 			continue;
-		if (source->on_way && (!source->populated || strcmp(position, edge->position) != 0))
+		if (source->on_way && (!source->populated || strcmp(position, "now") != 0))
 			return false;
 		if (!is_shared(graph, edge->source, 0))
 			continue;
@@ -421,43 +423,21 @@ member_context(void *arg)
 			   current_member, (const char *) arg);
 }
 
-/* Refresh the members, upstream first; false: see md_refresh_under(). */
-static bool
-refresh_members(Oid relid, List *members, bool captured, Snapshot snapshot)
+static void
+refresh_members(Oid relid, List *members, Snapshot snapshot)
 {
 	ErrorContextCallback context = {error_context_stack, member_context, get_rel_name(relid)};
-	bool		done = true;
 
 	error_context_stack = &context;
-	for (int i = list_length(members) - 1; done && i >= 0; i--)
+	for (int i = list_length(members) - 1; i >= 0; i--)
 	{
 		MdRun		run;
 
 		strlcpy(current_member, get_rel_name(list_nth_oid(members, i)), NAMEDATALEN);
-		done = md_refresh_under(list_nth_oid(members, i), false, captured, snapshot, &run, NULL);
+		md_refresh_under(list_nth_oid(members, i), false, snapshot, &run, NULL);
 	}
 	error_context_stack = context.previous;
 	current_member[0] = '\0';
-	return done;
-}
-
-/* All of them under one snapshot: if one needs a newer one, so do the others. */
-static void
-refresh_together(Oid relid, List *members, bool full, Snapshot snapshot, MdRun *run,
-				 Jsonb **frontier)
-{
-	ListCell   *lc;
-
-	if (refresh_members(relid, members, false, snapshot) &&
-		md_refresh_under(relid, full, false, snapshot, run, frontier))
-		return;
-	foreach(lc, members)
-		md_refresh_capture(lfirst_oid(lc));
-	md_refresh_capture(relid);
-	snapshot = md_sql_take_snapshot();
-	(void) refresh_members(relid, members, true, snapshot);
-	(void) md_refresh_under(relid, full, true, snapshot, run, frontier);
-	UnregisterSnapshot(snapshot);
 }
 
 bool
@@ -486,7 +466,9 @@ md_refresh_consistent(Oid relid, bool full, bool wait, MdRun *run, Jsonb **front
 		snapshot = md_sql_take_snapshot();
 		members = find_members(relid, snapshot, &agree, &paused);
 	}
-	refresh_together(relid, agree ? NIL : members, full, snapshot, run, frontier);
+	if (!agree)
+		refresh_members(relid, members, snapshot);
+	md_refresh_under(relid, full, snapshot, run, frontier);
 	UnregisterSnapshot(snapshot);
 	return true;
 }

@@ -345,24 +345,12 @@ adopt_definition(Redefinition *redefinition)
 	MdView	   *next = redefinition->next;
 	MdViewChange *change = redefinition->change;
 	MdColumnChange *columns = redefinition->columns;
-	ListCell   *lc;
 
 	if (OidIsValid(view->definition))
 		md_relation_drop_part(view->definition);
 	view->definition = md_relation_make_definition(view->relid, change->query,
 												   copyObject(columns->columns), columns->names);
-	foreach(lc, view->state_tables)
-		if (get_rel_relkind(lfirst_oid(lc)) != '\0')
-			md_relation_drop_part(lfirst_oid(lc));
-	view->state_tables = next->state_tables;
-	foreach(lc, view->state_tables)
-	{
-		md_relation_detach(lfirst_oid(lc));
-		md_relation_attach(lfirst_oid(lc), view->relid);
-		RenameRelationInternal(lfirst_oid(lc),
-							   md_relation_internal_name(view->relid, " state"), false, false);
-		CommandCounterIncrement();
-	}
+	md_state_adopt(view, next);
 	view->settings = next->settings;
 	view->mode = next->mode;
 	view->populated = next->populated;
@@ -385,6 +373,7 @@ adopt_indexes(Redefinition *redefinition)
 		plan->latest = NULL;
 	}
 	md_state_prepare(view, plan);
+	md_state_index_result(view, plan);
 	md_view_update(view);
 	CommandCounterIncrement();
 }
