@@ -4,9 +4,9 @@
  *
  * A log is a few tables of the columns
  *
- *		md_xid xid8, md_weight bigint, c1, c2, ... (those of the relation)
+ *		md_xid xid8, md_rows bytea
  *
- * of which one at a time is current: writers append to it.  The others are no
+ * (the transaction, and rows packed together: capture_write.c), of which one at a time is current: writers append to it.  The others are no
  * longer written; once no transaction is under way that did, the first and the
  * last transaction id in them are noted (the table is sealed), and a reader
  * skips it without a look if its frontier covers them all.  What all readers
@@ -144,43 +144,6 @@ md_log_current(Oid relid)
 
 /* ---------------------------------------------------------------------- */
 
-/* Columns of the log of a relation (of ColumnDef). */
-static List *
-log_columns(Relation rel)
-{
-	List	   *columns = list_make2(makeColumnDef("md_xid", XID8OID, -1, InvalidOid),
-									 makeColumnDef("md_weight", INT8OID, -1, InvalidOid));
-
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-		columns = lappend(columns,
-						  makeColumnDef(psprintf("c%d", i + 1),
-										att->attisdropped ? INT4OID : att->atttypid,
-										att->attisdropped ? -1 : att->atttypmod,
-										att->attisdropped ? InvalidOid : att->attcollation));
-	}
-	return columns;
-}
-
-bool
-md_log_fits(TupleDesc log, TupleDesc relation)
-{
-	if (log->natts != relation->natts + MD_LOG_FIXED_COLUMNS)
-		return false;
-	for (int i = 0; i < relation->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(relation, i);
-		Form_pg_attribute logged = TupleDescAttr(log, i + MD_LOG_FIXED_COLUMNS);
-
-		if (logged->attisdropped ||
-			(!att->attisdropped && att->atttypid != logged->atttypid))
-			return false;
-	}
-	return true;
-}
-
 /* Members of an extension are not dumped. */
 static void
 join_extension(Oid table)
@@ -197,20 +160,23 @@ join_extension(Oid table)
 static Oid
 make_table(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
 	RangeVar   *name = makeRangeVar("medallion_def", md_relation_internal_name(relid, " changes"), -1);
+	List	   *columns = list_make2(makeColumnDef("md_xid", XID8OID, -1, InvalidOid),
+									 makeColumnDef("md_rows", BYTEAOID, -1, InvalidOid));
 	IntoClause *storage = makeNode(IntoClause);
 	Oid			table;
 	MdSecurity	saved;
 
 	/* rows are never updated or deleted, and soon truncated */
-	storage->options = list_make1(makeDefElem("autovacuum_enabled",
-											  (Node *) makeString("false"), -1));
+	storage->options = list_make2(makeDefElem("autovacuum_enabled",
+											  (Node *) makeString("false"), -1),
+								  makeDefElem("toast_tuple_target",
+											  (Node *) makeInteger(MD_LOG_TUPLE_TARGET), -1));
+	llast_node(ColumnDef, columns)->storage = TYPSTORAGE_EXTERNAL;
 	md_catalog_become_owner(&saved);
-	table = md_relation_make_bare_table(name, log_columns(rel), GetUserId(), storage);
+	table = md_relation_make_bare_table(name, columns, GetUserId(), storage);
 	join_extension(table);
 	md_catalog_restore_user(&saved);
-	table_close(rel, NoLock);
 	CommandCounterIncrement();
 	return table;
 }
@@ -415,19 +381,6 @@ blocks_of(Oid table)
 	return blocks;
 }
 
-/* Is the table still of the relation's shape? */
-static bool
-has_present_shape(Oid relid, Oid table)
-{
-	Relation	rel = table_open(relid, AccessShareLock);
-	Relation	log = table_open(table, AccessShareLock);
-	bool		fits = md_log_fits(RelationGetDescr(log), RelationGetDescr(rel));
-
-	table_close(log, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return fits;
-}
-
 /* Let writers go on in an empty table, if it is time for that. */
 static void
 rotate(Oid relid, List *tables)
@@ -442,8 +395,7 @@ rotate(Oid relid, List *tables)
 	{
 		MdLogTable *table = lfirst(lc);
 
-		if (!table->is_current && table->is_sealed && table->first_xid == 0 &&
-			has_present_shape(relid, table->relid))
+		if (!table->is_current && table->is_sealed && table->first_xid == 0)
 		{
 			make_current(relid, table->relid, current->relid);
 			return;
