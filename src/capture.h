@@ -157,6 +157,13 @@ extern void md_log_drop(Oid relid);
 /* Give back what all readers have read. */
 extern void md_log_prune(Oid relid);
 
+/*
+ * Was a log rotated here?  Seal what nobody writes any more, in a transaction
+ * after that, so that readers of an idle relation do not look at it.
+ */
+extern bool md_log_settle_is_due(void);
+extern void md_log_settle(void);
+
 /* Give up on readers that make logs grow beyond their limit. */
 extern void md_log_enforce_limit(Oid relid);
 

@@ -51,6 +51,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -71,6 +72,9 @@
 #define MANY_TABLES 3
 #define ROTATE_BLOCKS_MANY 2048
 #define MAX_TABLES 16
+
+/* Relations whose log this process has rotated (of Oid, in TopMemoryContext). */
+static List *rotated = NIL;
 
 /* Run a statement of ours on what is there now, whatever the isolation level. */
 static uint64
@@ -381,6 +385,34 @@ blocks_of(Oid table)
 	return blocks;
 }
 
+static void
+note_rotated(Oid relid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	rotated = list_append_unique_oid(rotated, relid);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+md_log_settle_is_due(void)
+{
+	return rotated != NIL;
+}
+
+void
+md_log_settle(void)
+{
+	List	   *relids = list_copy(rotated);
+	ListCell   *lc;
+
+	list_free(rotated);
+	rotated = NIL;
+	foreach(lc, relids)
+		if (get_rel_name(lfirst_oid(lc)) != NULL)
+			md_log_prune(lfirst_oid(lc));
+}
+
 /* Let writers go on in an empty table, if it is time for that. */
 static void
 rotate(Oid relid, List *tables)
@@ -398,11 +430,15 @@ rotate(Oid relid, List *tables)
 		if (!table->is_current && table->is_sealed && table->first_xid == 0)
 		{
 			make_current(relid, table->relid, current->relid);
+			note_rotated(relid);
 			return;
 		}
 	}
 	if (list_length(tables) < MAX_TABLES && blocks_of(current->relid) > limit)
+	{
 		md_log_begin(relid);
+		note_rotated(relid);
+	}
 }
 
 void
