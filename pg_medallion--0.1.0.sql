@@ -362,7 +362,7 @@ GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
     definition        regclass NOT NULL,
-    state_table       regclass,
+    state_tables      regclass[],
     merge_index       name,
     key_index         name,
     key_columns       smallint[],
@@ -377,7 +377,7 @@ CREATE TABLE medallion.view (
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
 COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
-COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
+COMMENT ON COLUMN medallion.view.state_tables IS 'what is kept beside the result: partial aggregates per group, distinct values per group, order of the first rows';
 COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
@@ -391,6 +391,8 @@ CREATE TABLE medallion.view_state (
     rewritten_number  bigint NOT NULL DEFAULT 0,
     started_at        timestamptz,
     refreshed_at      timestamptz,
+    duration          interval,
+    latency           interval,
     strategy          text,
     always_refresh    boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
@@ -398,6 +400,8 @@ COMMENT ON TABLE medallion.view_state IS 'how far each view is';
 COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
 COMMENT ON COLUMN medallion.view_state.rewritten_number IS 'the last of them that did more than add rows';
 COMMENT ON COLUMN medallion.view_state.refreshed_at IS 'now() of the last refresh';
+COMMENT ON COLUMN medallion.view_state.duration IS 'of the last refresh that found something';
+COMMENT ON COLUMN medallion.view_state.latency IS 'from the first commit in a source that the last refresh took in to its own; NULL when not known';
 COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change although no source did: now(), volatile functions, sources whose changes are not known';
 
 CREATE TABLE medallion.view_source (
@@ -487,11 +491,15 @@ CREATE TABLE medallion.refresh_run (
     rows_updated   bigint,
     rows_deleted   bigint,
     sqlstate       text,
-    message        text
+    message        text,
+    refresh_number bigint,
+    source_at      timestamptz
 );
-CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, run_id);
+CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, refresh_number);
 CREATE INDEX refresh_run_started_at ON medallion.refresh_run (started_at);
 COMMENT ON TABLE medallion.refresh_run IS 'refreshes that found something to do, or failed';
+COMMENT ON COLUMN medallion.refresh_run.refresh_number IS 'of the view after it; NULL: it failed';
+COMMENT ON COLUMN medallion.refresh_run.source_at IS 'the first commit in a source that it took in, at any depth below; NULL when not known';
 
 SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
@@ -545,6 +553,27 @@ CREATE VIEW medallion.source_position AS
            LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
     'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
+
+-- Since when something has been waiting to be read, for those that have read
+-- their sources and of whose changes the time is known.
+CREATE VIEW medallion.source_waiting AS
+    SELECT p.relid, p.source, p.changed,
+           CASE WHEN p.read_frontier IS NULL OR NOT p.changed THEN NULL
+                WHEN p.kind = 'streaming table' THEN
+                    (SELECT min(b.stored_at)
+                       FROM medallion.checkpoint c
+                            JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
+                                                  AND b.kafka_partition = c.kafka_partition
+                      WHERE c.relid = p.source
+                        AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
+                        AND b.next_offset <= c.next_offset)
+                WHEN p.kind = 'materialized view' THEN
+                    (SELECT min(r.source_at) FROM medallion.refresh_run r
+                      WHERE r.relid = p.source AND r.refresh_number > (p.read_frontier ->> 'refresh')::bigint)
+           END AS since
+      FROM medallion.source_position p;
+COMMENT ON VIEW medallion.source_waiting IS
+    'the first commit in each source of a view that the view does not show; NULL when not known';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -657,6 +686,24 @@ COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[
     'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
 
 ------------------------------------------------------------------------------
+-- Aggregates of partial results
+------------------------------------------------------------------------------
+
+-- What var_samp(), corr() and so on of floats are made from; float8_combine() and
+-- float8_regr_combine() of Postgres put two of them together.
+CREATE AGGREGATE medallion.float8_moments(float8)
+    (SFUNC = pg_catalog.float8_accum, STYPE = float8[], INITCOND = '{0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8) IS
+    'number, sum and sum of squared deviations of floats, as variances keep it; for state of materialized views';
+
+CREATE AGGREGATE medallion.float8_moments(float8, float8)
+    (SFUNC = pg_catalog.float8_regr_accum, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8, float8) IS
+    'what regression functions keep of pairs of floats (Y, X); for state of materialized views';
+
+------------------------------------------------------------------------------
 -- Keys
 ------------------------------------------------------------------------------
 
@@ -714,7 +761,14 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
            (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message)
               FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
                      WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
-                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error
+                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error,
+           (SELECT b.stored_at - b.max_timestamp
+              FROM medallion.checkpoint p
+                   CROSS JOIN LATERAL (SELECT t.stored_at, t.max_timestamp FROM medallion.batch t
+                                        WHERE t.relid = p.relid AND t.topic = p.topic
+                                          AND t.kafka_partition = p.kafka_partition
+                                        ORDER BY t.next_offset DESC LIMIT 1) b
+             WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -731,6 +785,8 @@ COMMENT ON COLUMN medallion.streaming_tables.state IS
     'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+COMMENT ON COLUMN medallion.streaming_tables.latency IS
+    'produced to visible: from the time of the newest record of the last batch to its commit';
 COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
     'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
@@ -792,17 +848,39 @@ COMMENT ON VIEW medallion.workers IS
 GRANT SELECT ON medallion.workers TO PUBLIC;
 
 CREATE VIEW medallion.materialized_views AS
+    WITH RECURSIVE
+        -- every view with all views that it shows something of, itself among them
+        lineage AS (
+            SELECT relid AS view, relid AS part FROM medallion.view
+            UNION
+            SELECT l.view, s.source FROM lineage l
+                   JOIN medallion.view_source s ON s.relid = l.part
+                   JOIN medallion.view v ON v.relid = s.source),
+        -- what a view has not read waits since then, or at most since its last refresh
+        part AS (
+            SELECT t.relid, min(coalesce(w.since, t.refreshed_at)) AS since
+              FROM medallion.view_state t LEFT JOIN medallion.source_waiting w ON w.relid = t.relid
+             WHERE w.changed OR t.always_refresh GROUP BY t.relid),
+        waiting AS (
+            SELECT l.view, min(p.since) AS since FROM lineage l JOIN part p ON p.relid = l.part GROUP BY l.view)
     SELECT v.relid AS view, c.relowner::pg_catalog.regrole AS owner,
            pg_catalog.pg_get_viewdef(v.definition) AS query,
            v.refresh_mode, v.refresh_interval,
            (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
               FROM pg_catalog.unnest(v.key_columns) WITH ORDINALITY k(attnum, n)
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = v.relid AND a.attnum = k.attnum) AS key_columns,
+           CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN 'paused'
+                WHEN f.relid IS NOT NULL THEN 'failing'
+                WHEN v.refresh_interval IS NULL THEN 'on demand'
+                WHEN NOT s.populated THEN 'starting'
+                WHEN s.duration >= v.refresh_interval THEN 'behind'
+                ELSE 'scheduled' END AS state,
            coalesce(s.populated, false) AS populated,
-           s.strategy, s.refreshed_at,
+           s.strategy, s.refreshed_at, s.duration AS last_duration,
            CASE WHEN NOT s.populated THEN NULL
-                WHEN p.current AND NOT s.always_refresh THEN interval '0'
-                ELSE pg_catalog.clock_timestamp() - s.refreshed_at END AS freshness,
+                WHEN w.since IS NULL THEN interval '0'
+                ELSE greatest(pg_catalog.clock_timestamp() - w.since, interval '0') END AS freshness,
+           s.latency,
            CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN NULL
                 WHEN f.relid IS NOT NULL THEN f.retry_at
                 ELSE s.started_at + v.refresh_interval END AS next_refresh,
@@ -811,19 +889,27 @@ CREATE VIEW medallion.materialized_views AS
                 THEN 'the database was restored or cloned; call medallion.resume_all()'
                 ELSE v.paused_reason END AS paused_reason,
            f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
-           v.state_table,
+           v.state_tables,
            pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
-           coalesce(pg_catalog.pg_total_relation_size(v.state_table), 0) AS state_bytes
+           (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t)), 0)::bigint
+              FROM pg_catalog.unnest(v.state_tables) t) AS state_bytes
       FROM medallion.view v
            JOIN pg_catalog.pg_class c ON c.oid = v.relid
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
            LEFT JOIN medallion.view_status f ON f.relid = v.relid
-           CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
-                                       WHERE q.relid = v.relid AND q.changed) AS current) p
+           LEFT JOIN waiting w ON w.view = v.relid
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.materialized_views IS
-    'the materialized views of this database that the reader owns: definition, freshness (how old what it shows is), next refresh, last error';
+    'the materialized views of this database that the reader owns: definition, state, freshness, next refresh, last error';
+COMMENT ON COLUMN medallion.materialized_views.state IS
+    'scheduled; behind: the last refresh took longer than the interval, so refreshes run back to back; on demand: it has no interval; starting: its first refresh is to come; failing: last_error says why; paused: paused_reason says why';
+COMMENT ON COLUMN medallion.materialized_views.freshness IS
+    'for how long the oldest commit that it does not show has been waiting in a source, at any depth below; 0: it shows everything; where commits have no known time, since its last refresh';
+COMMENT ON COLUMN medallion.materialized_views.latency IS
+    'source commit to visible: of the first commit in a source that the last refresh took in; NULL when not known';
+COMMENT ON COLUMN medallion.materialized_views.next_refresh IS
+    'one interval after the last refresh that found something, so it is past while there is nothing new; after a failure the next attempt';
 GRANT SELECT ON medallion.materialized_views TO PUBLIC;
 
 CREATE VIEW medallion.refresh_history AS

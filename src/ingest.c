@@ -124,7 +124,7 @@ check_errors(MdIngestStream *stream, List *errors)
 	{
 		MdPartition *partition = lfirst(lc);
 
-		if (partition->out_of_range && md_ingest_give_up_proof(partition))
+		if (partition->out_of_range && md_ingest_give_up_proof(partition, md_kafka_timeout_ms))
 			partition->out_of_range = false;
 		if (partition->out_of_range)
 			ereport(ERROR,

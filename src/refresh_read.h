@@ -55,11 +55,17 @@ typedef struct MdPart
 /* "a, b, NULL::int4 AS "?dropped3?"": all attributes of a relation, by name. */
 extern char *md_read_attributes(Oid relid);
 
+/* The same names alone, of a query that has all of them as columns. */
+extern char *md_read_attribute_names(Oid relid);
+
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
 extern Query *md_read_substitute(Query *query, List *parts);
 
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);
+
+/* "OPERATOR(schema.name)" */
+extern char *md_read_operator(Oid operator);
 
 /* The qualified and quoted name of a relation. */
 extern char *md_read_relation_name(Oid relid);

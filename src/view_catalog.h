@@ -37,7 +37,7 @@ typedef struct MdView
 	Oid			relid;
 	Oid			owner;
 	Oid			definition;
-	Oid			state_table;	/* InvalidOid: none */
+	List	   *state_tables;	/* of Oid, in the order in which the plan wants them */
 	Oid			merge_index;	/* InvalidOid: none */
 	Oid			key_index;		/* InvalidOid: none */
 	int			key_count;
@@ -72,6 +72,9 @@ extern void md_view_check_owner(Oid relid);
 /* Serialize refreshes of a view; false (conditional) if another holds it. */
 extern void md_view_lock(Oid relid);
 extern bool md_view_lock_conditional(Oid relid);
+
+/* Serialize changes of a definition, while refreshes go on. */
+extern void md_view_lock_definition(Oid relid);
 
 /* Definition. */
 extern void md_view_insert(const MdView *view, const char *strategy);

@@ -290,21 +290,20 @@ take_alter_options(AlterTableStmt *stmt, DdlOptions *options)
 	stmt->cmds = commands;
 }
 
-/* The state table belongs to whom the result belongs. */
+/* State tables belong to whom the result belongs. */
 static void
 follow_owner(Oid relid)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
 	MdSecurity	saved;
+	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
-	if (OidIsValid(view->state_table))
-	{
-		md_catalog_become_owner(&saved);
-		ATExecChangeOwner(view->state_table, view->owner, false, AccessExclusiveLock);
-		md_catalog_restore_user(&saved);
-	}
+	md_catalog_become_owner(&saved);
+	foreach(lc, view->state_tables)
+		ATExecChangeOwner(lfirst_oid(lc), view->owner, false, AccessExclusiveLock);
+	md_catalog_restore_user(&saved);
 }
 
 static bool
