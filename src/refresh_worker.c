@@ -30,6 +30,7 @@
 #include "utils/wait_event.h"
 #include "catalog/pg_type.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "clock.h"
 #include "debug_point.h"
@@ -299,6 +300,13 @@ refresh_view(MdScheduled *view, MemoryContext cycle)
 		begin_transaction();
 		try_refresh(view, &run);
 		commit_transaction();
+		/* what the refresh rotated away can be sealed once that is committed */
+		if (md_log_settle_is_due())
+		{
+			begin_transaction();
+			md_log_settle();
+			commit_transaction();
+		}
 	}
 	PG_CATCH();
 	{
