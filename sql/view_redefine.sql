@@ -110,13 +110,13 @@ SELECT medallion.create_materialized_view('g', 'SELECT kind FROM events', NULL);
 SELECT medallion.alter_materialized_view('g', 'SELECT kind, count(*) AS n FROM events GROUP BY kind');
 SELECT sound('g'), count(*), sum(n), (SELECT string_agg(indexdef, ', ') FROM pg_indexes WHERE tablename = 'g') AS index FROM g;
 SELECT medallion.alter_materialized_view('g', 'SELECT kind, count(*) AS n, avg(id) AS a FROM events GROUP BY kind');
-SELECT sound('g'), count(*), state_table FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_table;
+SELECT sound('g'), count(*), state_tables FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_tables;
 SELECT medallion.alter_materialized_view('g', 'SELECT upper(kind) AS kind, count(*) AS n, avg(id) AS a FROM events WHERE id > 2 GROUP BY 1');
 SELECT grow(2);
 SELECT strategy, reason FROM medallion.refresh('g');
-SELECT sound('g'), count(*), sum(n), state_table FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_table;
+SELECT sound('g'), count(*), sum(n), state_tables FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_tables;
 SELECT medallion.alter_materialized_view('g', 'SELECT kind FROM events', key_columns => NULL);
-SELECT sound('g'), count(*), state_table, (SELECT string_agg(indexdef, ', ') FROM pg_indexes WHERE tablename = 'g') AS index FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_table;
+SELECT sound('g'), count(*), state_tables, (SELECT string_agg(indexdef, ', ') FROM pg_indexes WHERE tablename = 'g') AS index FROM g, medallion.materialized_views WHERE view = 'g'::regclass GROUP BY state_tables;
 -- keys with the query
 SELECT medallion.alter_materialized_view('g', 'SELECT DISTINCT kind, upper(kind) AS u FROM events', key_columns => '{u}', refresh_mode => 'full', refresh_interval => '1 day');
 SELECT refresh_mode, refresh_interval, key_columns, sound(view) FROM medallion.materialized_views WHERE view = 'g'::regclass;

@@ -248,7 +248,7 @@ void
 md_relation_make_named_index(Oid relid, const char *name, const char *definition)
 {
 	md_relation_run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
-								 md_read_relation_name(relid), definition));
+					 md_read_relation_name(relid), definition));
 }
 
 Oid

@@ -48,8 +48,8 @@
 #include "debug_point.h"
 #include "guard.h"
 #include "refresh_exec.h"
-#include "refresh_state.h"
 #include "refresh_group.h"
+#include "refresh_state.h"
 #include "refresh_target.h"
 #include "relation_make.h"
 #include "relation_swap.h"
@@ -331,17 +331,7 @@ change_table(Redefinition *redefinition)
 	md_view_columns_change(view->relid, redefinition->columns);
 }
 
-/* Make a state table of the next view one of the live view's, under its name. */
-static void
-adopt_state_table(Oid table, Oid live)
-{
-	md_relation_detach(table);
-	md_relation_attach(table, live);
-	RenameRelationInternal(table, md_relation_internal_name(live, " state"), false, false);
-	CommandCounterIncrement();
-}
-
-/* Give the live view the definition and the state tables of the next one. */
+/* Give the live view the definition and the state table of the next one. */
 static void
 adopt_definition(Redefinition *redefinition)
 {
@@ -349,16 +339,11 @@ adopt_definition(Redefinition *redefinition)
 	MdView	   *next = redefinition->next;
 	MdViewChange *change = redefinition->change;
 	MdColumnChange *columns = redefinition->columns;
-	ListCell   *lc;
 
 	md_relation_drop_part(view->definition);
 	view->definition = md_relation_make_definition(view->relid, change->query,
 												   copyObject(columns->columns), columns->names);
-	foreach(lc, view->state_tables)
-		md_relation_drop_part(lfirst_oid(lc));
-	view->state_tables = next->state_tables;
-	foreach(lc, view->state_tables)
-		adopt_state_table(lfirst_oid(lc), view->relid);
+	md_state_adopt(view, next);
 	view->settings = next->settings;
 	view->mode = next->mode;
 	view->key_count = next->key_count;
@@ -380,6 +365,7 @@ adopt_indexes(Redefinition *redefinition)
 		plan->latest = NULL;
 	}
 	md_state_prepare(view, plan);
+	md_state_index_result(view, plan);
 	md_view_update(view);
 	CommandCounterIncrement();
 }
