@@ -668,6 +668,13 @@ CREATE FUNCTION medallion.explain_refresh(
 COMMENT ON FUNCTION medallion.explain_refresh(text) IS
     'how a query, or an existing view, is refreshed: one row for the whole, then one per step with its strategy, how its output changes, and what forbids more';
 
+-- Like generate_series(1, copies), but planned for one row, which it mostly is.
+CREATE FUNCTION medallion.copies(copies bigint) RETURNS SETOF bigint
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 1
+    AS 'MODULE_PATHNAME', 'md_copies';
+COMMENT ON FUNCTION medallion.copies(bigint) IS
+    'the numbers from 1 to copies; refreshes make copies of equal rows with it';
+
 CREATE FUNCTION medallion.verify(
         view regclass,
         OUT difference text, OUT row_data jsonb, OUT copies bigint)
