@@ -86,6 +86,16 @@ settle_out_of_range(MdLane *lane, MdPartition *partition)
 		record_gap(partition, first.offset);
 }
 
+static void
+settle_partition(MdLane *lane, MdPartition *partition)
+{
+	if (partition == NULL || !partition->out_of_range)
+		return;
+	partition->out_of_range = false;
+	if (!md_ingest_give_up_proof(partition, REQUEST_TIMEOUT_MS))
+		settle_out_of_range(lane, partition);
+}
+
 void
 md_ingest_settle_positions(MdLane *lane)
 {
@@ -93,14 +103,12 @@ md_ingest_settle_positions(MdLane *lane)
 	ListCell   *lp;
 
 	foreach(lc, lane->streams)
-		foreach(lp, ((MdIngestStream *) lfirst(lc))->partitions)
-		{
-			MdPartition *partition = lfirst(lp);
+	{
+		MdIngestStream *stream = lfirst(lc);
 
-			if (!partition->out_of_range)
-				continue;
-			partition->out_of_range = false;
-			if (!md_ingest_give_up_proof(partition, REQUEST_TIMEOUT_MS))
-				settle_out_of_range(lane, partition);
-		}
+		settle_partition(lane, stream->witness);
+		foreach(lp, stream->partitions)
+			settle_partition(lane, lfirst(lp));
+	}
+	md_ingest_settle_proofs(lane);
 }

@@ -208,6 +208,8 @@ sub do_recreate_topic
 	my $topic = $world->{topics}{ $step->{topic} };
 	$world->join_background;
 	ChaosRepair::drop($world, $_) for grep { $_ ne 'clicks' } $world->tables_on($step->{topic});
+	$world->finish_feed($step->{topic});
+	ChaosRepair::run_action($world, 'seek', 'clicks', 100) if $step->{seek_first};
 	$world->start_feeds($step);
 	$world->finish_feed($step->{topic});
 	$world->read_ledger($step->{topic});

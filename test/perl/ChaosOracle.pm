@@ -73,7 +73,7 @@ sub load_held
 sub gap_is_due
 {
 	my ($table, $topic, $p, $offset, $reason) = @_;
-	return $offset < $topic->{low}[$p] if $reason =~ /deleted in Kafka/;
+	return $offset < ($topic->{deleted}[$p] // 0) if $reason =~ /deleted in Kafka/;
 	return $table->{sought} if $reason eq 'skipped by seek';
 	return $table->{expired} if $reason eq 'expired';
 	return $table->{discarded}{"$p:$offset"} if $reason eq 'discarded';

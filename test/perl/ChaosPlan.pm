@@ -53,7 +53,7 @@ my @KINDS = (
 	{ kind => 'add_partitions',  weight => 3, kafka => 1, if => \&can_grow, make => \&make_add_partitions },
 	{ kind => 'delete_records',  weight => 3, kafka => 1, make => \&make_delete_records },
 	{ kind => 'gap',             weight => 4, kafka => 1, unlocked => 1, make => \&make_gap },
-	{ kind => 'recreate_topic',  weight => 3, kafka => 1, table => 'clicks', running => 1, make => \&make_recreate },
+	{ kind => 'recreate_topic',  weight => 4, kafka => 1, table => 'clicks', running => 1, make => \&make_recreate },
 	{ kind => 'toggle_column',   weight => 4, table => 'columns' },
 	{ kind => 'rename_column',   weight => 3, table => 'columns' },
 	{ kind => 'rename_table',    weight => 2, table => 'any', make => \&make_rename_table },
@@ -306,11 +306,17 @@ sub make_recreate
 	my ($plan, $step) = @_;
 	my $partitions = $plan->between(1, 3);
 	$plan->add_feed($step, 'clicks', transactional => 0, rate => 0);
+	# after a seek, nothing is known of partitions that get no record
+	if ($plan->chance(50))
+	{
+		$step->{seek_first} = 1;
+		$step->{feeds}[-1]{only} //= $plan->{random}->below($plan->{partitions}{clicks});
+	}
 	$step->{topic} = 'clicks';
 	$step->{while} = $plan->pick(qw(running running paused stopped killed));
 	$plan->{partitions}{clicks} = $step->{total} = $partitions;
 	my $later = { feeds => [] };
-	$plan->add_feed($later, 'clicks', n => $plan->pick(1, 5, 50, 500), transactional => 0, rate => 0, poison => 0);
+	$plan->add_feed($later, 'clicks', n => $plan->pick(1, 5, 50, 500, 1500), transactional => 0, rate => 0, poison => 0);
 	$step->{second_feed} = $later->{feeds}[0];
 	# it takes all tables of the topic along
 	delete $plan->{tables}{$_} for grep { $plan->{tables}{$_}{extra} && $plan->{tables}{$_}{topic} eq 'clicks' } keys %{ $plan->{tables} };
@@ -375,7 +381,7 @@ sub make_requeue
 {
 	my ($plan, $step) = @_;
 	$plan->make_percent($step);
-	$step->{corrected} = $plan->chance(30) ? 1 : 0;
+	$step->{corrected} = $plan->{tables}{ $step->{table} }{columns} && $plan->chance(30) ? 1 : 0;
 	return;
 }
 

@@ -6,7 +6,9 @@
 # anything is deleted.  For each incarnation of a topic:
 #
 #   $topic->{ledger}[partition]{offset} = [ key, md5 of the value ]
-#   $topic->{end}[partition], $topic->{low}[partition]
+#   $topic->{end}[partition], $topic->{low}[partition]: as Kafka says
+#   $topic->{deleted}[partition]: all before it was deleted once; a broker that
+#       is killed soon afterwards has it again
 #   $topic->{sent}{id}
 #
 # A key is "C<id>" or, in a transaction that was aborted, "A<id>".
@@ -88,7 +90,7 @@ sub make_topic
 {
 	my ($world, $name, $partitions) = @_;
 	my $topic = $world->{topics}{$name} //= { name => create_topic($world->{kafka}, $name, $partitions) };
-	@$topic{qw(ledger end low sent)} = ([], [], [ (0) x $partitions ], {});
+	@$topic{qw(ledger end low deleted sent)} = ([], [], [ (0) x $partitions ], [ (0) x $partitions ], {});
 	return;
 }
 
@@ -398,6 +400,7 @@ sub delete_before
 	return if $before == $low;
 	delete_records($world->{kafka}, $topic->{name}, $p, $before);
 	$topic->{low}[$p] = $before;
+	$topic->{deleted}[$p] = $before if $before > ($topic->{deleted}[$p] // 0);
 	return;
 }
 
