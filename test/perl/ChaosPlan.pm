@@ -78,7 +78,7 @@ my @KINDS = (
 	{ kind => 'forget_batches',  weight => 1, make => sub { } },
 	{ kind => 'alter_options',   weight => 2, table => 'any', make => \&make_alter_options },
 	{ kind => 'new_table',       weight => 3, kafka => 1, make => \&make_new_table },
-	{ kind => 'drop_table',      weight => 2, table => 'extra' });
+	{ kind => 'drop_table',      weight => 2, table => 'extra', make => sub { my ($plan, $step) = @_; delete $plan->{tables}{ $step->{table} }; return } });
 
 sub make_plan
 {
