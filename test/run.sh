@@ -153,8 +153,7 @@ run_part_fuzz() {
 }
 
 # Chaos for some minutes: a schedule that is the same in each run and has steps of
-# nearly every kind, and one with
-# a seed of this run alone, which is printed.
+# nearly every kind, and one with a seed of this run alone, which is printed.
 run_part_chaos() {
     (
         use_test_modules
