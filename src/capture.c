@@ -153,34 +153,6 @@ md_capture_lock_exclusive(Oid relid)
 	return true;
 }
 
-/* Is there no better way to know the changes of a relation? */
-bool
-md_capture_applies(Oid relid)
-{
-	static SPIPlanPtr plan = NULL;
-	MdSqlArgs	args = {0};
-	MdSecurity	saved;
-	Snapshot	snapshot;
-	bool		known;
-	char		relkind = get_rel_relkind(relid);
-
-	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
-		return false;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_catalog_become_owner(&saved);
-	SPI_connect();
-	known = md_sql_run_cached(&plan,
-							  "SELECT FROM medallion.stream WHERE relid = $1"
-							  " UNION ALL"
-							  " SELECT FROM medallion.view_state WHERE relid = $1 AND strategy = 'append'",
-							  &args, snapshot) > 0;
-	SPI_finish();
-	md_catalog_restore_user(&saved);
-	UnregisterSnapshot(snapshot);
-	return !known;
-}
-
 /* What keeps the changes of a relation from being captured, whoever asks. */
 char *
 md_capture_relation_obstacle(Oid relid)
@@ -368,19 +340,6 @@ forget_marks(Oid relid)
 	run_latest("DELETE FROM medallion.capture_mark WHERE relid = $1", &args);
 }
 
-/* Has a view a committed frontier that keeps the log for it? */
-static bool
-is_reader(Oid view, const MdCapture *capture)
-{
-	MdSqlArgs	args = {0};
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(capture->relid), false);
-	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(capture->id), false);
-	return run_latest("SELECT FROM medallion.view_source"
-					  " WHERE relid = $1 AND source = $2 AND frontier ->> 'capture' = $3", &args) > 0;
-}
-
 /* Set up or mend a capture; writers are locked out. */
 static void
 set_up_anew(Oid relid, MdCapture *capture)
@@ -405,40 +364,91 @@ md_capture_mend(Oid relid)
 	set_up_anew(relid, md_capture_load(relid, NULL));
 }
 
-/* Set up what is not in place; true if the caller needs a new snapshot. */
+/* A source of a view, for which capture is the way to know its changes. */
+typedef struct Wanted
+{
+	Oid			relid;
+	Oid			owner;			/* of the view */
+	bool		is_reader;		/* the view has a committed frontier in the log */
+} Wanted;
+
+/* Such sources of an incremental view (of Wanted). */
+static List *
+load_wanted(Oid view)
+{
+	static SPIPlanPtr plan = NULL;
+	MemoryContext context = CurrentMemoryContext;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	List	   *wanted = NIL;
+	uint64		rows;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	/* always in the same order, so that two refreshes do not lock crosswise */
+	rows = md_sql_run_cached(&plan,
+							 "SELECT s.source::oid, r.relowner,"
+							 "       (s.frontier ->> 'capture' = c.capture_id::text) IS TRUE"
+							 "  FROM medallion.view v JOIN pg_class r ON r.oid = v.relid"
+							 "       JOIN medallion.view_state t ON t.relid = v.relid"
+							 "       JOIN medallion.view_source s ON s.relid = v.relid"
+							 "       JOIN pg_class f ON f.oid = s.source AND f.relkind IN ('r', 'p')"
+							 "       LEFT JOIN medallion.capture c ON c.relid = s.source"
+							 " WHERE v.relid = $1 AND v.refresh_mode <> 'full' AND t.strategy <> 'full'"
+							 "   AND NOT EXISTS (SELECT FROM medallion.stream x WHERE x.relid = s.source)"
+							 "   AND NOT EXISTS (SELECT FROM medallion.view_state x"
+							 "                    WHERE x.relid = s.source AND x.strategy = 'append')"
+							 " ORDER BY s.source::oid", &args, snapshot);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Wanted	   *one = palloc(sizeof(Wanted));
+		bool		isnull;
+
+		one->relid = DatumGetObjectId(md_sql_datum(i, 1, &isnull));
+		one->owner = DatumGetObjectId(md_sql_datum(i, 2, &isnull));
+		one->is_reader = md_sql_bool(i, 3);
+		wanted = lappend(wanted, one);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	UnregisterSnapshot(snapshot);
+	return wanted;
+}
+
+/* Is there a capture, and as it was set up? */
 static bool
-prepare_one(Oid relid, Oid view)
+is_ready(Oid relid)
 {
 	MdCapture  *capture = md_capture_load(relid, NULL);
 
-	if (capture != NULL && md_capture_is_intact(capture) && is_reader(view, capture))
-		return false;
-	/* a new reader keeps the log from being pruned until it has committed */
-	md_capture_lock_shared(relid);
-	capture = md_capture_load(relid, NULL);
-	if (capture != NULL && md_capture_is_intact(capture))
-		return true;
-	lock_members(relid);
-	capture = md_capture_load(relid, NULL);
-	if (capture != NULL && md_capture_is_intact(capture))
-		return true;
-	set_up_anew(relid, capture);
-	return true;
+	return capture != NULL && md_capture_is_intact(capture);
 }
 
-bool
-md_capture_prepare(Oid view, List *source_ids, Oid owner)
+void
+md_capture_prepare(Oid view)
 {
-	List	   *sorted = list_copy(source_ids);
-	bool		changed = false;
 	ListCell   *lc;
 
-	/* always in the same order, so that two refreshes do not lock crosswise */
-	list_sort(sorted, list_oid_cmp);
-	foreach(lc, sorted)
-		if (md_capture_applies(lfirst_oid(lc)) && md_capture_obstacle(lfirst_oid(lc), owner) == NULL)
-			changed |= prepare_one(lfirst_oid(lc), view);
-	return changed;
+	foreach(lc, load_wanted(view))
+	{
+		Wanted	   *wanted = lfirst(lc);
+
+		if (wanted->is_reader && is_ready(wanted->relid))
+			continue;
+		if (md_capture_obstacle(wanted->relid, wanted->owner) != NULL)
+			continue;
+		/* a new reader keeps the log from being pruned until it has committed */
+		md_capture_lock_shared(wanted->relid);
+		if (is_ready(wanted->relid))
+			continue;
+		lock_members(wanted->relid);
+		if (!is_ready(wanted->relid))
+			set_up_anew(wanted->relid, md_capture_load(wanted->relid, NULL));
+	}
 }
 
 /* ---------------------------------------------------------------------- */

@@ -61,15 +61,12 @@ extern MdCapture *md_capture_load(Oid relid, Snapshot snapshot);
 /* Why a view of `owner` cannot have changes of a relation captured; NULL: it can. */
 extern char *md_capture_obstacle(Oid relid, Oid owner);
 
-/* Is capture the way to know changes of this relation? */
-extern bool md_capture_applies(Oid relid);
-
 /*
- * Have the changes of these relations captured for a view, as far as its owner
- * may, and mend what is broken; all others are passed over.  True: something
- * was set up, so what is to be read must be read under a new snapshot.
+ * Have the changes of what an incremental view reads captured, as far as its
+ * owner may, and mend what is broken; other sources are passed over.  Before
+ * the snapshot is taken under which the view is refreshed.
  */
-extern bool md_capture_prepare(Oid view, List *source_ids, Oid owner);
+extern void md_capture_prepare(Oid view);
 
 /* What keeps the changes of a relation from being captured, whoever asks. */
 extern char *md_capture_relation_obstacle(Oid relid);
@@ -157,6 +154,9 @@ extern void md_log_enforce_limit(Oid relid);
 
 /* Log all rows that a member has now, or a mark when these are too many. */
 extern void md_capture_write_whole(Oid root, Oid member, int weight, const char *what);
+
+/* Has this transaction written to the log? */
+extern bool md_capture_wrote(Oid root);
 
 /* Something changed that is not in the log. */
 extern void md_capture_write_mark(Oid root, const char *reason);

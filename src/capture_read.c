@@ -165,7 +165,7 @@ make_frontier(const MdCapture *capture, Snapshot snapshot)
 	JsonbParseState *state = NULL;
 	MdReadPoint point;
 
-	md_read_point_make(snapshot, &point);
+	md_read_point_make(snapshot, md_capture_wrote(capture->relid), &point);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_string(&state, "capture", capture->id);
 	push_string(&state, "snapshot", md_read_point_snapshot_text(&point));

@@ -70,6 +70,7 @@ typedef struct KnownLog
 	bool		valid;
 	uint64		changes;		/* counts what was heard of it */
 	Oid			log;			/* InvalidOid: nowhere */
+	uint64		written_by;		/* the last transaction here that wrote to it */
 } KnownLog;
 
 /* The log while rows are put into it. */
@@ -128,6 +129,7 @@ known_log(Oid root)
 		known->valid = false;
 		known->changes = 0;
 		known->log = InvalidOid;
+		known->written_by = 0;
 	}
 	return known;
 }
@@ -161,6 +163,15 @@ open_log(Oid root)
 			table_close(log, RowExclusiveLock);
 		known->valid = false;
 	}
+}
+
+bool
+md_capture_wrote(Oid root)
+{
+	FullTransactionId own = GetTopFullTransactionIdIfAny();
+
+	return FullTransactionIdIsValid(own) &&
+		known_log(root)->written_by == U64FromFullTransactionId(own);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -214,6 +225,7 @@ begin(Oid root, Relation member, TupleDesc source, int64 expected_rows)
 	}
 	writer->moves_bytes = writer->map == NULL && same_layout(source, RelationGetDescr(log));
 	writer->xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	known_log(root)->written_by = writer->xid;
 	writer->command = GetCurrentCommandId(true);
 	writer->bulk = expected_rows >= BULK_ROWS ? GetBulkInsertState() : NULL;
 	writer->limit = (BlockNumber) Min((uint64) md_change_log_limit_mb * 1024 * 1024 / BLCKSZ,
@@ -500,6 +512,7 @@ md_capture_write_mark(Oid root, const char *reason)
 	CStringGetTextDatum(reason)};
 	MdSecurity	saved;
 
+	known_log(root)->written_by = U64FromFullTransactionId(GetTopFullTransactionId());
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (SPI_execute_with_args("INSERT INTO medallion.capture_mark VALUES ($1, $2, $3)",

@@ -252,11 +252,46 @@ md_flatten_groups(Query *query)
 #endif
 }
 
+/* References to columns of joins replaced by what they stand for. */
+static inline Node *
+md_flatten_join_vars(Query *query, Node *node)
+{
+	if (node == NULL)
+		return NULL;
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * Since 16 a Var tells which outer joins may make it NULL.  How it was written,
+ * as a column of a join perhaps, is forgotten here too.
+ */
+static inline void
+md_clear_nulling(Var *var)
+{
+	var->varnosyn = var->varno;
+	var->varattnosyn = var->varattno;
+#if PG_VERSION_NUM >= 160000
+	var->varnullingrels = NULL;
+#endif
+}
+
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_medallion", .version = "0.1.0")
 #else
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* 18 counts frozen pages in pg_class too. */
+#if PG_VERSION_NUM >= 180000
+#define MD_SWAP_PAGES_FROZEN(a, b) \
+	do { int32 swap_ = (a)->relallfrozen; (a)->relallfrozen = (b)->relallfrozen; (b)->relallfrozen = swap_; } while (0)
+#else
+#define MD_SWAP_PAGES_FROZEN(a, b) ((void) 0)
 #endif
 
 #endif							/* MD_COMPAT_H */

@@ -34,7 +34,7 @@ compare_ids(const void *a, const void *b)
 }
 
 void
-md_read_point_make(Snapshot snapshot, MdReadPoint *point)
+md_read_point_make(Snapshot snapshot, bool sees_own, MdReadPoint *point)
 {
 	FullTransactionId next = ReadNextFullTransactionId();
 	FullTransactionId own = GetTopFullTransactionIdIfAny();
@@ -48,11 +48,16 @@ md_read_point_make(Snapshot snapshot, MdReadPoint *point)
 	if (FullTransactionIdIsValid(own))
 	{
 		/* a snapshot does not count its own transaction as running */
-		point->own = U64FromFullTransactionId(own);
-		point->own_command = snapshot->curcid;
-		if (point->own < point->xmax)
-			point->running[point->running_count++] = point->own;
-		point->xmin = Min(point->xmin, point->own);
+		uint64		id = U64FromFullTransactionId(own);
+
+		if (id < point->xmax)
+			point->running[point->running_count++] = id;
+		point->xmin = Min(point->xmin, id);
+		if (sees_own)
+		{
+			point->own = id;
+			point->own_command = snapshot->curcid;
+		}
 	}
 	qsort(point->running, point->running_count, sizeof(uint64), compare_ids);
 	point->running_count = qunique(point->running, point->running_count, sizeof(uint64),

@@ -29,8 +29,11 @@ typedef struct MdReadPoint
 	CommandId	own_command;	/* of own, earlier commands are visible */
 } MdReadPoint;
 
-/* What the snapshot sees, with this transaction's own writes before now. */
-extern void md_read_point_make(Snapshot snapshot, MdReadPoint *point);
+/*
+ * What the snapshot sees; sees_own: with what this transaction has written
+ * before now.
+ */
+extern void md_read_point_make(Snapshot snapshot, bool sees_own, MdReadPoint *point);
 
 /* Out of JSON; false if there is none in it. */
 extern bool md_read_point_parse(Jsonb *json, MdReadPoint *point);

@@ -92,14 +92,14 @@ same_sources(MdRefresh *refresh)
 
 /*
  * Why the refresh must recompute although the plan is incremental; NULL if it
- * need not, with the parts of the sources that are new.
+ * need not, with what is new in the sources.
  */
 static char *
-why_rebuild(MdRefresh *refresh, List **parts)
+why_rebuild(MdRefresh *refresh, List **inputs)
 {
 	ListCell   *lc;
 
-	*parts = NIL;
+	*inputs = NIL;
 	if (!refresh->view->populated)
 		return refresh->view->refresh_number == 0 ? "first refresh" :
 			"its definition, or what is kept for it, is new";
@@ -114,25 +114,54 @@ why_rebuild(MdRefresh *refresh, List **parts)
 	foreach(lc, refresh->plan->source_ids)
 	{
 		MdSource   *source = find_source(refresh->sources, lfirst_oid(lc));
-		MdPart	   *part = palloc(sizeof(MdPart));
-		MdDelta		delta;
+		MdInput    *input = palloc0(sizeof(MdInput));
 
-		md_frontier_delta(source, refresh->snapshot, &delta);
-		if (delta.why_full != NULL)
-			return delta.why_full;
-		part->relid = source->relid;
-		part->condition = delta.condition;
-		part->query = NULL;
-		part->store_name = NULL;
-		*parts = lappend(*parts, part);
-		if (delta.rows < 0 || refresh->run.rows_read < 0)
-			refresh->run.rows_read = -1;
-		else
-			refresh->run.rows_read += delta.rows;
-		if (delta.note != NULL)
-			refresh->run.reason = delta.note;
+		input->relid = source->relid;
+		md_frontier_delta(source, refresh->snapshot, &input->delta);
+		if (input->delta.why_full != NULL)
+			return input->delta.why_full;
+		*inputs = lappend(*inputs, input);
+		if (input->delta.note != NULL)
+			refresh->run.reason = input->delta.note;
 	}
 	return NULL;
+}
+
+/* Rows that are new in the sources; -1: not known. */
+static int64
+count_read(List *inputs)
+{
+	int64		rows = 0;
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+	{
+		int64		these = ((MdInput *) lfirst(lc))->delta.rows;
+
+		if (these < 0)
+			return -1;
+		rows += these;
+	}
+	return rows;
+}
+
+/* The parts of the sources that are new, of MdPart. */
+static List *
+new_parts(List *inputs)
+{
+	List	   *parts = NIL;
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+	{
+		MdInput    *input = lfirst(lc);
+		MdPart	   *part = palloc0(sizeof(MdPart));
+
+		part->relid = input->relid;
+		part->condition = input->delta.condition;
+		parts = lappend(parts, part);
+	}
+	return parts;
 }
 
 static Oid
@@ -147,19 +176,25 @@ present_filenode(Oid relid)
 
 /* Insert the query's rows over what is new; remember for readers which. */
 static void
-append_apply(MdRefresh *refresh, List *parts)
+append_apply(MdRefresh *refresh)
 {
-	Query	   *change = md_read_substitute(refresh->plan->query, parts);
+	MdChange	change;
 	MdView	   *view = refresh->view;
-	Oid			guarded = md_guard_open(view->relid);
+	Oid			guarded;
 	bool		isnull;
 	ItemPointerData first;
 	ItemPointerData last;
 
+	md_delta_block(refresh->engine, refresh->plan->normal, &change);
+	if (change.query == NULL)
+		return;
+	if (change.is_signed)
+		elog(ERROR, "rows can go from a view that was taken for append-only");
+	guarded = md_guard_open(view->relid);
 	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
 						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
 						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
-						md_query_text(change)),
+						md_delta_text(change.query)),
 			   NULL, refresh->snapshot);
 	md_guard_open(guarded);
 	refresh->run.rows_inserted = md_sql_int64(0, 1);
@@ -180,10 +215,13 @@ append_apply(MdRefresh *refresh, List *parts)
 						 refresh->run.rows_inserted, refresh->snapshot);
 }
 
-/* Columns of the result by which rows are told apart; NIL: none. */
-static List *
-unique_columns(MdRefresh *refresh)
+List *
+md_refresh_unique_columns(MdRefresh *refresh)
 {
+	MdPlan	   *plan = refresh->plan;
+
+	if (refresh->view->key_count == 0 && plan->strategy == MD_STRATEGY_REGROUP && plan->keys_unique)
+		return plan->key_columns;
 	return md_target_numbers(refresh->result, refresh->view->key_count, refresh->view->keys);
 }
 
@@ -206,7 +244,7 @@ rebuild(MdRefresh *refresh)
 					 refresh->snapshot, run);
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
-					  unique_columns(refresh), NULL, refresh->snapshot, run);
+					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
 	md_state_index(view, plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
@@ -225,15 +263,60 @@ refuse_rebuild(MdRefresh *refresh, const char *reason)
 					 quote_literal_cstr(refresh->result->name))));
 }
 
+/* Apply what is new; false, with nothing written, if that turned out impossible. */
+static bool
+apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
+{
+	MdView	   *view = refresh->view;
+	MdStrategy	strategy = refresh->plan->strategy;
+	char	   *why_full;
+
+	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
+	refresh->run.strategy = md_strategy_name(strategy);
+	refresh->run.rows_read = count_read(inputs);
+	switch (strategy)
+	{
+		case MD_STRATEGY_APPEND:
+			append_apply(refresh);
+			break;
+		case MD_STRATEGY_JOIN:
+			md_signed_apply(refresh);
+			break;
+		case MD_STRATEGY_MERGE:
+			md_merge_apply(refresh, new_parts(inputs));
+			break;
+		case MD_STRATEGY_LATEST:
+			md_latest_apply(refresh, new_parts(inputs));
+			break;
+		case MD_STRATEGY_REGROUP:
+		case MD_STRATEGY_WINDOW:
+			md_regroup_apply(refresh);
+			break;
+		case MD_STRATEGY_FULL:
+			elog(ERROR, "a full refresh has no changes to apply");
+	}
+	why_full = refresh->engine->why_full;
+	md_engine_end(refresh->engine);
+	if (why_full != NULL)
+	{
+		refresh->run.reason = why_full;
+		return false;
+	}
+	if (strategy != MD_STRATEGY_APPEND &&
+		refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
+		view->rewritten_number = ++view->refresh_number;
+	return true;
+}
+
 /* Choose the strategy and do it. */
 static void
-apply(MdRefresh *refresh, bool full)
+apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 {
 	MdView	   *view = refresh->view;
 	MdPlan	   *plan = refresh->plan;
 	bool		was_populated = view->populated;
 	char	   *reason = NULL;
-	List	   *parts = NIL;
+	List	   *inputs = NIL;
 
 	if (view->mode == MD_MODE_FULL)
 	{
@@ -244,38 +327,20 @@ apply(MdRefresh *refresh, bool full)
 	}
 	md_state_prepare(view, plan);
 	if (reason == NULL)
-	{
-		if (plan->strategy == MD_STRATEGY_FULL)
-			reason = plan->reason;
-		else
-			reason = why_rebuild(refresh, &parts);
-		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
-			refuse_rebuild(refresh, reason);
-	}
+		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
 		reason = "asked for";
-
-	if (reason != NULL)
+	else if (reason == NULL)
 	{
-		refresh->run.strategy = "full";
-		refresh->run.reason = reason;
-		rebuild(refresh);
+		if (apply_changes(refresh, inputs, old_time))
+			return;
+		reason = pstrdup(refresh->run.reason);
 	}
-	else if (plan->strategy == MD_STRATEGY_APPEND)
-	{
-		refresh->run.strategy = "append";
-		append_apply(refresh, parts);
-	}
-	else
-	{
-		refresh->run.strategy = md_strategy_name(plan->strategy);
-		if (plan->strategy == MD_STRATEGY_LATEST)
-			md_latest_apply(refresh, parts);
-		else
-			md_merge_apply(refresh, parts);
-		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
-			view->rewritten_number = ++view->refresh_number;
-	}
+	if (view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
+		refuse_rebuild(refresh, reason);
+	refresh->run.strategy = "full";
+	refresh->run.reason = reason;
+	rebuild(refresh);
 }
 
 /* Plan and apply as the owner, then store how far the view is. */
@@ -284,8 +349,10 @@ run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
 	MemoryContext context = CurrentMemoryContext;
+	TimestampTz old_time;
 	MdSecurity	saved;
 
+	old_time = view->refreshed_at;
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
@@ -297,16 +364,8 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	if ((refresh->plan->strategy != MD_STRATEGY_FULL || getenv("MD_DEV")) && view->mode != MD_MODE_FULL &&
-		md_capture_prepare(view->relid, refresh->plan->source_ids, view->owner))
-	{
-		/* what was written before capture began is seen by a newer snapshot */
-		UnregisterSnapshot(refresh->snapshot);
-		refresh->snapshot = md_sql_take_snapshot();
-		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
-	}
 	SPI_connect();
-	apply(refresh, full);
+	apply(refresh, full, old_time);
 	if (refresh->run.reason != NULL)
 		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
 	SPI_finish();
@@ -367,7 +426,7 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
-	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
+	md_diff_apply(refresh->result, query, md_refresh_unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
 	run->refresh_number = view->refresh_number;
@@ -416,6 +475,8 @@ md_refresh_lock(Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
+	/* before any snapshot: what was written uncaptured must be seen by it */
+	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
 }
 

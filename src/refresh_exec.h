@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
+#include "refresh_delta.h"
 #include "refresh_plan.h"
 #include "refresh_target.h"
 #include "view_state.h"
@@ -23,6 +24,7 @@ typedef struct MdRefresh
 	MdTarget   *result;
 	Snapshot	snapshot;		/* of all that is read */
 	List	   *sources;		/* of MdSource */
+	MdEngine   *engine;			/* while an incremental strategy runs */
 	MdRun		run;
 } MdRefresh;
 
@@ -68,6 +70,13 @@ extern char *md_refresh_query_text(Query *query, TimestampTz time);
 extern void md_diff_apply(const MdTarget *target, const char *query, List *keys,
 						  const char *where, Snapshot snapshot, MdRun *run);
 
+/* The same from differences that are known, in the form of md_diff_sql(). */
+extern void md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes,
+								TupleDesc tupdesc, List *keys, Snapshot snapshot, MdRun *run);
+
+/* "u.c1, u.c2, ": what grouping rows u by their columns hands on of these. */
+extern char *md_diff_output(const MdTarget *target);
+
 /* SELECT of the differences: columns c1, ..., w (copies, > 0: missing), tid. */
 extern char *md_diff_sql(const MdTarget *target, const char *query, const char *where);
 
@@ -77,6 +86,19 @@ extern void md_diff_fill(const MdTarget *target, const char *query, Snapshot sna
 
 /* Make a tuplestore a relation of the name for SQL run through SPI. */
 extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc tupdesc);
+
+/* refresh_exec_signed.c */
+
+/* Carry the change through the query, and apply it row by row. */
+extern void md_signed_apply(MdRefresh *refresh);
+
+/* refresh_exec_regroup.c */
+
+/* Compute rows of touched keys again. */
+extern void md_regroup_apply(MdRefresh *refresh);
+
+/* Columns of the result that identify a row; NIL: none are known. */
+extern List *md_refresh_unique_columns(MdRefresh *refresh);
 
 /* refresh_exec_merge.c */
 

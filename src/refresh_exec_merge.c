@@ -353,6 +353,23 @@ combine_expression(const MdMergeColumn *column, const char *name)
 					old, new, new, old, both);
 }
 
+/* Is there a count(*)? */
+static bool
+counts_rows(const MdMerge *merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->columns)
+	{
+		MdMergeColumn *column = lfirst(lc);
+
+		if (is_count(column) && ((Aggref *) column->expr)->aggstar &&
+			((Aggref *) column->expr)->aggfilter == NULL)
+			return true;
+	}
+	return false;
+}
+
 void
 md_merge_upsert(const MdMerge *merge, const MdTarget *target, const char *rows, bool replace,
 				MdUpsert *upsert)
@@ -387,7 +404,9 @@ md_merge_upsert(const MdMerge *merge, const MdTarget *target, const char *rows, 
 	if (set.len == 0)
 		return;
 	upsert->set = set.data;
-	upsert->where = psprintf("ROW(%s) IS DISTINCT FROM ROW(%s)", old.data, new.data);
+	/* a group with new rows counts more than before */
+	if (replace || merge->is_signed || !counts_rows(merge))
+		upsert->where = psprintf("ROW(%s) IS DISTINCT FROM ROW(%s)", old.data, new.data);
 }
 
 /* Upsert into the result the groups m that the query shows; delete the others. */

@@ -304,11 +304,13 @@ frontiers_agree(const GroupGraph *graph)
 	{
 		const GroupEdge *edge = &graph->edges[i];
 		const GroupNode *source = &graph->nodes[edge->source];
-		const char *position = edge->reader == 0 ? edge->position : edge->read_position;
+		/* positions of what has nothing new may differ, and mean the same */
+		const char *position = edge->reader == 0 ||
+			strcmp(edge->read_position, edge->position) == 0 ? "now" : edge->read_position;
 
 		if (!graph->nodes[edge->reader].on_way)
 			continue;
-		if (source->on_way && (!source->populated || strcmp(position, edge->position) != 0))
+		if (source->on_way && (!source->populated || strcmp(position, "now") != 0))
 			return false;
 		if (!is_shared(graph, edge->source, 0))
 			continue;

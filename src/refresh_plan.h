@@ -6,10 +6,7 @@
  *
  * A node takes the changes of its inputs and hands changes of its own output
  * up.  A change is rows with a sign; an output of kind `append` only ever
- * gains rows.  In this version changes pass through scans, filters,
- * projections, lateral functions and UNION ALL, and end in an aggregate at the
- * top, whose partial results are merged; a node that can do none of it has a
- * reason, and the whole is then recomputed.
+ * gains rows.  A node that cannot has a reason, and the whole is recomputed.
  */
 #ifndef MD_REFRESH_PLAN_H
 #define MD_REFRESH_PLAN_H
@@ -24,8 +21,11 @@
 
 typedef enum MdStrategy
 {
-	MD_STRATEGY_APPEND,
+	MD_STRATEGY_APPEND,			/* rows come, and are inserted */
+	MD_STRATEGY_JOIN,			/* rows come and go, one by one */
 	MD_STRATEGY_MERGE,
+	MD_STRATEGY_REGROUP,		/* rows of touched keys are computed again */
+	MD_STRATEGY_WINDOW,			/* likewise, of whole partitions */
 	MD_STRATEGY_LATEST,
 	MD_STRATEGY_FULL
 } MdStrategy;
@@ -66,6 +66,10 @@ typedef struct MdPlan
 	bool		repeatable;		/* no volatile function: verify() is exact */
 	List	   *source_ids;		/* of Oid: relations that are read, each once */
 	List	   *inlined_ids;	/* of Oid: plain views that were inlined */
+	Query	   *normal;			/* the query in blocks */
+	List	   *keys;			/* of the top block, over its FROM; NIL: none */
+	List	   *key_columns;	/* of int: the columns that show them; NIL: not all are */
+	bool		keys_unique;	/* one row of the result per key */
 	MdMerge    *merge;			/* strategy merge only */
 	MdLatest   *latest;			/* strategy latest only */
 } MdPlan;

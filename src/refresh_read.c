@@ -54,71 +54,112 @@ md_read_relation_name(Oid relid)
 typedef struct WholeRow
 {
 	Oid			relid;
-	List	   *names;			/* columns of the subquery, of String */
+	List	   *names;			/* columns of the row, of String */
+	List	   *types;			/* of a subquery's row: of Var */
 } WholeRow;
+
+/* Columns of a table as a row expression wants them. */
+static List *
+table_row(WholeRow *whole, int varno, int sublevels_up)
+{
+	Relation	rel = table_open(whole->relid, AccessShareLock);
+	List	   *args = NIL;
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		args = lappend(args, att->attisdropped ?
+					   (Node *) makeNullConst(INT4OID, -1, InvalidOid) :
+					   (Node *) makeVar(varno, i + 1, att->atttypid, att->atttypmod,
+										att->attcollation, sublevels_up));
+	}
+	table_close(rel, NoLock);
+	return args;
+}
 
 /* Spell out a reference to a whole row; other references stay. */
 static Node *
 expand_whole_row(Var *var, replace_rte_variables_context *context)
 {
 	WholeRow   *whole = context->callback_arg;
-	Relation	rel;
 	RowExpr    *row;
 
-	if (var->varattno != 0 || !OidIsValid(whole->relid))
+	if (var->varattno != 0)
 		return copyObject((Node *) var);
-
-	rel = table_open(whole->relid, AccessShareLock);
 	row = makeNode(RowExpr);
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	if (OidIsValid(whole->relid))
+		row->args = table_row(whole, context->target_varno, context->sublevels_up);
+	else
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-		row->args = lappend(row->args, att->attisdropped ?
-							(Node *) makeNullConst(INT4OID, -1, InvalidOid) :
-							(Node *) makeVar(context->target_varno, i + 1, att->atttypid,
-											 att->atttypmod, att->attcollation,
-											 context->sublevels_up));
+		row->args = copyObject(whole->types);
+		IncrementVarSublevelsUp((Node *) row->args, context->sublevels_up, 0);
 	}
-	table_close(rel, NoLock);
 	row->row_typeid = var->vartype;
 	row->row_format = COERCE_EXPLICIT_CAST;
-	row->colnames = whole->names;
+	row->colnames = copyObject(whole->names);
 	row->location = var->location;
 	return (Node *) row;
+}
+
+/* The columns that a reference to the whole row means. */
+static void
+describe_row(RangeTblEntry *rte, int rt_index, WholeRow *whole)
+{
+	ListCell   *lc;
+
+	whole->relid = rte->rtekind == RTE_RELATION ? rte->relid : InvalidOid;
+	whole->names = copyObject(rte->eref->colnames);
+	if (rte->rtekind != RTE_SUBQUERY)
+		return;
+	foreach(lc, rte->subquery->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			whole->types = lappend(whole->types,
+								   makeVarFromTargetEntry(rt_index, target));
+	}
 }
 
 void
 md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 {
 	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
-	WholeRow	whole = {rte->relid, NIL};
+	WholeRow	whole = {InvalidOid, NIL, NIL};
+	List	   *names = NIL;
 	ListCell   *lc;
 
+	describe_row(rte, rt_index, &whole);
 	foreach(lc, subquery->targetList)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 
 		if (!target->resjunk)
-			whole.names = lappend(whole.names, makeString(pstrdup(target->resname)));
+			names = lappend(names, makeString(pstrdup(target->resname)));
 	}
-
-	*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
-											  expand_whole_row, &whole, NULL);
+	if (whole.relid != InvalidOid || whole.types != NIL)
+		*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
+												  expand_whole_row, &whole, NULL);
 	rte = rt_fetch(rt_index, query->rtable);
 	rte->rtekind = RTE_SUBQUERY;
 	rte->subquery = subquery;
 	rte->alias = makeAlias(rte->eref->aliasname, NIL);
-	rte->eref = makeAlias(rte->eref->aliasname, whole.names);
+	rte->eref = makeAlias(rte->eref->aliasname, names);
 	rte->relid = InvalidOid;
 	rte->relkind = 0;
 	rte->rellockmode = 0;
 	rte->tablesample = NULL;
 	rte->inh = false;
+	rte->ctename = NULL;
+	rte->coltypes = NIL;
+	rte->coltypmods = NIL;
+	rte->colcollations = NIL;
 }
 
-char *
-md_read_attributes(Oid relid)
+/* Columns by name, in order; dropped ones are named, or made as NULLs. */
+static char *
+list_attributes(Oid relid, bool make_dropped)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	StringInfoData list;
@@ -130,13 +171,26 @@ md_read_attributes(Oid relid)
 
 		if (i > 0)
 			appendStringInfoString(&list, ", ");
-		if (att->attisdropped)
-			appendStringInfo(&list, "NULL::pg_catalog.int4 AS \"?dropped%d?\"", i + 1);
-		else
+		if (!att->attisdropped)
 			appendStringInfoString(&list, quote_identifier(NameStr(att->attname)));
+		else
+			appendStringInfo(&list, "%s\"?dropped%d?\"",
+							 make_dropped ? "NULL::pg_catalog.int4 AS " : "", i + 1);
 	}
 	table_close(rel, NoLock);
 	return list.data;
+}
+
+char *
+md_read_attributes(Oid relid)
+{
+	return list_attributes(relid, true);
+}
+
+char *
+md_read_attribute_names(Oid relid)
+{
+	return list_attributes(relid, false);
 }
 
 /*

@@ -55,6 +55,9 @@ typedef struct MdPart
 /* "a, b, NULL::int4 AS "?dropped3?"": all attributes of a relation, by name. */
 extern char *md_read_attributes(Oid relid);
 
+/* The same names alone, of a query that has all of them as columns. */
+extern char *md_read_attribute_names(Oid relid);
+
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
 extern Query *md_read_substitute(Query *query, List *parts);
 

@@ -13,7 +13,9 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/lsyscache.h"
@@ -172,11 +174,12 @@ static List *
 result_keys(const MdPlan *plan)
 {
 	return plan->merge ? md_merge_result_keys(plan->merge) :
-		plan->latest ? plan->latest->keys : NIL;
+		plan->latest ? plan->latest->keys :
+		plan->strategy == MD_STRATEGY_REGROUP && plan->keys_unique ? plan->key_columns : NIL;
 }
 
-static void
-ensure_result_indexes(MdView *view, MdPlan *plan)
+void
+md_state_index_result(MdView *view, MdPlan *plan)
 {
 	List	   *plan_keys = result_keys(plan);
 	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
@@ -204,7 +207,7 @@ md_state_prepare(MdView *view, MdPlan *plan)
 			view->populated = false;
 	}
 	if (view->populated)
-		ensure_result_indexes(view, plan);
+		md_state_index_result(view, plan);
 	if (!fit || before.merge_index != view->merge_index || before.key_index != view->key_index)
 		md_view_update(view);
 }
@@ -239,8 +242,41 @@ md_state_index(MdView *view, MdPlan *plan)
 			keys = lappend_int(keys, key);
 		(void) md_upsert_ensure_index(lfirst_oid(relid), InvalidOid, keys, false);
 	}
-	ensure_result_indexes(view, plan);
+	md_state_index_result(view, plan);
 	md_view_update(view);
+}
+
+/* What the name of a state table ends in, but for a number. */
+static const char *
+suffix_of(Oid relid)
+{
+	static const char *const suffixes[] = {" values", " order"};
+	const char *name = get_rel_name(relid);
+
+	for (int i = 0; i < lengthof(suffixes); i++)
+		if (strstr(name, suffixes[i]) != NULL)
+			return suffixes[i];
+	return " state";
+}
+
+void
+md_state_adopt(MdView *view, MdView *next)
+{
+	ListCell   *lc;
+
+	drop_tables(view);
+	view->state_tables = list_copy(next->state_tables);
+	foreach(lc, view->state_tables)
+	{
+		Oid			relid = lfirst_oid(lc);
+
+		md_relation_detach(relid);
+		md_relation_attach(relid, view->relid);
+		RenameRelationInternal(relid, md_relation_internal_name(view->relid, suffix_of(relid)),
+							   false, false);
+		CommandCounterIncrement();
+	}
+	next->state_tables = NIL;
 }
 
 MdTarget *

@@ -21,6 +21,12 @@ extern void md_state_prepare(MdView *view, MdPlan *plan);
 extern void md_state_make(MdView *view, MdPlan *plan);
 extern void md_state_index(MdView *view, MdPlan *plan);
 
+/* The result's indexes alone. */
+extern void md_state_index_result(MdView *view, MdPlan *plan);
+
+/* Take over the state tables of the view that will be this one; drop those it had. */
+extern void md_state_adopt(MdView *view, MdView *next);
+
 /* State table of a merge, or the table of its value set n (from 1). */
 extern MdTarget *md_state_target(const MdView *view);
 extern MdTarget *md_state_values(const MdView *view, const MdMerge *merge, int value_set);

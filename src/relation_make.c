@@ -47,9 +47,8 @@
 
 #define GUARD_NAME "medallion_guard"
 
-/* Run one statement of DDL as the owner of the extension. */
-static void
-run_ddl(const char *sql)
+void
+md_relation_run_ddl(const char *sql)
 {
 	MdSecurity	saved;
 
@@ -128,7 +127,7 @@ md_relation_guard(Oid relid)
 {
 	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
 		return;
-	run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
+	md_relation_run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
 					 md_read_relation_name(relid)));
@@ -248,7 +247,7 @@ md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
 void
 md_relation_make_named_index(Oid relid, const char *name, const char *definition)
 {
-	run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
+	md_relation_run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
 					 md_read_relation_name(relid), definition));
 }
 
@@ -274,7 +273,7 @@ md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 	for (int i = 0; i < count; i++)
 		appendStringInfo(&columns, "%s%s", i > 0 ? ", " : "",
 						 quote_identifier(get_attname(relid, attnums[i], false)));
-	run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
+	md_relation_run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
 					 quote_identifier(name), md_read_relation_name(relid), columns.data));
 	return get_relname_relid(name, namespace_id);
 }
@@ -294,15 +293,21 @@ md_relation_attach(Oid part, Oid result)
 }
 
 void
+md_relation_detach(Oid part)
+{
+	deleteDependencyRecordsForClass(RelationRelationId, part, RelationRelationId,
+								   DEPENDENCY_INTERNAL);
+	CommandCounterIncrement();
+}
+
+void
 md_relation_drop_part(Oid part)
 {
 	ObjectAddress address;
 
 	/* without the link, or dropping the part would want to drop the whole */
 	ObjectAddressSet(address, RelationRelationId, part);
-	deleteDependencyRecordsForClass(RelationRelationId, part, RelationRelationId,
-								   DEPENDENCY_INTERNAL);
-	CommandCounterIncrement();
+	md_relation_detach(part);
 	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
 	CommandCounterIncrement();
 }

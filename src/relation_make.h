@@ -51,6 +51,12 @@ extern void md_relation_attach(Oid part, Oid result);
 /* Drop a part (index, state table, definition) whose result stays. */
 extern void md_relation_drop_part(Oid part);
 
+/* Run one statement of DDL as the owner of the extension. */
+extern void md_relation_run_ddl(const char *sql);
+
+/* Cut a part loose from its result, to be attached to another. */
+extern void md_relation_detach(Oid part);
+
 /* A name in medallion_def that tells of the result and is free. */
 extern char *md_relation_internal_name(Oid result, const char *suffix);
 

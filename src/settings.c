@@ -28,6 +28,7 @@ int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
 int			md_refresh_history_retention_s = 7 * 86400;
 int			md_refresh_workers = 1;
+int			md_swap_lock_timeout_ms = 100;
 bool		md_workers_enabled = true;
 
 void
@@ -108,6 +109,12 @@ md_settings_define(void)
 							"Refresh workers per database.",
 							NULL, &md_refresh_workers, 1, 0, 64,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.swap_lock_timeout",
+							"How long readers of a view may have to wait for one attempt to change its columns.",
+							"There are up to 100 attempts.",
+							&md_swap_lock_timeout_ms, 100, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("medallion.workers",
 							 "Whether background workers run at all.",

@@ -273,6 +273,13 @@ md_view_lock_conditional(Oid relid)
 	return true;
 }
 
+/* A lock of the same kind, on the definition. */
+void
+md_view_lock_definition(Oid relid)
+{
+	LockDatabaseObject(our_table("view"), relid, 1, ExclusiveLock);
+}
+
 static Datum
 keys_datum(const MdView *view)
 {

@@ -73,6 +73,9 @@ extern void md_view_check_owner(Oid relid);
 extern void md_view_lock(Oid relid);
 extern bool md_view_lock_conditional(Oid relid);
 
+/* Serialize changes of a definition, while refreshes go on. */
+extern void md_view_lock_definition(Oid relid);
+
 /* Definition. */
 extern void md_view_insert(const MdView *view, const char *strategy);
 extern void md_view_update(const MdView *view);

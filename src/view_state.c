@@ -92,6 +92,32 @@ md_view_store_rewrite(Oid relid)
 }
 
 void
+md_view_adopt_state(Oid relid, Oid other, MdRun *run)
+{
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	Snapshot	snapshot = md_sql_take_snapshot();
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(other), false);
+	md_view_sql_begin(&saved);
+	md_sql_run("DELETE FROM medallion.view_source WHERE relid = $1 AND $2 IS NOT NULL", &args, snapshot);
+	md_sql_run("UPDATE medallion.view_source SET relid = $1 WHERE relid = $2", &args, snapshot);
+	if (md_sql_run("UPDATE medallion.view_state s"
+				   "   SET populated = true, refresh_number = s.refresh_number + 1,"
+				   "       rewritten_number = s.refresh_number + 1, started_at = n.started_at,"
+				   "       refreshed_at = n.refreshed_at, strategy = n.strategy,"
+				   "       always_refresh = n.always_refresh"
+				   "  FROM medallion.view_state n"
+				   " WHERE s.relid = $1 AND n.relid = $2 RETURNING s.refresh_number",
+				   &args, snapshot) != 1)
+		elog(ERROR, "view %u or %u has no state", relid, other);
+	run->refresh_number = md_sql_int64(0, 1);
+	md_view_sql_end(&saved);
+	UnregisterSnapshot(snapshot);
+}
+
+void
 md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 					 ItemPointer first, ItemPointer last, int64 rows, Snapshot snapshot)
 {

@@ -39,6 +39,9 @@ extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid 
 								 Snapshot snapshot);
 extern void md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at);
 
+/* Take over how far another view is, which has the same query; into run, too. */
+extern void md_view_adopt_state(Oid relid, Oid other, MdRun *run);
+
 /* A refresh failed (sqlstate, message), or no more does. */
 extern int	md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate,
 								  const char *message, TimestampTz now);
