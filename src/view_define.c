@@ -224,6 +224,9 @@ md_view_create(MdViewSpec *spec)
 	CommandCounterIncrement();
 	if (spec->with_data)
 		(void) md_refresh_consistent(view.relid, false, true, &run, NULL);
+	else
+		/* so that the first refresh need not lock writers out while it runs */
+		md_capture_prepare(view.relid);
 	md_definitions_changed();
 	return view.relid;
 }
