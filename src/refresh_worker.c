@@ -157,7 +157,7 @@ load_schedule(Schedule *schedule)
 					  "       JOIN pg_class c ON c.oid = v.relid"
 					  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
 					  "       LEFT JOIN medallion.view_status f ON f.relid = v.relid"
-					  " WHERE NOT v.paused AND v.refresh_interval IS NOT NULL"
+					  " WHERE NOT v.paused AND v.definition IS NOT NULL AND v.refresh_interval IS NOT NULL"
 					  "   AND v.origin = medallion.database_identity()"
 					  " ORDER BY v.relid::oid", NULL, snapshot);
 	schedule->count = (int) rows;
