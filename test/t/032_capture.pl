@@ -9,8 +9,8 @@ use Test::More;
 
 use MedallionTest;
 
-my $publisher = new_node('publisher', conf => "wal_level = logical\nmedallion.workers = off");
-my $node = new_node('subscriber', conf => "medallion.workers = off");
+my $publisher = new_node('publisher', init => { allows_streaming => 'logical' }, conf => 'medallion.workers = off');
+my $node = new_node('subscriber', conf => 'medallion.workers = off');
 
 sub sql { my ($query) = @_; return $node->safe_psql('postgres', $query) }
 
@@ -32,9 +32,9 @@ is(sql('SELECT triggers FROM medallion.captured_tables'), 'statement', 'captured
 sql('INSERT INTO t VALUES (1001, $$local$$)');
 
 # The first copy and all that follows is applied row by row.
-sql("CREATE SUBSCRIPTION s CONNECTION '" . $publisher->connstr('postgres') . "' PUBLICATION p");
+sql("CREATE SUBSCRIPTION s CONNECTION '" . ($publisher->connstr('postgres') =~ s/'/''/gr) . "' PUBLICATION p");
 is(sql('SELECT triggers FROM medallion.captured_tables'), 'row', 'by rows from the subscription on');
-$node->wait_for_subscription_sync($publisher, 's');
+wait_for($node, q{SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel});
 refresh('v', 'full', 'the capture is set up anew once');
 $publisher->safe_psql('postgres', q{INSERT INTO t VALUES (21, 'new', 'y'); UPDATE t SET grp = 'moved' WHERE id < 4; DELETE FROM t WHERE id = 5;
 	UPDATE t SET grp = grp WHERE id > 10});
