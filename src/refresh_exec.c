@@ -146,25 +146,6 @@ count_read(List *inputs)
 	return rows;
 }
 
-/* The parts of the sources that are new, of MdPart. */
-static List *
-new_parts(List *inputs)
-{
-	List	   *parts = NIL;
-	ListCell   *lc;
-
-	foreach(lc, inputs)
-	{
-		MdInput    *input = lfirst(lc);
-		MdPart	   *part = palloc0(sizeof(MdPart));
-
-		part->relid = input->relid;
-		part->condition = input->delta.condition;
-		parts = lappend(parts, part);
-	}
-	return parts;
-}
-
 static Oid
 present_filenode(Oid relid)
 {
@@ -304,10 +285,10 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 			md_signed_apply(refresh);
 			break;
 		case MD_STRATEGY_MERGE:
-			md_merge_apply(refresh, new_parts(inputs));
+			md_merge_apply(refresh);
 			break;
 		case MD_STRATEGY_LATEST:
-			md_latest_apply(refresh, new_parts(inputs));
+			md_latest_apply(refresh);
 			break;
 		case MD_STRATEGY_REGROUP:
 		case MD_STRATEGY_WINDOW:
@@ -512,6 +493,7 @@ begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
+	md_view_check_query(refresh->view);
 	check_not_refreshed_since(refresh->view);
 	refresh->sources = md_frontier_load(relid, snapshot);
 }

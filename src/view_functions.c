@@ -297,6 +297,7 @@ view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
 	md_view_check_owner(relid);
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
+	md_view_check_query(view);
 	*owner = view->owner;
 	*mode = view->mode;
 	return md_query_text(md_query_of_definition(view->definition));
