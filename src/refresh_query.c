@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/analyze.h"
 #include "parser/parse_relation.h"
@@ -133,11 +134,24 @@ char *
 md_query_text(Query *query)
 {
 	char	   *text;
+	Query	   *copy = copyObject(query);
 	int			nest_level = NewGUCNestLevel();
 
+	/*
+	 * Over one relation columns would come out without its name, and in ORDER
+	 * BY and DISTINCT ON an output column of the same name would be meant.
+	 */
+	if (list_length(copy->rtable) == 1)
+	{
+		RangeTblEntry *nothing = makeNode(RangeTblEntry);
+
+		nothing->rtekind = RTE_RESULT;
+		nothing->eref = makeAlias("*RESULT*", NIL);
+		copy->rtable = lappend(copy->rtable, nothing);
+	}
 	/* names that are not in pg_catalog come out qualified */
 	md_restrict_search_path();
-	text = pg_get_querydef(copyObject(query), false);
+	text = pg_get_querydef(copy, false);
 	AtEOXact_GUC(false, nest_level);
 	return text;
 }
