@@ -386,7 +386,8 @@ class Runner:
 
 def describe(error):
     return f"{error.sqlstate}: {error.message}" + (f" DETAIL: {error.detail}" if error.detail else "") + \
-        (f" CONTEXT: {error.context[:600]}" if error.context else "")
+        (f" CONTEXT: {error.context[:600]}" if error.context else "") + \
+        (f" QUERY: {error.internal_query[:3000]}" if error.internal_query else "")
 
 
 def equal_but_for_rounding(rows, columns):
