@@ -213,20 +213,48 @@ class Runner:
         except PgError as error:
             if error.sqlstate == "25P02" or not self.refused(view, error):
                 return              # the transaction around it has failed before, or the query itself fails
-            strategy, reason, written = self.refresh(view, ", full_refresh => true")
-            self.mark([view.name])
+            row = self.recompute(view)
+            if row is None:
+                return
+            strategy, reason, written = row
         self.marked[view.name].clear()
         self.count(view, strategy, reason)
         self.check(view, strategy)
         if view.name in self.views and strategy != "none" and not view.uses_time:
             self.check_quiet(view)
 
+    def recompute(self, view, attempts=5):
+        """
+        A full refresh; views that are refreshed together with this one may need it, too. None in a transaction
+        that the refusal has ended.
+        """
+        while True:
+            try:
+                row = self.refresh(view, ", full_refresh => true")
+                self.mark([view.name])
+                return row
+            except PgError as error:
+                if error.sqlstate == "25P02":
+                    return None
+                other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+                if not other or other.group(1) == view.name or attempts == 0:
+                    raise Failure("error", view.name, "full refresh: " + describe(error)) from error
+                if self.refused(self.views[other.group(1)], error):
+                    self.recompute(self.views[other.group(1)], attempts - 1)
+                attempts -= 1
+
     def refused(self, view, error):
         """
         Has an incremental refresh failed for a reason that the documents name? False if the query itself fails;
         then the view is left out from now on.
         """
-        if "incrementally" not in error.message:
+        other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+        if other and other.group(1) != view.name:
+            # one that is refreshed together with this one
+            self.refused(self.views[other.group(1)], error)
+            self.recompute(self.views[other.group(1)])
+            return True
+        if not other:
             try:
                 self.try_query(view)
             except PgError as own:
@@ -251,10 +279,14 @@ class Runner:
 
     def step_full(self, step):
         try:
-            self.refresh(self.views[step.view], ", full_refresh => true")
-            self.mark([step.view])
-        except PgError as error:
-            self.refused(self.views[step.view], error)
+            self.recompute(self.views[step.view])
+        except Failure:
+            try:
+                self.try_query(self.views[step.view])
+            except PgError:
+                self.views.pop(step.view)
+                return
+            raise
 
     def step_hold(self, step):
         """Stop a refresh at a point, change something, and let it go on."""
