@@ -107,8 +107,8 @@ may_be_long(const MdTarget *target, List *keys)
  * Run a function in a subtransaction; false if it failed because a key was too
  * long.
  */
-static bool
-fits_index(void (*function) (void *), void *arg)
+bool
+md_upsert_fits(void (*function) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -162,7 +162,7 @@ make_index(const MdTarget *target, List *keys, bool strict)
 
 	if (strict || !may_be_long(target, keys))
 		make_unique_index(&job);
-	else if (!fits_index(make_unique_index, &job))
+	else if (!md_upsert_fits(make_unique_index, &job))
 		job.index_id = md_relation_make_index(target->relid, "medallion_key",
 											  psprintf("(%s)", key_hash(md_target_columns(target, NULL, keys))));
 	return job.index_id;
@@ -188,9 +188,8 @@ md_upsert_ensure_index(Oid relid, Oid present, List *keys, bool strict)
 	return make_index(target, keys, strict);
 }
 
-/* Replace the unique index by one over a hash. */
-static void
-widen_index(const MdTarget *target, List *keys)
+void
+md_upsert_widen(const MdTarget *target, List *keys)
 {
 	Oid			index_id = md_relation_find_unique_index(target->relid, list_length(keys),
 														 attnums_of(target, keys));
@@ -404,10 +403,10 @@ do_job(UpsertJob *job, void (*function) (void *))
 
 	if (uses_hash(upsert) || !may_be_long(upsert->target, upsert->keys))
 		function(job);
-	else if (!fits_index(function, job))
+	else if (!md_upsert_fits(function, job))
 	{
 		md_guard_open(upsert->target->relid);
-		widen_index(upsert->target, upsert->keys);
+		md_upsert_widen(upsert->target, upsert->keys);
 		if (job->store != NULL)
 			tuplestore_clear(job->store);
 		function(job);
