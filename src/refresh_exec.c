@@ -24,6 +24,7 @@
 #include "parser/parser.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -269,27 +270,23 @@ refuse_rebuild(MdRefresh *refresh, const char *reason)
 					 quote_literal_cstr(refresh->result->name))));
 }
 
-static void
-regroup_apply(void *refresh)
+/*
+ * Settings for the statements of a refresh: they are many and short, so that
+ * compiling them costs more than it gains, and what they join should be seen as
+ * one by the planner.
+ */
+static int
+begin_settings(void)
 {
-	md_regroup_apply(refresh);
-}
+	static const char *const settings[][2] = {
+		{"jit", "off"}, {"join_collapse_limit", "12"}, {"from_collapse_limit", "12"}
+	};
+	int			nest_level = NewGUCNestLevel();
 
-/* The index over the keys serves lookups; a key that is too long for it costs another try. */
-static void
-regroup(MdRefresh *refresh)
-{
-	MdRun		before = refresh->run;
-
-	if (!OidIsValid(refresh->view->merge_index))
-		md_regroup_apply(refresh);
-	else if (!md_upsert_fits(regroup_apply, refresh))
-	{
-		md_upsert_widen(refresh->result, refresh->plan->key_columns);
-		refresh->run = before;
-		md_diff_forget();
-		md_regroup_apply(refresh);
-	}
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
 }
 
 /* Apply what is new; false, with nothing written, if that turned out impossible. */
@@ -298,6 +295,7 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 {
 	MdView	   *view = refresh->view;
 	MdStrategy	strategy = refresh->plan->strategy;
+	int			nest_level = begin_settings();
 	char	   *why_full;
 
 	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
@@ -319,13 +317,14 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 			break;
 		case MD_STRATEGY_REGROUP:
 		case MD_STRATEGY_WINDOW:
-			regroup(refresh);
+			md_regroup_apply(refresh);
 			break;
 		case MD_STRATEGY_FULL:
 			elog(ERROR, "a full refresh has no changes to apply");
 	}
 	why_full = refresh->engine->why_full;
 	md_engine_end(refresh->engine);
+	AtEOXact_GUC(false, nest_level);
 	if (why_full != NULL)
 	{
 		refresh->run.reason = why_full;
@@ -359,14 +358,16 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
 		reason = "asked for";
-	else if (reason == NULL)
+	else if (reason != NULL)
 	{
-		if (apply_changes(refresh, inputs, old_time))
-			return;
-		reason = pstrdup(refresh->run.reason);
+		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
+			refuse_rebuild(refresh, reason);
 	}
-	if (view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
-		refuse_rebuild(refresh, reason);
+	/* a known change may touch all rows: that is no reason to refuse it */
+	else if (apply_changes(refresh, inputs, old_time))
+		return;
+	else
+		reason = pstrdup(refresh->run.reason);
 	refresh->run.strategy = "full";
 	refresh->run.reason = reason;
 	rebuild(refresh);
@@ -517,6 +518,7 @@ begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
+	md_view_check_query(refresh->view);
 	check_not_refreshed_since(refresh->view);
 	refresh->sources = md_frontier_load(relid, snapshot);
 }

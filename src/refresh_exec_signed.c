@@ -40,8 +40,6 @@ count_deletions(MdRefresh *refresh, const char *net)
 static char *
 deletions_sql(const MdTarget *target, const char *net)
 {
-	char	   *columns = md_target_numbered(target, "n", NIL);
-
 	return psprintf("SELECT %s, -1::pg_catalog.int8 AS w, x.tid FROM (SELECT n.*, r.ctid AS tid,"
 					"   pg_catalog.row_number() OVER (PARTITION BY n.id) AS copy"
 					" FROM %s n, %s r WHERE n." MD_WEIGHT " < 0 AND %s"
@@ -51,7 +49,6 @@ deletions_sql(const MdTarget *target, const char *net)
 					md_row_index_condition(target, "r", "n"),
 					md_target_comparable(target, "r", NIL),
 					md_target_numbered_comparable(target, "n", NIL));
-	(void) columns;
 }
 
 /* Run into a store, by the index if the change is small against the result. */
@@ -82,7 +79,7 @@ insert_rows(MdRefresh *refresh, const char *net)
 
 	refresh->run.rows_inserted +=
 		md_sql_run(psprintf("INSERT INTO %s (%s) SELECT %s FROM %s n,"
-							" LATERAL pg_catalog.generate_series(1, n." MD_WEIGHT ") s",
+							" LATERAL medallion.copies(n." MD_WEIGHT ") s",
 							target->name, md_target_columns(target, NULL, NIL),
 							md_target_numbered(target, "n", NIL), net),
 				   NULL, refresh->snapshot);
@@ -110,12 +107,13 @@ md_signed_apply(MdRefresh *refresh)
 							  &net, NULL) == 0)
 		return;
 	deletions = count_deletions(refresh, net);
-	if (deletions == 0)
+	if (deletions == 0 && md_refresh_unique_columns(refresh) == NIL)
 	{
 		insert_rows(refresh, net);
 		return;
 	}
-	md_row_index_ensure(target);
+	if (deletions > 0)
+		md_row_index_ensure(target);
 	changes = run_changes(refresh,
 						  psprintf("SELECT %s, n." MD_WEIGHT " AS w, NULL::pg_catalog.tid AS tid"
 								   " FROM %s n WHERE n." MD_WEIGHT " > 0 UNION ALL %s",

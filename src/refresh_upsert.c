@@ -188,8 +188,9 @@ md_upsert_ensure_index(Oid relid, Oid present, List *keys, bool strict)
 	return make_index(target, keys, strict);
 }
 
-void
-md_upsert_widen(const MdTarget *target, List *keys)
+/* Replace the unique index by one over a hash. */
+static void
+widen_index(const MdTarget *target, List *keys)
 {
 	Oid			index_id = md_relation_find_unique_index(target->relid, list_length(keys),
 														 attnums_of(target, keys));
@@ -406,7 +407,7 @@ do_job(UpsertJob *job, void (*function) (void *))
 	else if (!md_upsert_fits(function, job))
 	{
 		md_guard_open(upsert->target->relid);
-		md_upsert_widen(upsert->target, upsert->keys);
+		widen_index(upsert->target, upsert->keys);
 		if (job->store != NULL)
 			tuplestore_clear(job->store);
 		function(job);

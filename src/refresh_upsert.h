@@ -50,9 +50,6 @@ extern bool md_upsert_has_null(const char *relation, const char *const *names, i
  */
 extern bool md_upsert_fits(void (*function) (void *), void *arg);
 
-/* Replace the unique index over keys by one over their hash. */
-extern void md_upsert_widen(const MdTarget *target, List *keys);
-
 /*
  * The index by which keys are found; its OID, InvalidOid if the owner made it.
  * strict: unique, or an error.
