@@ -361,7 +361,8 @@ GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
 
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
-    definition        regclass NOT NULL,
+    definition        regclass,
+    lost_query        text,
     state_tables      regclass[],
     merge_index       name,
     key_index         name,
@@ -376,7 +377,8 @@ CREATE TABLE medallion.view (
 );
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
-COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
+COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def; NULL: lost';
+COMMENT ON COLUMN medallion.view.lost_query IS 'the text of a query that cannot be run, because a column of a source was dropped or retyped';
 COMMENT ON COLUMN medallion.view.state_tables IS 'what is kept beside the result: partial aggregates per group, distinct values per group, order of the first rows';
 COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
@@ -666,6 +668,13 @@ CREATE FUNCTION medallion.explain_refresh(
 COMMENT ON FUNCTION medallion.explain_refresh(text) IS
     'how a query, or an existing view, is refreshed: one row for the whole, then one per step with its strategy, how its output changes, and what forbids more';
 
+-- Like generate_series(1, copies), but planned for one row, which it mostly is.
+CREATE FUNCTION medallion.copies(copies bigint) RETURNS SETOF bigint
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 1
+    AS 'MODULE_PATHNAME', 'md_copies';
+COMMENT ON FUNCTION medallion.copies(bigint) IS
+    'the numbers from 1 to copies; refreshes make copies of equal rows with it';
+
 CREATE FUNCTION medallion.verify(
         view regclass,
         OUT difference text, OUT row_data jsonb, OUT copies bigint)
@@ -864,12 +873,13 @@ CREATE VIEW medallion.materialized_views AS
         waiting AS (
             SELECT l.view, min(p.since) AS since FROM lineage l JOIN part p ON p.relid = l.part GROUP BY l.view)
     SELECT v.relid AS view, c.relowner::pg_catalog.regrole AS owner,
-           pg_catalog.pg_get_viewdef(v.definition) AS query,
+           coalesce(pg_catalog.pg_get_viewdef(v.definition), v.lost_query) AS query,
            v.refresh_mode, v.refresh_interval,
            (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
               FROM pg_catalog.unnest(v.key_columns) WITH ORDINALITY k(attnum, n)
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = v.relid AND a.attnum = k.attnum) AS key_columns,
            CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN 'paused'
+                WHEN v.definition IS NULL THEN 'broken'
                 WHEN f.relid IS NOT NULL THEN 'failing'
                 WHEN v.refresh_interval IS NULL THEN 'on demand'
                 WHEN NOT s.populated THEN 'starting'
@@ -882,6 +892,7 @@ CREATE VIEW medallion.materialized_views AS
                 ELSE greatest(pg_catalog.clock_timestamp() - w.since, interval '0') END AS freshness,
            s.latency,
            CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN NULL
+                WHEN v.definition IS NULL THEN NULL
                 WHEN f.relid IS NOT NULL THEN f.retry_at
                 ELSE s.started_at + v.refresh_interval END AS next_refresh,
            v.paused OR v.origin <> medallion.database_identity() AS paused,
@@ -903,7 +914,7 @@ CREATE VIEW medallion.materialized_views AS
 COMMENT ON VIEW medallion.materialized_views IS
     'the materialized views of this database that the reader owns: definition, state, freshness, next refresh, last error';
 COMMENT ON COLUMN medallion.materialized_views.state IS
-    'scheduled; behind: the last refresh took longer than the interval, so refreshes run back to back; on demand: it has no interval; starting: its first refresh is to come; failing: last_error says why; paused: paused_reason says why';
+    'scheduled; behind: the last refresh took longer than the interval, so refreshes run back to back; on demand: it has no interval; starting: its first refresh, or the first after a column of a source was retyped, is to come; failing: last_error says why; broken: a column of a source was dropped or retyped so that its query does not fit any more; paused: paused_reason says why';
 COMMENT ON COLUMN medallion.materialized_views.freshness IS
     'for how long the oldest commit that it does not show has been waiting in a source, at any depth below; 0: it shows everything; where commits have no known time, since its last refresh';
 COMMENT ON COLUMN medallion.materialized_views.latency IS

@@ -28,10 +28,23 @@
 
 #include "read_point.h"
 
-/* The first columns of a log; then those of the relation, named by number. */
+/* Columns of a table of the log. */
 #define MD_LOG_XID_COLUMN 1
-#define MD_LOG_WEIGHT_COLUMN 2
-#define MD_LOG_FIXED_COLUMNS 2
+#define MD_LOG_ROWS_COLUMN 2
+#define MD_LOG_COLUMNS 2
+
+/* Rows of the log up to this size stay in one piece. */
+#define MD_LOG_TUPLE_TARGET 8160
+
+/* Rows begin here in md_rows: behind the varlena header, aligned. */
+#define MD_LOG_ROWS_START MAXALIGN(VARHDRSZ)
+
+/* Before each row that is packed into md_rows; both are aligned. */
+typedef struct MdLogRow
+{
+	int32		weight;
+	int32		length;			/* of the MinimalTuple that follows */
+} MdLogRow;
 
 typedef struct MdCapture
 {
@@ -137,15 +150,19 @@ extern List *md_log_tables(Oid relid);
 /* Where changes go now, InvalidOid if nowhere. */
 extern Oid	md_log_current(Oid relid);
 
-/* Begin a new table of a relation's log, in its present shape. */
+/* Begin a new table of a relation's log. */
 extern void md_log_begin(Oid relid);
 extern void md_log_drop(Oid relid);
 
-/* Do the columns of a table of the log fit a relation? */
-extern bool md_log_fits(TupleDesc log, TupleDesc relation);
-
 /* Give back what all readers have read. */
 extern void md_log_prune(Oid relid);
+
+/*
+ * Was a log rotated here?  Seal what nobody writes any more, in a transaction
+ * after that, so that readers of an idle relation do not look at it.
+ */
+extern bool md_log_settle_is_due(void);
+extern void md_log_settle(void);
 
 /* Give up on readers that make logs grow beyond their limit. */
 extern void md_log_enforce_limit(Oid relid);

@@ -7,7 +7,7 @@
  *
  * In the statement's own transaction and under its locks, nothing can be missed,
  * so readers need not start anew: partitions that come or go are logged row by
- * row, a column that was added gives the log another table.  Where rows were
+ * row, and columns that are added or dropped do no harm.  Where rows were
  * rewritten, a mark says so.  All that is not followed here (triggers that a
  * superuser disables, DETACH CONCURRENTLY, a partition that goes with its
  * schema) shows in the shape (capture_shape.c), and the next refresh mends it.
@@ -41,7 +41,6 @@ typedef struct Concerned
 	Oid			root;
 	List	   *members;		/* of Oid */
 	List	   *files;			/* of Oid, one per member */
-	int			columns;
 } Concerned;
 
 struct MdCaptureDdl
@@ -62,16 +61,6 @@ file_of(Oid relid)
 	file = rel->rd_rel->relfilenode;
 	relation_close(rel, AccessShareLock);
 	return file;
-}
-
-static int
-column_count(Oid relid)
-{
-	Relation	rel = table_open(relid, AccessShareLock);
-	int			count = RelationGetDescr(rel)->natts;
-
-	table_close(rel, AccessShareLock);
-	return count;
 }
 
 /* Captures that a relation is a part of (of Oid). */
@@ -110,7 +99,6 @@ note_concerned(MdCaptureDdl *ddl, Oid relid)
 		concerned = palloc0(sizeof(Concerned));
 		concerned->root = capture->relid;
 		concerned->members = list_copy(md_capture_members(capture->relid));
-		concerned->columns = column_count(capture->relid);
 		foreach(member, concerned->members)
 			concerned->files = lappend_oid(concerned->files, file_of(lfirst_oid(member)));
 		ddl->concerned = lappend(ddl->concerned, concerned);
@@ -263,19 +251,6 @@ was_rewritten(const Concerned *before)
 	return false;
 }
 
-/* Did a column come that older rows have a value for without being rewritten? */
-static bool
-has_new_values(const Concerned *before)
-{
-	Relation	rel = table_open(before->root, AccessShareLock);
-	bool		found = false;
-
-	for (int i = before->columns; i < RelationGetDescr(rel)->natts; i++)
-		found |= TupleDescAttr(RelationGetDescr(rel), i)->atthasmissing;
-	table_close(rel, NoLock);
-	return found;
-}
-
 /* Partitions that came, and those that went but are still tables. */
 static void
 follow_members(const Concerned *before, bool by_row)
@@ -297,22 +272,6 @@ follow_members(const Concerned *before, bool by_row)
 	}
 }
 
-/* The log gets a table of the relation's new columns. */
-static void
-follow_columns(const Concerned *before)
-{
-	Relation	rel = table_open(before->root, AccessShareLock);
-	Oid			log_id = md_log_current(before->root);
-	Relation	log = OidIsValid(log_id) ? table_open(log_id, AccessShareLock) : NULL;
-	bool		fits = log != NULL && md_log_fits(RelationGetDescr(log), RelationGetDescr(rel));
-
-	if (log != NULL)
-		table_close(log, NoLock);
-	table_close(rel, NoLock);
-	if (!fits)
-		md_log_begin(before->root);
-}
-
 static void
 follow(const Concerned *before)
 {
@@ -323,7 +282,7 @@ follow(const Concerned *before)
 	capture = md_capture_load(before->root, NULL);
 	if (capture == NULL)
 		return;
-	if (was_rewritten(before) || has_new_values(before))
+	if (was_rewritten(before))
 		md_capture_write_mark(before->root, "was rewritten by ALTER TABLE");
 	if (md_capture_is_intact(capture))
 		return;
@@ -331,7 +290,6 @@ follow(const Concerned *before)
 	if (md_capture_relation_obstacle(before->root) != NULL ||
 		(!capture->by_row && md_capture_needs_rows(md_capture_members(before->root))))
 		return;
-	follow_columns(before);
 	follow_members(before, capture->by_row);
 	md_capture_store_shape(before->root, md_capture_shape(before->root));
 }

@@ -4,9 +4,9 @@
  *
  * A log is a few tables of the columns
  *
- *		md_xid xid8, md_weight bigint, c1, c2, ... (those of the relation)
+ *		md_xid xid8, md_rows bytea
  *
- * of which one at a time is current: writers append to it.  The others are no
+ * (the transaction, and rows packed together: capture_write.c), of which one at a time is current: writers append to it.  The others are no
  * longer written; once no transaction is under way that did, the first and the
  * last transaction id in them are noted (the table is sealed), and a reader
  * skips it without a look if its frontier covers them all.  What all readers
@@ -51,6 +51,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -71,6 +72,9 @@
 #define MANY_TABLES 3
 #define ROTATE_BLOCKS_MANY 2048
 #define MAX_TABLES 16
+
+/* Relations whose log this process has rotated (of Oid, in TopMemoryContext). */
+static List *rotated = NIL;
 
 /* Run a statement of ours on what is there now, whatever the isolation level. */
 static uint64
@@ -144,43 +148,6 @@ md_log_current(Oid relid)
 
 /* ---------------------------------------------------------------------- */
 
-/* Columns of the log of a relation (of ColumnDef). */
-static List *
-log_columns(Relation rel)
-{
-	List	   *columns = list_make2(makeColumnDef("md_xid", XID8OID, -1, InvalidOid),
-									 makeColumnDef("md_weight", INT8OID, -1, InvalidOid));
-
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-		columns = lappend(columns,
-						  makeColumnDef(psprintf("c%d", i + 1),
-										att->attisdropped ? INT4OID : att->atttypid,
-										att->attisdropped ? -1 : att->atttypmod,
-										att->attisdropped ? InvalidOid : att->attcollation));
-	}
-	return columns;
-}
-
-bool
-md_log_fits(TupleDesc log, TupleDesc relation)
-{
-	if (log->natts != relation->natts + MD_LOG_FIXED_COLUMNS)
-		return false;
-	for (int i = 0; i < relation->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(relation, i);
-		Form_pg_attribute logged = TupleDescAttr(log, i + MD_LOG_FIXED_COLUMNS);
-
-		if (logged->attisdropped ||
-			(!att->attisdropped && att->atttypid != logged->atttypid))
-			return false;
-	}
-	return true;
-}
-
 /* Members of an extension are not dumped. */
 static void
 join_extension(Oid table)
@@ -197,20 +164,23 @@ join_extension(Oid table)
 static Oid
 make_table(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
 	RangeVar   *name = makeRangeVar("medallion_def", md_relation_internal_name(relid, " changes"), -1);
+	List	   *columns = list_make2(makeColumnDef("md_xid", XID8OID, -1, InvalidOid),
+									 makeColumnDef("md_rows", BYTEAOID, -1, InvalidOid));
 	IntoClause *storage = makeNode(IntoClause);
 	Oid			table;
 	MdSecurity	saved;
 
 	/* rows are never updated or deleted, and soon truncated */
-	storage->options = list_make1(makeDefElem("autovacuum_enabled",
-											  (Node *) makeString("false"), -1));
+	storage->options = list_make2(makeDefElem("autovacuum_enabled",
+											  (Node *) makeString("false"), -1),
+								  makeDefElem("toast_tuple_target",
+											  (Node *) makeInteger(MD_LOG_TUPLE_TARGET), -1));
+	llast_node(ColumnDef, columns)->storage = TYPSTORAGE_EXTERNAL;
 	md_catalog_become_owner(&saved);
-	table = md_relation_make_bare_table(name, log_columns(rel), GetUserId(), storage);
+	table = md_relation_make_bare_table(name, columns, GetUserId(), storage);
 	join_extension(table);
 	md_catalog_restore_user(&saved);
-	table_close(rel, NoLock);
 	CommandCounterIncrement();
 	return table;
 }
@@ -415,17 +385,32 @@ blocks_of(Oid table)
 	return blocks;
 }
 
-/* Is the table still of the relation's shape? */
-static bool
-has_present_shape(Oid relid, Oid table)
+static void
+note_rotated(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	Relation	log = table_open(table, AccessShareLock);
-	bool		fits = md_log_fits(RelationGetDescr(log), RelationGetDescr(rel));
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	table_close(log, AccessShareLock);
-	table_close(rel, AccessShareLock);
-	return fits;
+	rotated = list_append_unique_oid(rotated, relid);
+	MemoryContextSwitchTo(old);
+}
+
+bool
+md_log_settle_is_due(void)
+{
+	return rotated != NIL;
+}
+
+void
+md_log_settle(void)
+{
+	List	   *relids = list_copy(rotated);
+	ListCell   *lc;
+
+	list_free(rotated);
+	rotated = NIL;
+	foreach(lc, relids)
+		if (get_rel_name(lfirst_oid(lc)) != NULL)
+			md_log_prune(lfirst_oid(lc));
 }
 
 /* Let writers go on in an empty table, if it is time for that. */
@@ -442,15 +427,18 @@ rotate(Oid relid, List *tables)
 	{
 		MdLogTable *table = lfirst(lc);
 
-		if (!table->is_current && table->is_sealed && table->first_xid == 0 &&
-			has_present_shape(relid, table->relid))
+		if (!table->is_current && table->is_sealed && table->first_xid == 0)
 		{
 			make_current(relid, table->relid, current->relid);
+			note_rotated(relid);
 			return;
 		}
 	}
 	if (list_length(tables) < MAX_TABLES && blocks_of(current->relid) > limit)
+	{
 		md_log_begin(relid);
+		note_rotated(relid);
+	}
 }
 
 void

@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
@@ -259,28 +260,53 @@ typedef struct Collected
 {
 	Tuplestorestate *store;
 	TupleDesc	desc;
-	bool	   *dropped;
+	TupleTableSlot *row;		/* of the relation */
 	Datum	   *values;
 	bool	   *nulls;
+	MemoryContext context;		/* of a row of the log */
 } Collected;
+
+/* Put one packed row into the store. */
+static void
+unpack(Collected *to, MdLogRow *packed)
+{
+	int			columns = to->desc->natts - 1;
+
+	ExecStoreMinimalTuple((MinimalTuple) ((char *) packed + MAXALIGN(sizeof(MdLogRow))), to->row, false);
+	slot_getallattrs(to->row);
+	for (int i = 0; i < columns; i++)
+	{
+		to->nulls[i] = to->row->tts_isnull[i] ||
+			TupleDescAttr(to->row->tts_tupleDescriptor, i)->attisdropped;
+		to->values[i] = to->nulls[i] ? (Datum) 0 : to->row->tts_values[i];
+	}
+	to->values[columns] = Int64GetDatum(packed->weight);
+	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
+}
 
 static bool
 collect(TupleTableSlot *slot, void *state)
 {
 	Collected  *to = state;
-	int			columns = to->desc->natts - 1;
-	int			logged = slot->tts_tupleDescriptor->natts - MD_LOG_FIXED_COLUMNS;
+	MemoryContext old = MemoryContextSwitchTo(to->context);
+	bool		isnull;
+	Datum		value = slot_getattr(slot, MD_LOG_ROWS_COLUMN, &isnull);
+	struct varlena *rows = PG_DETOAST_DATUM(value);
+	Size		length = VARSIZE(rows);
+	char	   *chunk = palloc(length);
 
-	slot_getallattrs(slot);
-	for (int i = 0; i < columns; i++)
+	/* rows are aligned from the varlena header on */
+	memcpy(chunk, rows, length);
+	MemoryContextSwitchTo(old);
+	for (Size at = MD_LOG_ROWS_START; at < length;)
 	{
-		/* a column that is younger than this table of the log was NULL */
-		to->nulls[i] = i >= logged || to->dropped[i] || slot->tts_isnull[i + MD_LOG_FIXED_COLUMNS];
-		to->values[i] = to->nulls[i] ? (Datum) 0 : slot->tts_values[i + MD_LOG_FIXED_COLUMNS];
+		MdLogRow   *packed = (MdLogRow *) (chunk + at);
+
+		unpack(to, packed);
+		at += MAXALIGN(sizeof(MdLogRow)) + MAXALIGN(packed->length);
 	}
-	to->nulls[columns] = false;
-	to->values[columns] = slot->tts_values[MD_LOG_WEIGHT_COLUMN - 1];
-	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
+	ExecClearTuple(to->row);
+	MemoryContextReset(to->context);
 	return true;
 }
 
@@ -299,17 +325,18 @@ md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, Tuple
 		elog(ERROR, "frontier of relation %u is none of a captured one", relid);
 	*tupdesc = to.desc = changes_desc(relid);
 	to.store = tuplestore_begin_heap(true, false, work_mem);
-	to.dropped = palloc(sizeof(bool) * to.desc->natts);
+	to.row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
 	to.values = palloc(sizeof(Datum) * to.desc->natts);
-	to.nulls = palloc(sizeof(bool) * to.desc->natts);
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
-		to.dropped[i] = TupleDescAttr(RelationGetDescr(rel), i)->attisdropped;
+	to.nulls = palloc0(sizeof(bool) * to.desc->natts);
+	to.context = AllocSetContextCreate(CurrentMemoryContext, "change log rows", ALLOCSET_DEFAULT_SIZES);
 	PushCopiedSnapshot(snapshot);
 	UpdateActiveSnapshotCommandId();
 	present = RegisterSnapshot(GetActiveSnapshot());
 	walk_log(relid, &read_point, &now_point, present, true, collect, &to);
 	UnregisterSnapshot(present);
 	PopActiveSnapshot();
+	MemoryContextDelete(to.context);
+	ExecDropSingleTupleTableSlot(to.row);
 	table_close(rel, NoLock);
 	return to.store;
 }

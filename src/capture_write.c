@@ -3,18 +3,17 @@
  *		The trigger that copies changes into the log.
  *
  * A statement trigger gets the rows that went and those that came as transition
- * tables; they go into the log as they are, with the weight -1 or +1 and the
- * id of the top-level transaction, in batches.  A row of the log is the stored
- * form of the row of the relation behind 16 bytes for these two columns, so in
- * general it is made by moving bytes:
+ * tables.  They are packed into the log as they are, many to a row of the log:
  *
- *		row:	header | nulls | c1 c2 ...
- *		log:	header | 11 + nulls | xid weight | c1 c2 ...
+ *		md_rows:  ( weight int32 | length int32 | row, in the form that
+ *					Postgres keeps rows in memory )  ...
  *
- * The columns keep their alignment, because 16 is a multiple of every one.  Rows
- * of another layout (columns dropped before the log began, a partition with
- * another order of columns, rows from before a column was added) take the long
- * way, value by value.
+ * each part aligned.  A row of the log fills a page, so what an INSERT of many
+ * rows pays for is their bytes, and a reader who has seen a transaction's rows
+ * skips a hundred of them at a look.  The rows are of the captured relation's
+ * columns, those of a partition are converted, and values that lie in the TOAST
+ * table of the relation are fetched.  Columns that are added or dropped later do
+ * no harm: a row says how many it has, and a dropped column keeps its layout.
  *
  * An UPDATE gives old and new rows in the same order; a pair that is equal byte
  * by byte is left out of both.
@@ -23,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -35,6 +35,7 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -54,14 +55,11 @@
 
 PG_FUNCTION_INFO_V1(md_capture_change);
 
-#define BATCH_ROWS 1000
-#define BATCH_BYTES (256 * 1024)
+/* What a row of the log may hold without being put into its TOAST table. */
+#define CHUNK_BYTES (MD_LOG_TUPLE_TARGET - MAXALIGN(SizeofHeapTupleHeader) - sizeof(uint64))
 
 /* From this many rows on, a ring of buffers of its own. */
 #define BULK_ROWS 1000
-
-/* Bytes of the first columns; see above. */
-#define PREFIX_BYTES 16
 
 /* Where changes of a captured relation go, as this process knows it. */
 typedef struct KnownLog
@@ -78,19 +76,16 @@ typedef struct Writer
 {
 	Oid			root;
 	Relation	log;
-	TupleDesc	source;			/* of the rows that come */
-	TupleConversionMap *map;	/* to the root; NULL: not needed */
-	AttrMap    *attributes;		/* the same by numbers; NULL: not needed */
-	bool		moves_bytes;
+	TupleConversionMap *map;	/* to the columns of the root; NULL: not needed */
+	TupleTableSlot *converted;	/* with a map only */
+	TupleTableSlot *slot;		/* of the log */
 	uint64		xid;
 	CommandId	command;
 	BulkInsertState bulk;		/* NULL: few rows */
 	BlockNumber limit;
 	bool		gave_up;		/* the log is too large */
-	MemoryContext context;		/* of a batch */
-	Size		bytes;
-	int			count;
-	TupleTableSlot *slots[BATCH_ROWS];
+	MemoryContext row_context;
+	StringInfoData chunk;		/* a varlena header, then rows */
 } Writer;
 
 static HTAB *known_logs = NULL;
@@ -176,199 +171,138 @@ md_capture_wrote(Oid root)
 
 /* ---------------------------------------------------------------------- */
 
-/* Do rows of the log have those of the relation at their end, byte by byte? */
-static bool
-same_layout(TupleDesc source, TupleDesc log)
+static void
+begin_chunk(Writer *writer)
 {
-	for (int i = 0; i < source->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(source, i);
-		Form_pg_attribute logged = TupleDescAttr(log, i + MD_LOG_FIXED_COLUMNS);
-
-		if (att->attlen != logged->attlen || att->attalign != logged->attalign ||
-			att->attbyval != logged->attbyval)
-			return false;
-	}
-	return true;
+	resetStringInfo(&writer->chunk);
+	appendStringInfoSpaces(&writer->chunk, MD_LOG_ROWS_START);
 }
 
-/*
- * Begin to write rows of `member`; NULL if there is nothing to write to, or
- * nothing that they fit in (then with a mark).
- */
+/* Begin to write rows of `member`; NULL if there is nothing to write to. */
 static Writer *
-begin(Oid root, Relation member, TupleDesc source, int64 expected_rows)
+begin(Oid root, Relation member, int64 expected_rows)
 {
 	Relation	log = open_log(root);
-	Relation	root_rel;
 	Writer	   *writer;
 
 	if (log == NULL)
 		return NULL;
-	root_rel = RelationGetRelid(member) == root ? NULL : table_open(root, AccessShareLock);
-	if (!md_log_fits(RelationGetDescr(log), root_rel ? RelationGetDescr(root_rel) : source))
-	{
-		if (root_rel)
-			table_close(root_rel, NoLock);
-		table_close(log, NoLock);
-		md_capture_write_mark(root, "was written while its columns were being changed");
-		return NULL;
-	}
 	writer = palloc0(sizeof(Writer));
 	writer->root = root;
 	writer->log = log;
-	writer->source = source;
-	if (root_rel != NULL)
+	if (RelationGetRelid(member) != root)
 	{
-		writer->map = convert_tuples_by_name(source, RelationGetDescr(root_rel));
+		Relation	root_rel = table_open(root, AccessShareLock);
+		TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(root_rel));
+
+		writer->map = convert_tuples_by_name(RelationGetDescr(member), desc);
+		if (writer->map != NULL)
+			writer->converted = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		table_close(root_rel, NoLock);
 	}
-	writer->moves_bytes = writer->map == NULL && same_layout(source, RelationGetDescr(log));
+	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(log), &TTSOpsHeapTuple);
 	writer->xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	known_log(root)->written_by = writer->xid;
 	writer->command = GetCurrentCommandId(true);
 	writer->bulk = expected_rows >= BULK_ROWS ? GetBulkInsertState() : NULL;
 	writer->limit = (BlockNumber) Min((uint64) md_change_log_limit_mb * 1024 * 1024 / BLCKSZ,
 									  MaxBlockNumber);
-	writer->context = AllocSetContextCreate(CurrentMemoryContext, "change log batch",
-											ALLOCSET_DEFAULT_SIZES);
+	writer->row_context = AllocSetContextCreate(CurrentMemoryContext, "change log row",
+												ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&writer->chunk);
+	begin_chunk(writer);
 	return writer;
 }
 
+/* Put the rows that were packed into the log. */
 static void
 flush(Writer *writer)
 {
-	MemoryContext old;
+	Datum		values[MD_LOG_COLUMNS];
+	bool		nulls[MD_LOG_COLUMNS] = {false};
+	HeapTuple	tuple;
 
-	if (writer->count == 0)
+	if (writer->chunk.len == MD_LOG_ROWS_START || writer->gave_up)
 		return;
 	if (RelationGetNumberOfBlocks(writer->log) > writer->limit)
 	{
-		if (!writer->gave_up)
-			md_capture_write_mark(writer->root,
-								  "had more changes than medallion.change_log_limit allows");
+		md_capture_write_mark(writer->root,
+							  "had more changes than medallion.change_log_limit allows");
 		writer->gave_up = true;
+		return;
 	}
-	else
-	{
-		old = MemoryContextSwitchTo(writer->context);
-		table_multi_insert(writer->log, writer->slots, writer->count, writer->command,
-						   TABLE_INSERT_NO_LOGICAL, writer->bulk);
-		MemoryContextSwitchTo(old);
-	}
-	for (int i = 0; i < writer->count; i++)
-		ExecClearTuple(writer->slots[i]);
-	MemoryContextReset(writer->context);
-	writer->count = 0;
-	writer->bytes = 0;
+	SET_VARSIZE(writer->chunk.data, writer->chunk.len);
+	values[MD_LOG_XID_COLUMN - 1] = UInt64GetDatum(writer->xid);
+	values[MD_LOG_ROWS_COLUMN - 1] = PointerGetDatum(writer->chunk.data);
+	tuple = heap_form_tuple(RelationGetDescr(writer->log), values, nulls);
+	ExecStoreHeapTuple(tuple, writer->slot, true);
+	table_tuple_insert(writer->log, writer->slot, writer->command, TABLE_INSERT_NO_LOGICAL,
+					   writer->bulk);
+	ExecClearTuple(writer->slot);
+	begin_chunk(writer);
 }
 
 static void
 end(Writer *writer)
 {
 	flush(writer);
-	for (int i = 0; i < BATCH_ROWS && writer->slots[i] != NULL; i++)
-		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	ExecDropSingleTupleTableSlot(writer->slot);
+	if (writer->converted)
+		ExecDropSingleTupleTableSlot(writer->converted);
 	if (writer->bulk)
 		FreeBulkInsertState(writer->bulk);
-	MemoryContextDelete(writer->context);
+	MemoryContextDelete(writer->row_context);
+	pfree(writer->chunk.data);
 	/* the lock is kept, so that the table is not taken for done with */
 	table_close(writer->log, NoLock);
 	pfree(writer);
 }
 
-/* A row of the log, by moving bytes. */
-static HeapTuple
-move_bytes(Writer *writer, MinimalTuple row, int64 weight)
+/* The row with all its values in itself. */
+static MinimalTuple
+fetch_external(TupleTableSlot *row)
 {
-	int			natts = HeapTupleHeaderGetNatts(row) + MD_LOG_FIXED_COLUMNS;
-	bool		has_nulls = (row->t_infomask & HEAP_HASNULL) != 0;
-	Size		data_length = row->t_len + MINIMAL_TUPLE_OFFSET - row->t_hoff;
-	Size		header = MAXALIGN(SizeofHeapTupleHeader + (has_nulls ? BITMAPLEN(natts) : 0));
-	HeapTuple	tuple = palloc0(HEAPTUPLESIZE + header + PREFIX_BYTES + data_length);
-	HeapTupleHeader data = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
-	char	   *values = (char *) data + header;
-
-	tuple->t_len = header + PREFIX_BYTES + data_length;
-	ItemPointerSetInvalid(&tuple->t_self);
-	tuple->t_tableOid = RelationGetRelid(writer->log);
-	tuple->t_data = data;
-	data->t_hoff = header;
-	data->t_infomask = row->t_infomask & (HEAP_HASNULL | HEAP_HASVARWIDTH | HEAP_HASEXTERNAL);
-	HeapTupleHeaderSetNatts(data, natts);
-	if (has_nulls)
-	{
-		int			length = BITMAPLEN(natts - MD_LOG_FIXED_COLUMNS);
-		int			carry = (1 << MD_LOG_FIXED_COLUMNS) - 1;
-
-		for (int i = 0; i < length; i++)
-		{
-			data->t_bits[i] = (row->t_bits[i] << MD_LOG_FIXED_COLUMNS) | carry;
-			carry = row->t_bits[i] >> (8 - MD_LOG_FIXED_COLUMNS);
-		}
-		if (BITMAPLEN(natts) > length)
-			data->t_bits[length] = carry;
-	}
-	memcpy(values, &writer->xid, sizeof(uint64));
-	memcpy(values + sizeof(uint64), &weight, sizeof(int64));
-	memcpy(values + PREFIX_BYTES, (char *) row - MINIMAL_TUPLE_OFFSET + row->t_hoff, data_length);
-	return tuple;
-}
-
-/* A row of the log, value by value. */
-static HeapTuple
-form_row(Writer *writer, TupleTableSlot *row, int64 weight)
-{
-	TupleDesc	log = RelationGetDescr(writer->log);
-	Datum	   *values = palloc(sizeof(Datum) * log->natts);
-	bool	   *nulls = palloc(sizeof(bool) * log->natts);
+	TupleDesc	desc = row->tts_tupleDescriptor;
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
 
 	slot_getallattrs(row);
-	values[0] = UInt64GetDatum(writer->xid);
-	values[1] = Int64GetDatum(weight);
-	nulls[0] = nulls[1] = false;
-	for (int i = MD_LOG_FIXED_COLUMNS; i < log->natts; i++)
+	for (int i = 0; i < desc->natts; i++)
 	{
-		int			from = i - MD_LOG_FIXED_COLUMNS;
-
-		if (writer->map != NULL)
-			from = writer->map->attrMap->attnums[from] - 1;
-		nulls[i] = from < 0 || TupleDescAttr(writer->source, from)->attisdropped ||
-			row->tts_isnull[from];
-		values[i] = nulls[i] ? (Datum) 0 : row->tts_values[from];
+		values[i] = row->tts_values[i];
+		if (!row->tts_isnull[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
+			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
 	}
-	return heap_form_tuple(log, values, nulls);
+	return heap_form_minimal_tuple(desc, values, row->tts_isnull);
 }
 
-/* Put one row into the log. */
+/* Pack one row. */
 static void
-put(Writer *writer, TupleTableSlot *row, int64 weight)
+put(Writer *writer, TupleTableSlot *row, int32 weight)
 {
-	MemoryContext old;
-	HeapTuple	tuple = NULL;
+	MemoryContext old = MemoryContextSwitchTo(writer->row_context);
+	MinimalTuple tuple;
+	bool		should_free;
+	MdLogRow   *packed;
+	Size		bytes;
 
-	if (writer->gave_up)
-		return;
-	if (writer->slots[writer->count] == NULL)
-		writer->slots[writer->count] = MakeSingleTupleTableSlot(RelationGetDescr(writer->log),
-																&TTSOpsHeapTuple);
-	old = MemoryContextSwitchTo(writer->context);
-	if (writer->moves_bytes)
-	{
-		bool		should_free;
-		MinimalTuple minimal = ExecFetchSlotMinimalTuple(row, &should_free);
-
-		/* a row from before a column was added has fewer */
-		if (HeapTupleHeaderGetNatts(minimal) == writer->source->natts)
-			tuple = move_bytes(writer, minimal, weight);
-	}
-	if (tuple == NULL)
-		tuple = form_row(writer, row, weight);
+	if (writer->map != NULL)
+		row = execute_attr_map_slot(writer->map->attrMap, row, writer->converted);
+	tuple = ExecFetchSlotMinimalTuple(row, &should_free);
+	if (tuple->t_infomask & HEAP_HASEXTERNAL)
+		tuple = fetch_external(row);
 	MemoryContextSwitchTo(old);
-	ExecStoreHeapTuple(tuple, writer->slots[writer->count++], false);
-	writer->bytes += tuple->t_len;
-	if (writer->count == BATCH_ROWS || writer->bytes > BATCH_BYTES)
+
+	bytes = MAXALIGN(sizeof(MdLogRow)) + MAXALIGN(tuple->t_len);
+	if (writer->chunk.len + bytes > CHUNK_BYTES)
 		flush(writer);
+	enlargeStringInfo(&writer->chunk, bytes);
+	packed = (MdLogRow *) (writer->chunk.data + writer->chunk.len);
+	packed->weight = weight;
+	packed->length = tuple->t_len;
+	memcpy((char *) packed + MAXALIGN(sizeof(MdLogRow)), tuple, tuple->t_len);
+	writer->chunk.len += bytes;
+	MemoryContextReset(writer->row_context);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -425,7 +359,7 @@ write_statement(Oid root, Relation member, Tuplestorestate *gone, Tuplestorestat
 
 	if (gone_rows + come_rows == 0)
 		return;
-	writer = begin(root, member, RelationGetDescr(member), gone_rows + come_rows);
+	writer = begin(root, member, gone_rows + come_rows);
 	if (writer == NULL)
 		return;
 	old_row = MakeSingleTupleTableSlot(RelationGetDescr(member), &TTSOpsMinimalTuple);
@@ -461,7 +395,7 @@ write_row(Oid root, TriggerData *trigger)
 
 	if (old_row != NULL && new_row != NULL && equal_rows(old_row, new_row))
 		return;
-	writer = begin(root, trigger->tg_relation, RelationGetDescr(trigger->tg_relation), 1);
+	writer = begin(root, trigger->tg_relation, 1);
 	if (writer == NULL)
 		return;
 	if (old_row != NULL)
@@ -484,7 +418,7 @@ md_capture_write_whole(Oid root, Oid member, int weight, const char *what)
 	{
 		if (RelationGetNumberOfBlocks(rel) > (uint64) md_change_log_limit_mb * 1024 * 1024 / BLCKSZ)
 			md_capture_write_mark(root, what);
-		else if ((writer = begin(root, rel, RelationGetDescr(rel), BULK_ROWS)) != NULL)
+		else if ((writer = begin(root, rel, BULK_ROWS)) != NULL)
 		{
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
 			scan = table_beginscan(rel, snapshot, 0, NULL);

@@ -35,6 +35,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "ddl.h"
+#include "view_sources.h"
 #include "worker_slots.h"
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
@@ -179,10 +180,12 @@ static void
 run_ours(MdUtility *u)
 {
 	MdCaptureDdl *capture = md_capture_ddl_begin(u->pstmt->utilityStmt);
+	List	   *loose = md_view_loosen(u->pstmt->utilityStmt);
 
 	if (!md_stream_utility(u) && !md_view_utility(u))
 		md_utility_next(u);
 	md_capture_ddl_end(capture);
+	md_view_fasten(loose);
 }
 
 static void

@@ -102,7 +102,7 @@ difference(MdEngine *engine, Query *block, List *now, List *before, MdChange *ch
 	/* several copies of a row are as many rows of weight one */
 	if (md_engine_materialize(engine,
 							  psprintf("SELECT %s pg_catalog.sign(n." MD_WEIGHT ")::pg_catalog.int4 AS " MD_WEIGHT
-									   " FROM (%s) n, LATERAL pg_catalog.generate_series(1, pg_catalog.abs(n." MD_WEIGHT ")) s",
+									   " FROM (%s) n, LATERAL medallion.copies(pg_catalog.abs(n." MD_WEIGHT ")) s",
 									   columns.data,
 									   md_delta_net_text(md_tree_union_all(queries), true)),
 							  &name, NULL) == 0)

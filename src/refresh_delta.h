@@ -142,8 +142,11 @@ typedef struct MdMatch
  */
 extern void md_keys_apply(MdEngine *engine, Query *query, List *matches, MdKeys *keys);
 
-/* The same for a block by numbers of its columns, as far as it can be. */
-extern void md_keys_apply_columns(MdEngine *engine, Query *block, List *matches, MdKeys *keys);
+/*
+ * The same for a block by columns of it (each match's expr is a Var of it), as
+ * far as it can be; true if by all of them.
+ */
+extern bool md_keys_apply_columns(MdEngine *engine, Query *block, List *matches, MdKeys *keys);
 
 /* Restrict the subqueries in FROM to what the rest of it can meet. */
 extern void md_keys_narrow(MdEngine *engine, Query *query, int changed);

@@ -24,6 +24,7 @@
 #include "parser/parser.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -145,25 +146,6 @@ count_read(List *inputs)
 	return rows;
 }
 
-/* The parts of the sources that are new, of MdPart. */
-static List *
-new_parts(List *inputs)
-{
-	List	   *parts = NIL;
-	ListCell   *lc;
-
-	foreach(lc, inputs)
-	{
-		MdInput    *input = lfirst(lc);
-		MdPart	   *part = palloc0(sizeof(MdPart));
-
-		part->relid = input->relid;
-		part->condition = input->delta.condition;
-		parts = lappend(parts, part);
-	}
-	return parts;
-}
-
 static Oid
 present_filenode(Oid relid)
 {
@@ -263,12 +245,32 @@ refuse_rebuild(MdRefresh *refresh, const char *reason)
 					 quote_literal_cstr(refresh->result->name))));
 }
 
+/*
+ * Settings for the statements of a refresh: they are many and short, so that
+ * compiling them costs more than it gains, and what they join should be seen as
+ * one by the planner.
+ */
+static int
+begin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"jit", "off"}, {"join_collapse_limit", "12"}, {"from_collapse_limit", "12"}
+	};
+	int			nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
+}
+
 /* Apply what is new; false, with nothing written, if that turned out impossible. */
 static bool
 apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 {
 	MdView	   *view = refresh->view;
 	MdStrategy	strategy = refresh->plan->strategy;
+	int			nest_level = begin_settings();
 	char	   *why_full;
 
 	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
@@ -283,10 +285,10 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 			md_signed_apply(refresh);
 			break;
 		case MD_STRATEGY_MERGE:
-			md_merge_apply(refresh, new_parts(inputs));
+			md_merge_apply(refresh);
 			break;
 		case MD_STRATEGY_LATEST:
-			md_latest_apply(refresh, new_parts(inputs));
+			md_latest_apply(refresh);
 			break;
 		case MD_STRATEGY_REGROUP:
 		case MD_STRATEGY_WINDOW:
@@ -297,6 +299,7 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	}
 	why_full = refresh->engine->why_full;
 	md_engine_end(refresh->engine);
+	AtEOXact_GUC(false, nest_level);
 	if (why_full != NULL)
 	{
 		refresh->run.reason = why_full;
@@ -330,14 +333,16 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
 		reason = "asked for";
-	else if (reason == NULL)
+	else if (reason != NULL)
 	{
-		if (apply_changes(refresh, inputs, old_time))
-			return;
-		reason = pstrdup(refresh->run.reason);
+		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
+			refuse_rebuild(refresh, reason);
 	}
-	if (view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
-		refuse_rebuild(refresh, reason);
+	/* a known change may touch all rows: that is no reason to refuse it */
+	else if (apply_changes(refresh, inputs, old_time))
+		return;
+	else
+		reason = pstrdup(refresh->run.reason);
 	refresh->run.strategy = "full";
 	refresh->run.reason = reason;
 	rebuild(refresh);
@@ -488,6 +493,7 @@ begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
+	md_view_check_query(refresh->view);
 	check_not_refreshed_since(refresh->view);
 	refresh->sources = md_frontier_load(relid, snapshot);
 }

@@ -102,14 +102,14 @@ extern List *md_refresh_unique_columns(MdRefresh *refresh);
 
 /* refresh_exec_merge.c */
 
-/* Merge the change, given as parts of sources (of MdPart). */
-extern void md_merge_apply(MdRefresh *refresh, List *parts);
+/* Merge the change of what the query reads. */
+extern void md_merge_apply(MdRefresh *refresh);
 
 /* Recompute state and result. */
 extern void md_merge_rebuild(MdRefresh *refresh);
 
 /* refresh_exec_latest.c: the same for strategy latest */
-extern void md_latest_apply(MdRefresh *refresh, List *parts);
+extern void md_latest_apply(MdRefresh *refresh);
 extern void md_latest_rebuild(MdRefresh *refresh);
 
 #endif							/* MD_REFRESH_EXEC_H */

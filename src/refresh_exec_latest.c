@@ -21,6 +21,7 @@
 #include "utils/guc.h"
 
 #include "guard.h"
+#include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_read.h"
@@ -30,8 +31,8 @@
 
 #define ROWS "medallion_rows"
 #define FIRST "medallion_first"
-#define TOUCHED "medallion_touched"
 #define WINNERS "medallion_winners"
+#define GONE "medallion_gone"
 
 /* ----------------------------------------------------------------------
  * SQL
@@ -146,16 +147,16 @@ change_names(const MdLatest *latest, const char *alias)
 	return names;
 }
 
-/* Bare names c<n> of the keys. */
+/* Bare names of the keys, with prefix c or i. */
 static const char **
-key_names(const MdLatest *latest)
+key_names(const MdLatest *latest, char prefix)
 {
 	const char **names = palloc(sizeof(char *) * list_length(latest->keys));
 	int			count = 0;
 	ListCell   *lc;
 
 	foreach(lc, latest->keys)
-		names[count++] = psprintf("c%d", lfirst_int(lc));
+		names[count++] = psprintf("%c%d", prefix, lfirst_int(lc));
 	return names;
 }
 
@@ -245,7 +246,7 @@ winners_sql(MdRefresh *refresh, bool null_keys, const char *condition)
 	MdLatest   *latest = refresh->plan->latest;
 	MdTarget   *result = refresh->result;
 	MdTarget   *state = order_table(refresh);
-	const char **names = key_names(latest);
+	const char **names = key_names(latest, 'c');
 	StringInfoData any_null;
 	char	   *state_join = "";
 
@@ -289,7 +290,7 @@ apply_winners(MdRefresh *refresh, const char *condition)
 	read_by_index(&winners, WINNERS, winners_sql(refresh, false, condition), refresh->snapshot);
 	replace_rows(refresh, "SELECT * FROM " WINNERS);
 	md_relation_forget(&winners);
-	if (!md_upsert_has_null(FIRST, key_names(latest), list_length(latest->keys), refresh->snapshot))
+	if (!md_upsert_has_null(FIRST, key_names(latest, 'c'), list_length(latest->keys), refresh->snapshot))
 		return;
 	md_relation_read(&winners, WINNERS, winners_sql(refresh, true, condition), refresh->snapshot);
 	replace_rows(refresh, "SELECT * FROM " WINNERS);
@@ -300,22 +301,150 @@ apply_winners(MdRefresh *refresh, const char *condition)
  * Doors
  * ---------------------------------------------------------------------- */
 
+/* Keys whose kept row was among the rows that left; NULL if there are none. */
+static MdKeys *
+touched_keys(MdRefresh *refresh)
+{
+	MdLatest   *latest = refresh->plan->latest;
+	MdTarget   *result = refresh->result;
+	const char **names = key_names(latest, 'i');
+	StringInfoData same;
+	StringInfoData sql;
+
+	/* the same in all columns of the result, as far as they compare */
+	initStringInfo(&same);
+	for (int n = 0; n < latest->result_count; n++)
+		if (result->columns[n].comparable)
+			appendStringInfo(&same, "%st.%s", same.len > 0 ? ", " : "", result->columns[n].name);
+	appendStringInfoString(&same, ")::pg_catalog.record = ROW(");
+	for (int n = 0, count = 0; n < latest->result_count; n++)
+		if (result->columns[n].comparable)
+			appendStringInfo(&same, "%si.i%d", count++ > 0 ? ", " : "", n + 1);
+	initStringInfo(&sql);
+	for (int null_keys = 0; null_keys <= 1; null_keys++)
+		if (!null_keys || md_upsert_has_null(ROWS, names, list_length(latest->keys), refresh->snapshot))
+			appendStringInfo(&sql, "%sSELECT %s FROM " ROWS " i JOIN %s t ON %s WHERE i." MD_WEIGHT " < 0 AND ROW(%s)",
+							 null_keys ? " UNION ALL " : "", numbered(latest->keys, "i", 'i'), result->name,
+							 md_upsert_match(result, latest->keys, "t", "i", names, null_keys), same.data);
+	return md_merge_touched(refresh, sql.data);
+}
+
+/* "ROW(n.c1)::record = ROW(r.k1)::record": a row of c1, c2, ... has the key r. */
+static char *
+has_key(const MdLatest *latest, const char *row)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int key = 1; key <= list_length(latest->keys); key++)
+		appendStringInfo(&list, "%sr.k%d", key > 1 ? ", " : "", key);
+	return psprintf("ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record", row, list.data);
+}
+
+/* Delete the rows of the keys in GONE. */
+static int64
+delete_keys(const MdTarget *target, List *keys, Snapshot snapshot)
+{
+	const char **names = palloc(sizeof(char *) * list_length(keys));
+	int64		deleted = 0;
+
+	for (int key = 0; key < list_length(keys); key++)
+		names[key] = psprintf("k%d", key + 1);
+	for (int null_keys = 0; null_keys <= 1; null_keys++)
+		if (!null_keys || md_upsert_has_null(GONE, names, list_length(keys), snapshot))
+			deleted += md_sql_run(psprintf("DELETE FROM %s t USING " GONE " r WHERE %s", target->name,
+										   md_upsert_match(target, keys, "t", "r", names, null_keys)),
+								  NULL, snapshot);
+	return deleted;
+}
+
+/* The first rows of touched keys as they are now, in the place of what is kept. */
+static void
+recompute(MdRefresh *refresh, Query *input, MdKeys *touched)
+{
+	MdLatest   *latest = refresh->plan->latest;
+	MdTarget   *state = order_table(refresh);
+	MdPartialSource source = {.rows = md_merge_restricted(refresh, input, latest->keys, touched)};
+	char	   *rows = psprintf("(%s)", md_partial_rows_text(latest->inputs, &source));
+	MdNamedStore winners;
+	MdNamedStore gone;
+	Oid			guarded;
+
+	md_relation_read(&winners, WINNERS, first_rows(latest, rows, ""), refresh->snapshot);
+	replace_rows(refresh, "SELECT * FROM " WINNERS);
+	md_relation_read(&gone, GONE, psprintf("SELECT * FROM %s r WHERE NOT EXISTS (SELECT FROM " WINNERS " w WHERE %s)",
+										   touched->name, has_key(latest, numbered(latest->keys, "w", 'c'))),
+					 refresh->snapshot);
+	guarded = md_guard_open(refresh->result->relid);
+	refresh->run.rows_deleted += delete_keys(refresh->result, latest->keys, refresh->snapshot);
+	if (state != NULL)
+		(void) delete_keys(state, numbers_to(1, list_length(latest->keys)), refresh->snapshot);
+	md_guard_open(guarded);
+	md_relation_forget(&gone);
+	md_relation_forget(&winners);
+}
+
+/* The rows, with weights added up. */
+static char *
+net_rows(const MdLatest *latest, const MdPartialSource *source)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int n = 1; n <= list_length(latest->inputs); n++)
+		appendStringInfo(&names, "i%d, ", n);
+	return psprintf("SELECT * FROM (%s) n(%s" MD_WEIGHT ")", md_delta_net_text(source->rows, true), names.data);
+}
+
+/* Rows came and left. */
+static void
+apply_signed(MdRefresh *refresh, Query *input, const MdPartialSource *source)
+{
+	MdLatest   *latest = refresh->plan->latest;
+	MdNamedStore rows;
+	MdNamedStore first;
+	MdKeys	   *touched;
+	char	   *condition = "true";
+
+	/* a row that came and left again must not be taken for the first */
+	md_relation_read(&rows, ROWS, net_rows(latest, source), refresh->snapshot);
+	touched = touched_keys(refresh);
+	if (touched != NULL)
+		condition = psprintf("NOT EXISTS (SELECT FROM %s r WHERE %s)", touched->name,
+							 has_key(latest, numbered(latest->keys, "n", 'c')));
+	md_relation_read(&first, FIRST, first_rows(latest, ROWS, " WHERE i." MD_WEIGHT " > 0"),
+					 refresh->snapshot);
+	apply_winners(refresh, condition);
+	md_relation_forget(&first);
+	if (touched != NULL)
+		recompute(refresh, input, touched);
+	md_relation_forget(&rows);
+}
+
 void
-md_latest_apply(MdRefresh *refresh, List *parts)
+md_latest_apply(MdRefresh *refresh)
 {
 	MdLatest   *latest = refresh->plan->latest;
 	Query	   *input = md_partial_linear(refresh->plan->query, latest->inputs);
-	char	   *rows = psprintf("(%s)", md_query_text(md_read_substitute(input, parts)));
-	char	   *first = first_rows(latest, rows, "");
-	MdNamedStore stored;
+	MdPartialSource source = {0};
+	MdNamedStore first;
+	char	   *sql;
 
+	if (!md_merge_change(refresh, input, latest->is_signed, &source))
+		return;
+	if (source.is_signed)
+	{
+		apply_signed(refresh, input, &source);
+		return;
+	}
+	sql = first_rows(latest, psprintf("(%s)", md_partial_rows_text(latest->inputs, &source)), "");
 	if (!has_hidden(latest))
-		upsert_first(refresh, first);
+		upsert_first(refresh, sql);
 	else
 	{
-		md_relation_read(&stored, FIRST, first, refresh->snapshot);
+		md_relation_read(&first, FIRST, sql, refresh->snapshot);
 		apply_winners(refresh, "true");
-		md_relation_forget(&stored);
+		md_relation_forget(&first);
 	}
 }
 

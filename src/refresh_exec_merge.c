@@ -29,6 +29,7 @@
 #include "utils/ruleutils.h"
 
 #include "guard.h"
+#include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_state.h"
@@ -537,16 +538,23 @@ apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
  * Doors
  * ---------------------------------------------------------------------- */
 
-/* The change of the input. */
-static Query *
-input_change(MdRefresh *refresh, List *parts, bool *is_signed)
+bool
+md_merge_change(MdRefresh *refresh, Query *input, bool may_be_signed, MdPartialSource *source)
 {
-	*is_signed = false;
-	return md_read_substitute(md_partial_input(refresh->plan->merge, refresh->plan->query), parts);
+	MdChange	change;
+
+	md_delta_linear(refresh->engine, input, &change);
+	if (change.query == NULL || refresh->engine->why_full != NULL)
+		return false;
+	if (change.is_signed && !may_be_signed)
+		elog(ERROR, "rows left a query that was taken for append-only");
+	source->rows = change.query;
+	source->is_signed = change.is_signed;
+	return true;
 }
 
 void
-md_merge_apply(MdRefresh *refresh, List *parts)
+md_merge_apply(MdRefresh *refresh)
 {
 	MdMerge    *merge = refresh->plan->merge;
 	MdPartialSource source = {0};
@@ -554,12 +562,15 @@ md_merge_apply(MdRefresh *refresh, List *parts)
 	MdNamedStore *gains = palloc0(sizeof(MdNamedStore) * Max(1, list_length(merge->value_sets)));
 	List	   *gain_names = NIL;
 	char	   *groups;
-	Oid			guarded = md_guard_open(refresh->result->relid);
+	Oid			guarded;
 
-	source.rows = input_change(refresh, parts, &source.is_signed);
+	if (!md_merge_change(refresh, md_partial_input(merge, refresh->plan->query),
+						 merge->is_signed, &source))
+		return;
+	guarded = md_guard_open(refresh->result->relid);
 	if (merge->value_sets != NIL)
 	{
-		md_relation_read(&rows, ROWS, md_query_text(source.rows), refresh->snapshot);
+		md_relation_read(&rows, ROWS, md_partial_rows_text(merge->inputs, &source), refresh->snapshot);
 		source.rows = NULL;
 		source.relation = ROWS;
 		for (int n = 1; n <= list_length(merge->value_sets); n++)

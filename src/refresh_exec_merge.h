@@ -10,6 +10,7 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
+#include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_upsert.h"
 
@@ -28,6 +29,16 @@ extern void md_relation_store(MdNamedStore *named, const char *name, Tuplestores
 extern void md_relation_read(MdNamedStore *named, const char *name, const char *sql,
 							 Snapshot snapshot);
 extern void md_relation_forget(MdNamedStore *named);
+
+/* The change of an input; false if there is none, or it cannot be told. */
+extern bool md_merge_change(MdRefresh *refresh, Query *input, bool may_be_signed,
+							MdPartialSource *source);
+
+/* Rows of a SELECT as keys; NULL if there are none. */
+extern MdKeys *md_merge_touched(MdRefresh *refresh, const char *sql);
+
+/* The input as it is now, restricted to keys, which are columns of it; NULL: all of it. */
+extern Query *md_merge_restricted(MdRefresh *refresh, Query *input, List *columns, MdKeys *keys);
 
 /* "1, 2, 3" */
 extern char *md_number_list(int count);

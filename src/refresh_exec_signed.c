@@ -79,7 +79,7 @@ insert_rows(MdRefresh *refresh, const char *net)
 
 	refresh->run.rows_inserted +=
 		md_sql_run(psprintf("INSERT INTO %s (%s) SELECT %s FROM %s n,"
-							" LATERAL pg_catalog.generate_series(1, n." MD_WEIGHT ") s",
+							" LATERAL medallion.copies(n." MD_WEIGHT ") s",
 							target->name, md_target_columns(target, NULL, NIL),
 							md_target_numbered(target, "n", NIL), net),
 				   NULL, refresh->snapshot);

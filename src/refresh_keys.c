@@ -259,12 +259,45 @@ close_matches(Query *query, List *matches, MdKeys *keys)
 	return all;
 }
 
-/* Carry matches on to the subqueries in FROM. */
-static void
+/* Entries of FROM that no outer join makes NULL. */
+static Bitmapset *
+plain_entries(Query *query)
+{
+	Bitmapset  *entries = NULL;
+	ListCell   *lc;
+
+	foreach(lc, query->jointree->fromlist)
+		if (IsA(lfirst(lc), RangeTblRef))
+			entries = bms_add_member(entries, ((RangeTblRef *) lfirst(lc))->rtindex);
+	return entries;
+}
+
+/* Do these matches, of columns of one entry, say all that the others say? */
+static bool
+covers_matches(List *found, List *matches)
+{
+	List	   *columns = NIL;
+	ListCell   *lc;
+
+	foreach(lc, matches)
+		if (!has_match(found, ((MdMatch *) lfirst(lc))->expr))
+			return false;
+	foreach(lc, matches)
+		columns = list_append_unique_int(columns, ((MdMatch *) lfirst(lc))->column);
+	return list_length(columns) == list_length(matches);
+}
+
+/*
+ * Carry matches on to the subqueries in FROM; true if one of these gives no
+ * other rows any more, so that the keys need not be met here too.
+ */
+static bool
 push_matches(MdEngine *engine, Query *query, List *matches, MdKeys *keys)
 {
 	List	   *all = close_matches(query, matches, keys);
 	Bitmapset  *entries = md_tree_relids((Node *) query->jointree);
+	Bitmapset  *plain = plain_entries(query);
+	bool		covered = false;
 
 	for (int index = -1; (index = bms_next_member(entries, index)) >= 0;)
 	{
@@ -283,9 +316,11 @@ push_matches(MdEngine *engine, Query *query, List *matches, MdKeys *keys)
 				var->varattno > 0)
 				found = lappend(found, match);
 		}
-		if (found != NIL)
-			md_keys_apply_columns(engine, rte->subquery, found, keys);
+		if (found != NIL && md_keys_apply_columns(engine, rte->subquery, found, keys) &&
+			bms_is_member(index, plain) && covers_matches(found, matches))
+			covered = true;
 	}
+	return covered;
 }
 
 /* Join the keys; the matches cover all of their columns. */
@@ -334,8 +369,8 @@ md_keys_apply(MdEngine *engine, Query *query, List *matches, MdKeys *keys)
 		}
 		matches = renumbered;
 	}
-	push_matches(engine, query, matches, keys);
-	join_keys(query, matches, keys);
+	if (!push_matches(engine, query, matches, keys))
+		join_keys(query, matches, keys);
 }
 
 /* May rows of the block be restricted before it does what it does? */
@@ -360,7 +395,34 @@ may_restrict_by(Query *block, Expr *expr)
 		!contain_volatile_functions((Node *) expr) && !md_tree_has_outer((Node *) expr);
 }
 
-void
+/* The same in all branches of a set operation. */
+static bool
+apply_to_branches(MdEngine *engine, Query *block, List *matches, MdKeys *keys)
+{
+	bool		complete = true;
+	ListCell   *lc;
+
+	foreach(lc, md_query_branches(block))
+	{
+		Query	   *branch = lfirst_node(RangeTblEntry, lc)->subquery;
+		List	   *same = NIL;
+		ListCell   *m;
+
+		foreach(m, matches)
+		{
+			int			column = castNode(Var, ((MdMatch *) lfirst(m))->expr)->varattno;
+
+			if (exprType((Node *) md_tree_target(branch, column)->expr) ==
+				exprType((Node *) md_tree_target(block, column)->expr))
+				same = lappend(same, lfirst(m));
+		}
+		complete = list_length(same) == list_length(matches) &&
+			md_keys_apply_columns(engine, branch, same, keys) && complete;
+	}
+	return complete;
+}
+
+bool
 md_keys_apply_columns(MdEngine *engine, Query *block, List *matches, MdKeys *keys)
 {
 	List	   *inside = NIL;
@@ -368,26 +430,7 @@ md_keys_apply_columns(MdEngine *engine, Query *block, List *matches, MdKeys *key
 	MdBlockKind kind = md_block_kind(block);
 
 	if (kind == MD_BLOCK_UNION_ALL || kind == MD_BLOCK_SET)
-	{
-		foreach(lc, md_query_branches(block))
-		{
-			Query	   *branch = lfirst_node(RangeTblEntry, lc)->subquery;
-			List	   *same = NIL;
-			ListCell   *m;
-
-			foreach(m, matches)
-			{
-				int			column = castNode(Var, ((MdMatch *) lfirst(m))->expr)->varattno;
-
-				if (exprType((Node *) md_tree_target(branch, column)->expr) ==
-					exprType((Node *) md_tree_target(block, column)->expr))
-					same = lappend(same, lfirst(m));
-			}
-			if (same != NIL)
-				md_keys_apply_columns(engine, branch, same, keys);
-		}
-		return;
-	}
+		return apply_to_branches(engine, block, matches, keys);
 	foreach(lc, matches)
 	{
 		MdMatch    *match = lfirst(lc);
@@ -398,6 +441,7 @@ md_keys_apply_columns(MdEngine *engine, Query *block, List *matches, MdKeys *key
 	}
 	if (inside != NIL)
 		md_keys_apply(engine, block, inside, keys);
+	return list_length(inside) == list_length(matches);
 }
 
 /* ----------------------------------------------------------------------
@@ -458,7 +502,8 @@ apply_pattern(MdEngine *engine, Query *query, List *exprs, MdKeys *keys, Bitmaps
 	}
 	if (matches == NIL)
 		return;
-	push_matches(engine, query, matches, keys);
+	if (push_matches(engine, query, matches, keys) && bms_is_empty(pattern))
+		return;
 	if (list_length(keys->patterns) == 1 && bms_is_empty(pattern))
 	{
 		join_keys(query, matches, keys);
@@ -656,7 +701,7 @@ narrow_entry(MdEngine *engine, Query *query, int index)
 		return;
 	rest = query_without(query, index, exprs);
 	if (rest != NULL)
-		md_keys_apply_columns(engine, rte->subquery, matches, md_keys_make(engine, rest));
+		(void) md_keys_apply_columns(engine, rte->subquery, matches, md_keys_make(engine, rest));
 }
 
 void

@@ -18,9 +18,6 @@
 #include "nodes/pg_list.h"
 #include "nodes/primnodes.h"
 
-/* The column of a signed change that tells rows that came from rows that left. */
-#define MD_WEIGHT "md_weight"
-
 /* How a column of a merge target takes in a change. */
 typedef enum MdCombine
 {
@@ -153,7 +150,7 @@ typedef struct MdPartialSource
 {
 	Query	   *rows;			/* the input's rows; NULL: `relation` */
 	const char *relation;		/* with the same columns */
-	bool		is_signed;		/* has MD_WEIGHT */
+	bool		is_signed;		/* has md_weight */
 } MdPartialSource;
 
 /* The input as a query: i1, i2, ... of the query's FROM and WHERE. */
@@ -162,6 +159,9 @@ extern Query *md_partial_linear(Query *query, List *exprs);
 
 /* A SELECT of nothing yet FROM rows with columns i1, i2, ... of these types. */
 extern Query *md_partial_from(List *inputs, const MdPartialSource *source);
+
+/* SELECT of the rows: i1, i2, ... and md_weight. */
+extern char *md_partial_rows_text(List *inputs, const MdPartialSource *source);
 
 /* Is there m<n> for the column? */
 extern bool md_partial_asks(const MdMergeColumn *column);

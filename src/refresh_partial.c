@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 
 #include "expr_make.h"
+#include "refresh_delta.h"
 #include "refresh_merge.h"
 #include "refresh_plan.h"
 
@@ -89,7 +90,8 @@ make_rte(List *inputs, const MdPartialSource *source)
 		rte->rtekind = RTE_CTE;
 		rte->ctename = pstrdup(source->relation);
 	}
-	rte->alias = makeAlias("i", NIL);
+	/* with the names, because those of a subquery may be others */
+	rte->alias = makeAlias("i", source->rows ? copyObject(names) : NIL);
 	rte->eref = makeAlias("i", names);
 	rte->inFromCl = true;
 	return rte;
@@ -107,6 +109,29 @@ md_partial_from(List *inputs, const MdPartialSource *source)
 	query->rtable = list_make1(make_rte(inputs, source));
 	query->jointree = makeFromExpr(list_make1(ref), NULL);
 	return query;
+}
+
+char *
+md_partial_rows_text(List *inputs, const MdPartialSource *source)
+{
+	Query	   *query = md_partial_from(inputs, source);
+	int			number = 0;
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+	{
+		number++;
+		query->targetList = lappend(query->targetList,
+									makeTargetEntry((Expr *) makeVar(1, number, exprType(lfirst(lc)),
+																	 exprTypmod(lfirst(lc)),
+																	 exprCollation(lfirst(lc)), 0),
+													number, psprintf("i%d", number), false));
+	}
+	if (source->is_signed)
+		query->targetList = lappend(query->targetList,
+									makeTargetEntry((Expr *) makeVar(1, number + 1, INT4OID, -1, InvalidOid, 0),
+													number + 1, MD_WEIGHT, false));
+	return md_delta_text(query);
 }
 
 /* 0 of a type */
@@ -246,5 +271,5 @@ md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_v
 					   of_weight(merge, column->expr, "<") : any_left(merge, column->expr),
 					   psprintf("m%d", number));
 	}
-	return md_query_text(query);
+	return md_delta_text(query);
 }

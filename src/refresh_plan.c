@@ -563,19 +563,6 @@ shown_keys(Query *query, List *keys)
 	return columns;
 }
 
-/* Is the input's change the rows of one source that came? */
-static bool
-is_one_source(MdNode *input)
-{
-	while (input->children != NIL)
-	{
-		if (input->kind == MD_NODE_MAP && list_length(input->children) != 1)
-			return false;
-		input = linitial(input->children);
-	}
-	return true;
-}
-
 /* What is kept lets the top block take in a change by itself. */
 static void
 try_state(MdPlan *plan)
@@ -586,12 +573,12 @@ try_state(MdPlan *plan)
 	int			location = -1;
 
 	if (plan->strategy == MD_STRATEGY_FULL || plan->time_dependent || input == NULL ||
-		input->strategy != MD_STRATEGY_APPEND || !is_one_source(input))
+		input->strategy == MD_STRATEGY_FULL)
 		return;
 	if (kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT)
-		plan->merge = md_merge_make(plan->query, false, &reason, &location);
+		plan->merge = md_merge_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
 	else if (kind == MD_BLOCK_DISTINCT_ON)
-		plan->latest = md_latest_make(plan->query, false, &reason, &location);
+		plan->latest = md_latest_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
 	if (plan->merge != NULL)
 	{
 		plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;

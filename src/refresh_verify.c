@@ -167,6 +167,7 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 	MdView	   *view = md_view_get(relid, snapshot);
 	MdSecurity	saved;
 
+	md_view_check_query(view);
 	if (!view->populated)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

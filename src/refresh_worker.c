@@ -30,6 +30,7 @@
 #include "utils/wait_event.h"
 #include "catalog/pg_type.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "clock.h"
 #include "debug_point.h"
@@ -156,7 +157,7 @@ load_schedule(Schedule *schedule)
 					  "       JOIN pg_class c ON c.oid = v.relid"
 					  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
 					  "       LEFT JOIN medallion.view_status f ON f.relid = v.relid"
-					  " WHERE NOT v.paused AND v.refresh_interval IS NOT NULL"
+					  " WHERE NOT v.paused AND v.definition IS NOT NULL AND v.refresh_interval IS NOT NULL"
 					  "   AND v.origin = medallion.database_identity()"
 					  " ORDER BY v.relid::oid", NULL, snapshot);
 	schedule->count = (int) rows;
@@ -299,6 +300,13 @@ refresh_view(MdScheduled *view, MemoryContext cycle)
 		begin_transaction();
 		try_refresh(view, &run);
 		commit_transaction();
+		/* what the refresh rotated away can be sealed once that is committed */
+		if (md_log_settle_is_due())
+		{
+			begin_transaction();
+			md_log_settle();
+			commit_transaction();
+		}
 	}
 	PG_CATCH();
 	{

@@ -112,25 +112,50 @@ reads_lost(Oid index_id, Bitmapset *lost)
 	return found;
 }
 
-/* Make an index on `next` as another one is on `live`. */
-static Oid
-copy_index(Oid index_id, Oid live, Oid next)
+/* "CREATE UNIQUE INDEX name ON schema.table " */
+static char *
+index_head(Oid index_id, const char *name, Oid relid)
 {
-	char	   *definition = pg_get_indexdef_string(index_id);
 	Relation	index = index_open(index_id, AccessShareLock);
-	const char *unique = index->rd_index->indisunique ? "UNIQUE " : "";
-	char	   *prefix = psprintf("CREATE %sINDEX %s ON %s ", unique,
-								  quote_identifier(RelationGetRelationName(index)),
-								  md_read_relation_name(live));
-	Oid			namespace_id = get_rel_namespace(next);
-	char	   *name = ChooseRelationName(RelationGetRelationName(index), NULL, "next", namespace_id,
-										  false);
+	bool		unique = index->rd_index->indisunique;
 
 	index_close(index, NoLock);
-	if (strncmp(definition, prefix, strlen(prefix)) != 0)
+	return psprintf("CREATE %sINDEX %s ON %s ", unique ? "UNIQUE " : "", quote_identifier(name),
+					md_read_relation_name(relid));
+}
+
+/* What follows that in its definition; NULL for none that is of this form. */
+static char *
+index_tail(Oid index_id, Oid relid)
+{
+	char	   *definition = pg_get_indexdef_string(index_id);
+	char	   *head = index_head(index_id, get_rel_name(index_id), relid);
+
+	if (strncmp(definition, head, strlen(head)) != 0)
+		return NULL;
+	return definition + strlen(head);
+}
+
+bool
+md_relation_same_index(Oid live, Oid live_index, Oid next, Oid next_index)
+{
+	char	   *tail = index_tail(live_index, live);
+	char	   *next_tail = index_tail(next_index, next);
+
+	return tail != NULL && next_tail != NULL && strcmp(tail, next_tail) == 0 &&
+		strncmp(index_head(live_index, "", live), index_head(next_index, "", live), 10) == 0;
+}
+
+Oid
+md_relation_copy_index(Oid index_id, Oid from, Oid to, const char *suffix)
+{
+	char	   *tail = index_tail(index_id, from);
+	Oid			namespace_id = get_rel_namespace(to);
+	char	   *name = ChooseRelationName(get_rel_name(to), NULL, suffix, namespace_id, false);
+
+	if (tail == NULL)
 		return InvalidOid;
-	md_relation_run_ddl(psprintf("CREATE %sINDEX %s ON %s %s", unique, quote_identifier(name),
-								 md_read_relation_name(next), definition + strlen(prefix)));
+	md_relation_run_ddl(psprintf("%s%s", index_head(index_id, name, to), tail));
 	return get_relname_relid(name, namespace_id);
 }
 
@@ -157,7 +182,7 @@ md_relation_copy_indexes(Oid live, Oid next, Oid except1, Oid except2, Bitmapset
 		pair->live = lfirst_oid(lc);
 		if (pair->live == except1 || pair->live == except2 || reads_lost(pair->live, lost))
 			continue;
-		pair->next = copy_index(pair->live, live, next);
+		pair->next = md_relation_copy_index(pair->live, live, next, "index");
 		if (OidIsValid(pair->next))
 			pairs = lappend(pairs, pair);
 	}

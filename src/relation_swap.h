@@ -22,6 +22,12 @@ typedef struct MdIndexPair
  */
 extern void md_relation_freeze(Oid relid);
 
+/* Do two indexes of tables of equal layout differ in name only? */
+extern bool md_relation_same_index(Oid live, Oid live_index, Oid next, Oid next_index);
+
+/* An index on a table as another one is on a table of equal layout; InvalidOid if it cannot be. */
+extern Oid	md_relation_copy_index(Oid index_id, Oid from, Oid to, const char *suffix);
+
 /*
  * Indexes on `next` like those of `live`, but for the two named, which its
  * own refresh has made, and those over columns of `lost` (of MdIndexPair).

@@ -60,7 +60,7 @@ md_settings_define(void)
 							"Size that the change log of one captured relation may have.",
 							"A view that has not read a log of this size when it is given up is refreshed in full.",
 							&md_change_log_limit_mb, 1024, 1, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.dead_letter_retention",
 							"How long dead letters are kept before they are deleted and recorded as gaps.",

@@ -316,7 +316,7 @@ static void
 definition_args(MdSqlArgs *args, const MdView *view)
 {
 	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->relid), false);
-	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), false);
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), !OidIsValid(view->definition));
 	md_sql_arg(args, OIDARRAYOID, state_tables_datum(view), view->state_tables == NIL);
 	name_arg(args, view->merge_index);
 	name_arg(args, view->key_index);
@@ -363,10 +363,33 @@ md_view_update(const MdView *view)
 	MdSqlArgs	args = {0};
 
 	definition_args(&args, view);
-	md_view_sql_run("UPDATE medallion.view SET definition = $2, state_tables = $3::pg_catalog.regclass[], merge_index = $4,"
+	md_view_sql_run("UPDATE medallion.view SET definition = $2,"
+					"       lost_query = CASE WHEN $2 IS NULL THEN lost_query END, state_tables = $3::pg_catalog.regclass[], merge_index = $4,"
 					"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
 					"       settings = $9"
 					" WHERE relid = $1", &args);
+}
+
+void
+md_view_store_lost_query(Oid relid, const char *query)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(query), false);
+	md_view_sql_run("UPDATE medallion.view SET definition = NULL, lost_query = $2 WHERE relid = $1",
+					&args);
+}
+
+void
+md_view_check_query(const MdView *view)
+{
+	if (!OidIsValid(view->definition))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("materialized view \"%s\" has lost its query", get_rel_name(view->relid)),
+				 errdetail("A column that it read was dropped, or has another type; last_error in medallion.materialized_views says which."),
+				 errhint("Call medallion.alter_materialized_view() with a query that reads the table as it is now.")));
 }
 
 void

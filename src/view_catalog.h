@@ -36,7 +36,7 @@ typedef struct MdView
 {
 	Oid			relid;
 	Oid			owner;
-	Oid			definition;
+	Oid			definition;		/* InvalidOid: lost, see view_sources.c */
 	List	   *state_tables;	/* of Oid, in the order in which the plan wants them */
 	Oid			merge_index;	/* InvalidOid: none */
 	Oid			key_index;		/* InvalidOid: none */
@@ -80,6 +80,10 @@ extern void md_view_lock_definition(Oid relid);
 extern void md_view_insert(const MdView *view, const char *strategy);
 extern void md_view_update(const MdView *view);
 extern void md_view_delete(Oid relid);
+
+/* Keep the text of a query that cannot be run; ERROR for a view that has such. */
+extern void md_view_store_lost_query(Oid relid, const char *query);
+extern void md_view_check_query(const MdView *view);
 
 /* List the view's sources anew (of Oid), as not read yet. */
 extern void md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids);

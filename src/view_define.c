@@ -234,13 +234,14 @@ md_view_alter(Oid relid, MdViewChange *change)
 	snapshot = md_sql_take_snapshot();
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
-	rebuild = view->populated && change->set_keys;
+	rebuild = view->populated && change->set_keys && OidIsValid(view->definition);
 
 	if (change->set_interval)
 		view->refresh_interval = change->refresh_interval;
 	if (change->set_mode && change->mode != view->mode)
 	{
 		view->mode = change->mode;
+		md_view_check_query(view);
 		md_view_check_mode(md_plan_make(md_query_of_definition(view->definition), view->owner),
 							   view->mode, NULL, false);
 	}
@@ -283,7 +284,8 @@ attach_parts(Oid relid)
 	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
-	md_relation_attach(view->definition, relid);
+	if (OidIsValid(view->definition))
+		md_relation_attach(view->definition, relid);
 	md_relation_guard(relid);
 	foreach(lc, view->state_tables)
 	{

@@ -38,6 +38,7 @@ PG_FUNCTION_INFO_V1(md_refresh);
 PG_FUNCTION_INFO_V1(md_refresh_group);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
+PG_FUNCTION_INFO_V1(md_copies);
 
 /* Elements of a text[], of String; NIL for NULL. */
 static List *
@@ -296,6 +297,7 @@ view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
 	md_view_check_owner(relid);
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
+	md_view_check_query(view);
 	*owner = view->owner;
 	*mode = view->mode;
 	return md_query_text(md_query_of_definition(view->definition));
@@ -345,4 +347,20 @@ md_verify(PG_FUNCTION_ARGS)
 	md_view_check_owner(PG_GETARG_OID(0));
 	md_refresh_verify(PG_GETARG_OID(0), result->setResult, result->setDesc);
 	return (Datum) 0;
+}
+
+Datum
+md_copies(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *context;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		context = SRF_FIRSTCALL_INIT();
+		context->max_calls = Max(PG_GETARG_INT64(0), 0);
+	}
+	context = SRF_PERCALL_SETUP();
+	if (context->call_cntr >= context->max_calls)
+		SRF_RETURN_DONE(context);
+	SRF_RETURN_NEXT(context, Int64GetDatum((int64) context->call_cntr + 1));
 }

@@ -183,20 +183,30 @@ catch_up(Redefinition *redefinition)
 	return strcmp(run.strategy, "none") != 0;
 }
 
-/* Are two unique indexes over the same columns, or both none? */
+/* Is there a unique index of the owner's on the live table that serves as one? */
 static bool
-same_index(Oid live, Oid live_index, Oid next_index)
+owner_index_serves(Oid live, Oid next_index)
 {
-	Relation	index;
-	bool		same;
+	Relation	index = index_open(next_index, AccessShareLock);
+	bool		serves = index->rd_index->indisunique &&
+		OidIsValid(md_relation_find_unique_index(live, index->rd_index->indnkeyatts,
+												 index->rd_index->indkey.values));
 
-	if (!OidIsValid(live_index) || !OidIsValid(next_index))
-		return OidIsValid(live_index) == OidIsValid(next_index);
-	index = index_open(next_index, AccessShareLock);
-	same = md_relation_has_unique_index(live, live_index, index->rd_index->indnkeyatts,
-										index->rd_index->indkey.values);
 	index_close(index, NoLock);
-	return same;
+	return serves;
+}
+
+/* Is an index of ours on the live table as that on the next one? */
+static bool
+index_fits(const Redefinition *redefinition, Oid live_index, Oid next_index)
+{
+	Oid			live = redefinition->view->relid;
+
+	if (!OidIsValid(next_index))
+		return !OidIsValid(live_index);
+	if (!OidIsValid(live_index))
+		return owner_index_serves(live, next_index);
+	return md_relation_same_index(live, live_index, redefinition->next->relid, next_index);
 }
 
 /* Does the live table fit the next rows as it is? */
@@ -207,8 +217,8 @@ fits(const Redefinition *redefinition)
 	const MdView *next = redefinition->next;
 
 	return redefinition->columns->commands == NIL &&
-		same_index(view->relid, view->merge_index, next->merge_index) &&
-		same_index(view->relid, view->key_index, next->key_index);
+		index_fits(redefinition, view->merge_index, next->merge_index) &&
+		index_fits(redefinition, view->key_index, next->key_index);
 }
 
 /* ----------------------------------------------------------------------
@@ -308,25 +318,21 @@ is_followed(Oid relid)
 						   &args) > 0;
 }
 
-/* Change the live table's columns, and drop unique indexes that may not fit. */
+/* Change the live table's columns, and drop unique indexes that do not fit. */
 static void
 change_table(Redefinition *redefinition)
 {
 	MdView	   *view = redefinition->view;
-	MdView	   *next = redefinition->next;
-	bool		lost = redefinition->columns->lost != NULL;
+	Oid		   *live[] = {&view->merge_index, &view->key_index};
+	Oid			next[] = {redefinition->next->merge_index, redefinition->next->key_index};
 
-	if (OidIsValid(view->merge_index) &&
-		(lost || !same_index(view->relid, view->merge_index, next->merge_index)))
+	for (int i = 0; i < lengthof(live); i++)
 	{
-		md_relation_drop_part(view->merge_index);
-		view->merge_index = InvalidOid;
-	}
-	if (OidIsValid(view->key_index) &&
-		(lost || !same_index(view->relid, view->key_index, next->key_index)))
-	{
-		md_relation_drop_part(view->key_index);
-		view->key_index = InvalidOid;
+		if (!OidIsValid(*live[i]) ||
+			(redefinition->columns->lost == NULL && index_fits(redefinition, *live[i], next[i])))
+			continue;
+		md_relation_drop_part(*live[i]);
+		*live[i] = InvalidOid;
 	}
 	md_view_columns_change(view->relid, redefinition->columns);
 }
@@ -340,12 +346,14 @@ adopt_definition(Redefinition *redefinition)
 	MdViewChange *change = redefinition->change;
 	MdColumnChange *columns = redefinition->columns;
 
-	md_relation_drop_part(view->definition);
+	if (OidIsValid(view->definition))
+		md_relation_drop_part(view->definition);
 	view->definition = md_relation_make_definition(view->relid, change->query,
 												   copyObject(columns->columns), columns->names);
 	md_state_adopt(view, next);
 	view->settings = next->settings;
 	view->mode = next->mode;
+	view->populated = next->populated;
 	view->key_count = next->key_count;
 	view->keys = next->keys;
 	if (change->set_interval)
@@ -370,15 +378,21 @@ adopt_indexes(Redefinition *redefinition)
 	CommandCounterIncrement();
 }
 
+/* An index of the live table for one of ours on the next, and its partner. */
 static void
-pair_indexes(Redefinition *redefinition, Oid live, Oid next)
+take_index(Redefinition *redefinition, Oid *live_index, Oid next_index)
 {
+	Oid			live = redefinition->view->relid;
 	MdIndexPair *pair = palloc(sizeof(MdIndexPair));
 
-	if (!OidIsValid(live) || !OidIsValid(next))
+	if (!OidIsValid(next_index) ||
+		(!OidIsValid(*live_index) && owner_index_serves(live, next_index)))
 		return;
-	pair->live = live;
-	pair->next = next;
+	if (!OidIsValid(*live_index))
+		*live_index = md_relation_copy_index(next_index, redefinition->next->relid, live,
+											 "medallion_key");
+	pair->live = *live_index;
+	pair->next = next_index;
 	redefinition->pairs = lappend(redefinition->pairs, pair);
 }
 
@@ -392,10 +406,10 @@ put_files(Redefinition *redefinition)
 	md_relation_run_ddl(psprintf("TRUNCATE ONLY %s", md_target_make(view->relid)->name));
 	md_guard_open(guarded);
 	change_table(redefinition);
+	take_index(redefinition, &view->merge_index, redefinition->next->merge_index);
+	take_index(redefinition, &view->key_index, redefinition->next->key_index);
 	adopt_definition(redefinition);
 	adopt_indexes(redefinition);
-	pair_indexes(redefinition, view->merge_index, redefinition->next->merge_index);
-	pair_indexes(redefinition, view->key_index, redefinition->next->key_index);
 	md_relation_swap(view->relid, redefinition->next->relid, redefinition->pairs);
 }
 

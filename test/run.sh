@@ -152,13 +152,13 @@ run_part_fuzz() {
         "$(sed -n 's/^fuzz: .* \([0-9]*\) failures.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" $code
 }
 
-# Chaos for some minutes: a schedule that is the same in each run, and one with
-# a seed of this run alone, which is printed.
+# Chaos for some minutes: a schedule that is the same in each run and has steps of
+# nearly every kind, and one with a seed of this run alone, which is printed.
 run_part_chaos() {
     (
         use_test_modules
         run_prove chaos -I "$PG_TEST_DIR/perl" -I test/perl \
-            test/lib/chaos.pl :: --seed 1 --seed random --rounds "${MD_CHAOS_ROUNDS:-4}"
+            test/lib/chaos.pl :: --seed 300 --seed random --rounds "${MD_CHAOS_ROUNDS:-4}"
         printf '%s\n' "${summary[-1]}" "$failed" >"$MD_RUN/chaos.result"
     )
     take_result chaos

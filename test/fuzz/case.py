@@ -85,9 +85,10 @@ class Case:
 class CaseMaker:
     """Makes the case of a seed."""
 
-    def __init__(self, seed, points, query_count=12, with_crash=False):
+    def __init__(self, seed, points, query_count=12, with_crash=False, only_streams=False):
         self.rng = random.Random(seed)
         self.seed, self.points, self.query_count, self.with_crash = seed, points, query_count, with_crash
+        self.only_streams = only_streams
         self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
         self.open_tables = {}       # of the long transaction: name -> did it more than insert
         self.detached = set()
@@ -102,7 +103,7 @@ class CaseMaker:
 
     def make_tables(self):
         self.setup += OWN_AGGREGATE
-        if self.rng.random() < 0.15:
+        if self.only_streams or self.rng.random() < 0.15:
             kinds = ["stream"] * self.rng.randint(1, 3)
             for kind in kinds:
                 self.make_table(kind)
@@ -110,7 +111,7 @@ class CaseMaker:
             return
         kinds = ["stream"] * self.rng.randint(0, 2)
         kinds += self.rng.choices(["table", "keyed", "split"], [60, 20, 20], k=self.rng.randint(1, 3))
-        if self.rng.random() < 0.15:
+        if self.only_streams or self.rng.random() < 0.15:
             kinds += ["parent", "child"]
         for kind in kinds:
             self.make_table(kind)

@@ -58,7 +58,7 @@ sub do_kill_session_at
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
 	my $query = $step->{point} =~ /replay/ ? ChaosRepair::replay_query($world, $step->{table}, $step->{percent}, 100)
-	  : ChaosRepair::requeue_query($world, $step->{table}, 100);
+	  : ChaosRepair::correct_query($world, $step->{table}, 100);
 	my $session = $world->start_background($ChaosRepair::REPLAY_MAY_FAIL, "SET medallion.debug_points = '$step->{point}!'", $query);
 	$world->join_background;
 	$world->wait_for('true');
