@@ -360,6 +360,7 @@ set_up_anew(Oid relid, MdCapture *capture)
 void
 md_capture_mend(Oid relid)
 {
+	md_capture_lock_shared(relid);
 	lock_members(relid);
 	set_up_anew(relid, md_capture_load(relid, NULL));
 }
