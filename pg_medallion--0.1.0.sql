@@ -622,7 +622,7 @@ CREATE FUNCTION medallion.create_materialized_view(
     AS 'MODULE_PATHNAME', 'md_create_materialized_view'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.create_materialized_view(text, text, interval, text, text[], boolean, jsonb) IS
-    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only)';
+    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only); options {"sources": {"schema.table": {"refresh_interval": "1 day"}}} gives sources an interval of their own';
 
 CREATE FUNCTION medallion.alter_materialized_view(
         view regclass,

@@ -50,6 +50,7 @@
 
 #include "capture.h"
 #include "catalog.h"
+#include "compat.h"
 #include "settings.h"
 #include "sql_run.h"
 
@@ -273,7 +274,7 @@ fetch_external(TupleTableSlot *row)
 			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
 			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
 	}
-	return heap_form_minimal_tuple(desc, values, row->tts_isnull);
+	return md_form_minimal_tuple(desc, values, row->tts_isnull);
 }
 
 /* Pack one row. */

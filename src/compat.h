@@ -14,6 +14,7 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/index.h"
 #include "catalog/pg_class.h"
@@ -126,6 +127,17 @@ md_relation_filenode(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* A row in memory may have room before it since 18. */
+static inline MinimalTuple
+md_form_minimal_tuple(TupleDesc desc, Datum *values, bool *nulls)
+{
+#if PG_VERSION_NUM >= 180000
+	return heap_form_minimal_tuple(desc, values, nulls, 0);
+#else
+	return heap_form_minimal_tuple(desc, values, nulls);
 #endif
 }
 

@@ -178,7 +178,10 @@ load_graph(Oid relid, Snapshot snapshot)
 							 "WITH RECURSIVE up AS ("
 							 "   SELECT $1 AS relid"
 							 "   UNION SELECT s.source::oid FROM up"
-							 "     JOIN medallion.view_source s ON s.relid = up.relid)"
+							 "     JOIN medallion.view_source s ON s.relid = up.relid"
+							 /* a stage (view_stage.c) is read as it is, on purpose */
+							 "    WHERE up.relid = $1 OR NOT EXISTS (SELECT FROM pg_class c"
+							 "           WHERE c.oid = up.relid AND c.relnamespace = 'medallion_def'::regnamespace))"
 							 "SELECT p.relid::oid, p.source::oid, v.relid IS NOT NULL,"
 							 "       v.paused OR v.origin <> medallion.database_identity(),"
 							 "       t.populated, p.frontier IS NOT NULL,"
@@ -187,7 +190,9 @@ load_graph(Oid relid, Snapshot snapshot)
 							 "  FROM up JOIN medallion.source_position p ON p.relid = up.relid"
 							 "       LEFT JOIN medallion.view v ON v.relid = p.source"
 							 "       LEFT JOIN medallion.view_state t ON t.relid = p.source"
-							 " WHERE p.kind <> 'view'",
+							 " WHERE p.kind <> 'view'"
+							 "   AND (p.relid = $1 OR NOT EXISTS (SELECT FROM pg_class c"
+							 "         WHERE c.oid = p.relid AND c.relnamespace = 'medallion_def'::regnamespace))",
 							 &args, snapshot);
 	graph->nodes = MemoryContextAllocZero(context, sizeof(GroupNode) * (2 * rows + 1));
 	graph->edges = MemoryContextAllocZero(context, sizeof(GroupEdge) * (rows + 1));

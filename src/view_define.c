@@ -40,6 +40,7 @@
 #include "view_columns.h"
 #include "view_define.h"
 #include "view_settings.h"
+#include "view_stage.h"
 #include "worker_slots.h"
 
 /* Point at a place of the query in the text that the user gave. */
@@ -171,9 +172,25 @@ check_name(MdViewSpec *spec)
 	return true;
 }
 
+/* The table of the result; that of a stage lies where its owner may make none. */
+static Oid
+make_result(MdViewSpec *spec, List *columns, Oid owner)
+{
+	MdSecurity	saved;
+	Oid			relid;
+
+	if (!spec->is_stage)
+		return md_relation_make_table(spec->name, columns, owner, spec->into);
+	md_catalog_become_owner(&saved);
+	relid = md_relation_make_table(spec->name, columns, owner, spec->into);
+	md_catalog_restore_user(&saved);
+	return relid;
+}
+
 Oid
 md_view_create(MdViewSpec *spec)
 {
+	List	   *stages;
 	Oid			owner = GetUserId();
 	MdView		view = {0};
 	MdPlan	   *plan;
@@ -182,17 +199,17 @@ md_view_create(MdViewSpec *spec)
 	List	   *exprs;
 
 	md_worker_slots_require();
-	if (!check_name(spec))
+	if (!spec->is_stage && !check_name(spec))
 		return InvalidOid;
 	md_view_check_interval(spec->refresh_interval);
 	md_query_check(spec->query, spec->query_text);
+	stages = md_stage_make(spec->name, spec->stages, spec->with_data, &spec->query);
 	plan = md_plan_make(spec->query, owner);
 	md_view_check_mode(plan, spec->mode, spec->query_text, spec->inner_text);
 	md_view_check_privileges(md_query_text(spec->query), owner);
 
 	md_view_output_columns(spec->query, spec->column_names, &names, &exprs);
-	view.relid = md_relation_make_table(spec->name, md_relation_columns(names, exprs), owner,
-										spec->into);
+	view.relid = make_result(spec, md_relation_columns(names, exprs), owner);
 	view.owner = owner;
 	view.definition = md_relation_make_definition(view.relid, spec->query,
 												  md_relation_columns(names, exprs), names);
@@ -203,9 +220,13 @@ md_view_create(MdViewSpec *spec)
 	md_view_insert(&view, md_strategy_name(spec->mode == MD_MODE_FULL ? MD_STRATEGY_FULL :
 										   plan->strategy));
 	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
+	md_stage_attach(view.relid, stages);
 	CommandCounterIncrement();
 	if (spec->with_data)
 		(void) md_refresh_consistent(view.relid, false, true, &run, NULL);
+	else
+		/* so that the first refresh need not lock writers out while it runs */
+		md_capture_prepare(view.relid);
 	md_definitions_changed();
 	return view.relid;
 }
@@ -226,6 +247,7 @@ md_view_alter(Oid relid, MdViewChange *change)
 	md_view_lock_definition(relid);
 	if (change->query != NULL)
 	{
+		change->query = md_stage_apply(relid, change->query);
 		md_view_redefine(relid, change);
 		md_definitions_changed();
 		return;
@@ -292,17 +314,22 @@ attach_parts(Oid relid)
 		md_relation_attach(lfirst_oid(lc), relid);
 		md_relation_guard(lfirst_oid(lc));
 	}
+	md_stage_attach(relid, md_stage_list(relid));
 }
 
 bool
 md_view_set_paused(Oid relid, bool paused)
 {
+	ListCell   *lc;
+
 	if (!md_view_exists(relid))
 		return false;
 	md_view_check_owner(relid);
 	if (!paused)
 		attach_parts(relid);
 	(void) md_view_store_paused(relid, paused);
+	foreach(lc, md_stage_list(relid))
+		(void) md_view_set_paused(lfirst_oid(lc), paused);
 	md_definitions_changed();
 	return true;
 }

@@ -28,6 +28,8 @@ typedef struct MdViewSpec
 	bool		with_data;
 	bool		if_not_exists;
 	IntoClause *into;			/* storage parameters and so on; NULL: none */
+	List	   *stages;			/* of MdStageSpec: sources with their own interval */
+	bool		is_stage;		/* it is one itself, in medallion_def */
 } MdViewSpec;
 
 /* What is to change; what is not set stays. */

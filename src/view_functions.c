@@ -30,6 +30,7 @@
 #include "sql_run.h"
 #include "view_catalog.h"
 #include "view_define.h"
+#include "view_stage.h"
 
 PG_FUNCTION_INFO_V1(md_create_materialized_view);
 PG_FUNCTION_INFO_V1(md_alter_materialized_view);
@@ -64,7 +65,7 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *name)
 	return names;
 }
 
-/* There are no options yet: name the first one that was given. */
+/* "sources" is the only option: name another one. */
 static void
 check_options(Jsonb *options)
 {
@@ -81,9 +82,13 @@ check_options(Jsonb *options)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options must be a JSON object")));
 	(void) JsonbIteratorNext(&iterator, &key, false);
-	if (JsonbIteratorNext(&iterator, &key, false) != WJB_KEY)
-		return;
-	name = pnstrdup(key.val.string.val, key.val.string.len);
+	do
+	{
+		if (JsonbIteratorNext(&iterator, &key, true) != WJB_KEY)
+			return;
+		name = pnstrdup(key.val.string.val, key.val.string.len);
+		(void) JsonbIteratorNext(&iterator, &key, true);
+	} while (strcmp(name, "sources") == 0);
 	nearest = md_nearest_name(name, valid);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -110,6 +115,7 @@ md_create_materialized_view(PG_FUNCTION_ARGS)
 
 	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
 	spec.query = md_query_analyze(spec.query_text);
+	spec.stages = md_stage_parse(PG_GETARG_JSONB_P(6));
 	PG_RETURN_OID(md_view_create(&spec));
 }
 
@@ -190,7 +196,10 @@ md_refresh(PG_FUNCTION_ARGS)
 	if (only_where != NULL)
 		md_refresh_part(PG_GETARG_OID(0), only_where, &run, &frontier);
 	else
+	{
+		md_stage_refresh(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
 		(void) md_refresh_consistent(PG_GETARG_OID(0), PG_GETARG_BOOL(1), true, &run, &frontier);
+	}
 
 	values[0] = CStringGetTextDatum(run.strategy);
 	nulls[1] = run.reason == NULL;
