@@ -148,7 +148,7 @@ wait_for($node, q{SELECT bool_and(last_error IS NULL) FROM medallion.materialize
 is(sql(q{SELECT count(*) FROM medallion.verify('sim.facts') UNION ALL SELECT count(*) FROM medallion.verify('sim.dimension')}), "0\n0", 'and nothing is lost or doubled');
 
 # A refresh that takes longer than its interval runs back to back, says so, and starves nobody.
-sql(q{CREATE MATERIALIZED VIEW sim.slow WITH (medallion.refresh_interval = '20 ms', medallion.refresh_mode = full) AS SELECT count(*) AS n, max(pg_sleep(0.05)::text) AS slept FROM sim.events});
+sql(q{CREATE MATERIALIZED VIEW sim.slow WITH (medallion.refresh_interval = '20 ms', medallion.refresh_mode = full) AS SELECT pg_sleep(0.05)::text AS slept});
 wait_for($node, q{SELECT state = 'behind' AND last_duration >= refresh_interval FROM medallion.materialized_views WHERE view = 'sim.slow'::regclass});
 set_include($node, "medallion.refresh_workers = 1\n");
 ingest('events', 'SELECT 1');
