@@ -634,7 +634,7 @@ CREATE FUNCTION medallion.alter_materialized_view(
     AS 'MODULE_PATHNAME', 'md_alter_materialized_view'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.alter_materialized_view(regclass, text, interval, text, text[]) IS
-    'changes a materialized view; what is not given stays (a refresh_interval of NULL means on demand only, key_columns of NULL none); a new query must keep the columns of the old one and may add some at the end';
+    'changes a materialized view; what is not given stays (a refresh_interval of NULL means on demand only, key_columns of NULL none); a new query is built beside the live result and takes its place at once; columns that stay keep their order, new ones follow';
 
 CREATE FUNCTION medallion.drop_materialized_view(view regclass, cascade boolean DEFAULT false)
     RETURNS void

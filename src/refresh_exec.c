@@ -36,6 +36,7 @@
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_part.h"
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
@@ -410,64 +411,6 @@ run_refresh(MdRefresh *refresh, bool full)
 	md_frontier_prune(refresh->sources);
 }
 
-/* A condition on the rows of the result, and nothing else. */
-static void
-check_condition(const char *only_where)
-{
-	List	   *trees = md_query_parse(only_where, RAW_PARSE_PLPGSQL_EXPR);
-	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, trees)->stmt);
-
-	if (list_length(select->targetList) != 1 || select->fromClause != NIL ||
-		select->whereClause != NULL || select->sortClause != NIL || select->limitCount != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("only_where must be a condition on columns of the view")));
-}
-
-/*
- * Recompute only the rows that a condition selects, as of the stored frontier:
- * what is newer comes with the next refresh.
- */
-static void
-run_only_where(MdRefresh *refresh, const char *only_where)
-{
-	MdView	   *view = refresh->view;
-	MdRun	   *run = &refresh->run;
-	char	   *query;
-	MdSecurity	saved;
-
-	check_condition(only_where);
-	if (!view->populated)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
-				 errhint("Refresh it without only_where first.")));
-	if (view->state_tables != NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
-				 errdetail("It keeps partial aggregates beside its result."),
-				 errhint("Call medallion.refresh() with full_refresh => true.")));
-	md_catalog_become(view->owner, &saved);
-	md_view_settings_apply(view->settings);
-	refresh->result = md_target_make(view->relid);
-	SPI_connect();
-	query = md_refresh_frontier_query(view, refresh->snapshot);
-	run->strategy = "full";
-	run->reason = "only_where";
-	run->rows_read = -1;
-	md_diff_apply(refresh->result, query, md_refresh_unique_columns(refresh), only_where,
-				  refresh->snapshot, run);
-	SPI_finish();
-	run->refresh_number = view->refresh_number;
-	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
-	{
-		md_view_store_rewrite(view->relid);
-		run->refresh_number++;
-	}
-	md_catalog_restore_user(&saved);
-}
-
 /*
  * A transaction with an old snapshot must not refresh what another has
  * refreshed since.
@@ -549,7 +492,7 @@ md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
 	md_refresh_lock(relid);
 	snapshot = md_sql_take_snapshot();
 	begin_refresh(&refresh, relid, snapshot);
-	run_only_where(&refresh, only_where);
+	md_part_apply(&refresh, only_where);
 	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
 	*frontier = md_frontier_summary(refresh.sources);
 	UnregisterSnapshot(snapshot);

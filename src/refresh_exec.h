@@ -57,6 +57,9 @@ extern void md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupde
 /* The query of a view as of its last refresh, as SQL; for only_where too. */
 extern char *md_refresh_frontier_query(MdView *view, Snapshot snapshot);
 
+/* The query of its plan likewise, as a tree of the same range table. */
+extern Query *md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot);
+
 /* The query as it is to be run at `time`: now() replaced, as SQL. */
 extern char *md_refresh_query_text(Query *query, TimestampTz time);
 

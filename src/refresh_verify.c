@@ -58,13 +58,18 @@ read_parts(MdView *view, Snapshot snapshot)
 	return parts;
 }
 
+Query *
+md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot)
+{
+	return md_read_substitute(plan->query, read_parts(view, snapshot));
+}
+
 char *
 md_refresh_frontier_query(MdView *view, Snapshot snapshot)
 {
 	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
-	Query	   *query = md_read_substitute(plan->query, read_parts(view, snapshot));
 
-	return md_refresh_query_text(query, view->refreshed_at);
+	return md_refresh_query_text(md_refresh_frontier_tree(view, plan, snapshot), view->refreshed_at);
 }
 
 /* "AND a nearly equals b" for a column, or nothing if it is not a float. */

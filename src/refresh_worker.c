@@ -251,9 +251,13 @@ try_refresh(MdScheduled *view, MdRun *run)
 	}
 	md_schedule_set(view, run->started_at, 0);
 	if (view->failures > 0)
+	{
+		/* with nothing new the refresh itself has written nothing */
+		(void) md_view_clear_failure(view->relid);
 		ereport(LOG,
 				(errmsg("refresh of materialized view %s works again after %d failures", name,
 						view->failures)));
+	}
 	view->failures = 0;
 }
 
