@@ -47,7 +47,8 @@ sub print_plan
 	my $round = 0;
 	for my $steps (ChaosPlan::make_plan($seed, $rounds))
 	{
-		print 'round ', ++$round, "\n", map { ChaosPlan::describe($_) . "\n" } @$steps;
+		note('round ', ++$round);
+		note(ChaosPlan::describe($_)) for @$steps;
 	}
 	ok(1, "the schedule of seed $seed");
 	return;
