@@ -19,6 +19,7 @@ INSERT INTO queries VALUES
     ('expression_key', $$SELECT DISTINCT ON (id % 5) id % 5 AS k, kind, n FROM events ORDER BY id % 5, at, kafka_offset, kafka_partition$$),
     ('key_only', $$SELECT DISTINCT ON (kind) kind FROM events$$),
     ('numeric_key', $$SELECT DISTINCT ON (n) n, id FROM events ORDER BY n, id DESC$$),
+    ('swapped', $$SELECT DISTINCT ON (id) kind AS n, id, n AS kind, at AS kafka_offset, kafka_offset AS at FROM events ORDER BY id, events.n, events.kafka_offset, kafka_partition$$),
     ('no_order', $$SELECT DISTINCT ON (id) id, (id % 7)::text AS t FROM events$$),
     ('numbered', $$SELECT id, kind, n FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY at DESC, kafka_partition, kafka_offset) AS rn FROM events) s WHERE rn = 1$$),
     ('numbered_with', $$WITH r AS (SELECT id, kind, kind || '!' AS k, n, row_number() OVER (PARTITION BY id, kind ORDER BY n DESC NULLS LAST, at, kafka_partition, kafka_offset) AS place FROM events WHERE id > 3) SELECT id + 1 AS i, k, id, kind, k AS again, place, n FROM r WHERE place < 2$$);

@@ -108,20 +108,20 @@ SELECT (SELECT count(*) FROM v_plain), (SELECT count(*) FROM v_state), (SELECT c
 SELECT medallion.create_materialized_view('v_long', 'SELECT kind, count(*) AS n, count(DISTINCT i4) AS d FROM facts GROUP BY kind', NULL, 'incremental'),
        medallion.create_materialized_view('v_long_state', 'SELECT kind, b, avg(i4) AS a, count(DISTINCT kind) AS d FROM facts GROUP BY kind, b HAVING count(*) < 9', NULL, 'incremental'),
        medallion.create_materialized_view('v_long_latest', 'SELECT DISTINCT ON (kind) kind, i4 FROM facts ORDER BY kind, at, i4', NULL, 'incremental');
-INSERT INTO queries SELECT substr(view::text, 3), query, strategy FROM medallion.materialized_views WHERE view::text LIKE 'v_long%';
+INSERT INTO queries SELECT substr(view::text, 3), rtrim(query, ';'), strategy FROM medallion.materialized_views WHERE view::text LIKE 'v_long%';
 CREATE FUNCTION long_key(n int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(n || '-' || g), '') FROM generate_series(1, 200) g $$;
 INSERT INTO facts SELECT g, CASE WHEN g % 3 > 0 THEN 'k' || g % 3 END, g, g, g, g, NULL, true, '2026-01-01' FROM generate_series(1, 20) g;
-SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%';
+SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%' ORDER BY 1;
 INSERT INTO facts SELECT g, long_key(g % 4), g, g, g, g, NULL, g % 2 = 0, '2026-01-01' FROM generate_series(1, 20) g;
-SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%';
+SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%' ORDER BY 1;
 INSERT INTO facts SELECT g, CASE WHEN g % 5 > 0 THEN long_key(g % 5) END, g + 5, g, g, g, NULL, g % 2 = 0, '2025-01-01' FROM generate_series(1, 30) g;
 DELETE FROM facts WHERE kind = long_key(3);
 UPDATE facts SET i4 = 100, kind = 'short' WHERE kind = long_key(2);
-SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%';
+SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%' ORDER BY 1;
 SELECT tablename, indexdef ~ 'hash_record_extended' AS by_hash FROM pg_indexes WHERE tablename LIKE '%v_long%' ORDER BY 1;
-SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass, full_refresh => true) r WHERE q.name LIKE 'long%';
+SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass, full_refresh => true) r WHERE q.name LIKE 'long%' ORDER BY 1;
 INSERT INTO facts SELECT g, long_key(g), g + 5, g, g, g, NULL, g % 2 = 0, '2025-01-01' FROM generate_series(1, 10) g;
-SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%';
+SELECT q.name, r.strategy, differences(('v_' || q.name)::regclass, q.query) FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r WHERE q.name LIKE 'long%' ORDER BY 1;
 SELECT medallion.drop_materialized_view('v_long');
 SELECT medallion.create_materialized_view('v_long', 'SELECT kind, count(*) AS n FROM facts GROUP BY kind', NULL, 'incremental');
 INSERT INTO facts SELECT g, long_key(g), g + 5, g, g, g, NULL, g % 2 = 0, '2025-01-01' FROM generate_series(1, 20) g;

@@ -439,7 +439,12 @@ md_capture_prepare(Oid view)
 		Wanted	   *wanted = lfirst(lc);
 
 		if (wanted->is_reader && is_ready(wanted->relid))
+		{
+			/* what was rotated away before would be looked through each time */
+			if (md_log_is_draining(wanted->relid))
+				md_log_prune(wanted->relid);
 			continue;
+		}
 		if (md_capture_obstacle(wanted->relid, wanted->owner) != NULL)
 			continue;
 		/* a new reader keeps the log from being pruned until it has committed */

@@ -154,6 +154,9 @@ extern Oid	md_log_current(Oid relid);
 extern void md_log_begin(Oid relid);
 extern void md_log_drop(Oid relid);
 
+/* Is there a table of the log that was rotated away and not sealed yet? */
+extern bool md_log_is_draining(Oid relid);
+
 /* Give back what all readers have read. */
 extern void md_log_prune(Oid relid);
 

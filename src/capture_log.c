@@ -441,6 +441,21 @@ rotate(Oid relid, List *tables)
 	}
 }
 
+bool
+md_log_is_draining(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_log_tables(relid))
+	{
+		MdLogTable *table = lfirst(lc);
+
+		if (!table->is_current && !table->is_sealed)
+			return true;
+	}
+	return false;
+}
+
 void
 md_log_prune(Oid relid)
 {

@@ -39,16 +39,9 @@
 #include "refresh_leaves.h"
 #include "refresh_normal.h"
 #include "refresh_read.h"
+#include "refresh_term.h"
 #include "refresh_tree.h"
 #include "stable_functions.h"
-
-/* One term while it is put together. */
-typedef struct Term
-{
-	Query	   *query;
-	List	   *weights;		/* of Expr, to be multiplied */
-	int			sign;
-} Term;
 
 static Query *old_weighted(MdEngine *engine, Query *linear, bool *is_signed);
 
@@ -71,8 +64,8 @@ int4_const(int value)
 }
 
 /* The weight column of an entry that has become a subquery with one. */
-static Expr *
-entry_weight(Query *query, int rt_index)
+Expr *
+md_term_entry_weight(Query *query, int rt_index)
 {
 	return (Expr *) md_tree_column(query, rt_index,
 								   md_tree_width(rt_fetch(rt_index, query->rtable)->subquery));
@@ -80,7 +73,7 @@ entry_weight(Query *query, int rt_index)
 
 /* The product of a term's weights as its last column. */
 static void
-add_weight(Term *term)
+add_weight(MdTerm *term)
 {
 	Expr	   *product = NULL;
 	ListCell   *lc;
@@ -111,7 +104,7 @@ leaf_changes(MdEngine *engine, MdLeaf *leaf)
 
 /* Put an entry's old rows in its place, with weights where these may stand. */
 static void
-make_entry_old(MdEngine *engine, Term *term, MdLeaf *leaf)
+make_entry_old(MdEngine *engine, MdTerm *term, MdLeaf *leaf)
 {
 	RangeTblEntry *rte = rt_fetch(leaf->rt_index, term->query->rtable);
 	bool		linear = leaf->place == MD_PLACE_LINEAR;
@@ -131,12 +124,12 @@ make_entry_old(MdEngine *engine, Term *term, MdLeaf *leaf)
 		old = md_state_query(engine, rte->subquery, true);
 	md_read_replace_rte(term->query, leaf->rt_index, old);
 	if (is_signed)
-		term->weights = lappend(term->weights, entry_weight(term->query, leaf->rt_index));
+		term->weights = lappend(term->weights, md_term_entry_weight(term->query, leaf->rt_index));
 }
 
 /* Now() in what is read as it is now. */
 static void
-make_entry_new(MdEngine *engine, Term *term, MdLeaf *leaf)
+make_entry_new(MdEngine *engine, MdTerm *term, MdLeaf *leaf)
 {
 	RangeTblEntry *rte = rt_fetch(leaf->rt_index, term->query->rtable);
 
@@ -146,7 +139,7 @@ make_entry_new(MdEngine *engine, Term *term, MdLeaf *leaf)
 
 /* Number `number` of the subqueries in expressions, as of now or before. */
 static void
-set_sublink(MdEngine *engine, Term *term, int number, bool old)
+set_sublink(MdEngine *engine, MdTerm *term, int number, bool old)
 {
 	SubLink    *sublink = list_nth(md_leaves_sublinks(term->query), number);
 
@@ -155,7 +148,7 @@ set_sublink(MdEngine *engine, Term *term, int number, bool old)
 
 /* Number `number` of the conditions, likewise. */
 static void
-set_condition(MdEngine *engine, Term *term, int number, bool old)
+set_condition(MdEngine *engine, MdTerm *term, int number, bool old)
 {
 	List	   *terms = md_tree_terms(term->query->jointree->quals);
 
@@ -165,8 +158,8 @@ set_condition(MdEngine *engine, Term *term, int number, bool old)
 	term->query->jointree->quals = (Node *) make_ands_explicit(terms);
 }
 
-static void
-set_leaf(MdEngine *engine, Term *term, MdLeaf *leaf, bool old)
+void
+md_term_set_leaf(MdEngine *engine, MdTerm *term, MdLeaf *leaf, bool old)
 {
 	switch (leaf->kind)
 	{
@@ -190,17 +183,17 @@ set_leaf(MdEngine *engine, Term *term, MdLeaf *leaf, bool old)
  * A copy of the query with the leaves before number `which` as they are now,
  * and those behind it as they were.
  */
-static Term *
-begin_term(MdEngine *engine, Query *linear, List *leaves, int which)
+MdTerm *
+md_term_begin(MdEngine *engine, Query *linear, List *leaves, int which)
 {
-	Term	   *term = palloc0(sizeof(Term));
+	MdTerm	   *term = palloc0(sizeof(MdTerm));
 	ListCell   *lc;
 
 	term->query = copyObject(linear);
 	term->sign = 1;
 	foreach(lc, leaves)
 		if (foreach_current_index(lc) != which)
-			set_leaf(engine, term, lfirst(lc), foreach_current_index(lc) > which);
+			md_term_set_leaf(engine, term, lfirst(lc), foreach_current_index(lc) > which);
 	return term;
 }
 
@@ -208,7 +201,7 @@ begin_term(MdEngine *engine, Query *linear, List *leaves, int which)
 static Query *
 old_weighted(MdEngine *engine, Query *linear, bool *is_signed)
 {
-	Term	   *term = begin_term(engine, linear, md_leaves(linear), -1);
+	MdTerm	   *term = md_term_begin(engine, linear, md_leaves(linear), -1);
 
 	*is_signed = term->weights != NIL;
 	if (*is_signed)
@@ -221,8 +214,8 @@ old_weighted(MdEngine *engine, Query *linear, bool *is_signed)
  * ---------------------------------------------------------------------- */
 
 /* The change of an entry of the range table. */
-static void
-entry_change(MdEngine *engine, Query *linear, MdLeaf *leaf, MdChange *change)
+void
+md_term_entry_change(MdEngine *engine, Query *linear, MdLeaf *leaf, MdChange *change)
 {
 	MdInput    *input;
 
@@ -242,25 +235,25 @@ static List *
 linear_terms(MdEngine *engine, Query *linear, List *leaves, int which)
 {
 	MdLeaf	   *leaf = list_nth(leaves, which);
-	Term	   *term;
+	MdTerm	   *term;
 	MdChange	change;
 
-	entry_change(engine, linear, leaf, &change);
+	md_term_entry_change(engine, linear, leaf, &change);
 	if (change.query == NULL)
 		return NIL;
-	term = begin_term(engine, linear, leaves, which);
+	term = md_term_begin(engine, linear, leaves, which);
 	md_read_replace_rte(term->query, leaf->rt_index, change.query);
 	if (change.is_signed)
-		term->weights = lappend(term->weights, entry_weight(term->query, leaf->rt_index));
+		term->weights = lappend(term->weights, md_term_entry_weight(term->query, leaf->rt_index));
 	md_keys_narrow(engine, term->query, leaf->rt_index);
 	return list_make1(term);
 }
 
 /* Rows that a condition with now() takes in at one time and not at another. */
-static Term *
+static MdTerm *
 time_term(MdEngine *engine, Query *linear, List *leaves, int which, bool comes)
 {
-	Term	   *term = begin_term(engine, linear, leaves, which);
+	MdTerm	   *term = md_term_begin(engine, linear, leaves, which);
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	List	   *terms = md_tree_terms(term->query->jointree->quals);
 	Node	   *condition = list_nth(terms, leaf->number);
@@ -289,292 +282,6 @@ time_term(MdEngine *engine, Query *linear, List *leaves, int which, bool comes)
 	term->query->jointree->quals = (Node *) make_ands_explicit(lappend(terms, fails));
 	term->sign = comes ? 1 : -1;
 	return term;
-}
-
-/* The keys that the change of an input gives to its pairs. */
-static MdKeys *
-leaf_keys(MdEngine *engine, Query *linear, MdLeaf *leaf)
-{
-	Query	   *query;
-	MdChange	change;
-	ListCell   *lc;
-
-	switch (leaf->place)
-	{
-		case MD_PLACE_NULLABLE:
-		case MD_PLACE_FULL:
-			query = copyObject(linear);
-			md_tree_strip(query);
-			query->hasTargetSRFs = false;
-			query->targetList = NIL;
-			query->jointree = makeFromExpr(list_make1(makeNode(RangeTblRef)), NULL);
-			linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex = leaf->rt_index;
-			foreach(lc, leaf->pairs)
-				md_tree_add_column(query, copyObject(((MdPair *) lfirst(lc))->inner),
-								   psprintf("k%d", foreach_current_index(lc) + 1));
-			md_delta_linear(engine, query, &change);
-			break;
-		case MD_PLACE_CORRELATED:
-			md_delta_linear(engine, md_leaf_inner_query(leaf), &change);
-			break;
-		default:
-			md_delta_block(engine, leaf->query, &change);
-			break;
-	}
-	if (change.query == NULL)
-		return NULL;
-	/* columns of the pairs alone */
-	query = md_tree_wrap(change.query, "c");
-	{
-		List	   *columns = query->targetList;
-
-		query->targetList = NIL;
-		foreach(lc, leaf->pairs)
-		{
-			int			number = leaf->place == MD_PLACE_IN ? ((MdPair *) lfirst(lc))->column :
-				foreach_current_index(lc) + 1;
-
-			md_tree_add_column(query, copyObject(list_nth_node(TargetEntry, columns, number - 1)->expr),
-							   psprintf("k%d", foreach_current_index(lc) + 1));
-		}
-	}
-	return md_keys_make(engine, query);
-}
-
-/* Matches of one side of the pairs with the keys that the inner side gave. */
-static List *
-pair_matches(List *pairs, bool inner)
-{
-	List	   *matches = NIL;
-	ListCell   *lc;
-
-	foreach(lc, pairs)
-	{
-		MdPair	   *pair = lfirst(lc);
-		MdMatch    *match = palloc0(sizeof(MdMatch));
-
-		match->column = foreach_current_index(lc) + 1;
-		match->expr = copyObject(inner ? pair->inner : pair->outer);
-		if (!inner)
-		{
-			match->op = pair->op;
-			match->key_first = !pair->outer_first;
-		}
-		matches = lappend(matches, match);
-	}
-	return matches;
-}
-
-/* A subquery over an entry alone, which is number 1 there. */
-static Query *
-entry_columns(Query *query, int rt_index)
-{
-	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
-	Query	   *inside = md_tree_select();
-	List	   *names;
-	List	   *vars;
-	ListCell   *lc;
-
-	inside->rtable = list_make1(copyObject(rte));
-	inside->jointree->fromlist = list_make1(makeNode(RangeTblRef));
-	linitial_node(RangeTblRef, inside->jointree->fromlist)->rtindex = 1;
-	expandRTE(rte, 1, 0, -1, true, &names, &vars);
-	foreach(lc, vars)
-	{
-		char	   *name = strVal(list_nth(names, foreach_current_index(lc)));
-
-		md_tree_add_column(inside, lfirst(lc), name[0] ? name :
-						   psprintf("?dropped%d?", foreach_current_index(lc) + 1));
-	}
-	return inside;
-}
-
-/* Restrict an entry's own rows, so that the join sees no others. */
-static void
-restrict_entry(MdEngine *engine, Query *query, int rt_index, List *matches, MdKeys *keys)
-{
-	Query	   *inside = entry_columns(query, rt_index);
-	List	   *moved = NIL;
-	ListCell   *lc;
-
-	foreach(lc, matches)
-	{
-		MdMatch    *match = palloc(sizeof(MdMatch));
-
-		*match = *(MdMatch *) lfirst(lc);
-		match->expr = copyObject(match->expr);
-		ChangeVarNodes((Node *) match->expr, rt_index, 1, 0);
-		moved = lappend(moved, match);
-	}
-	md_keys_apply(engine, inside, moved, keys);
-	md_read_replace_rte(query, rt_index, inside);
-}
-
-/* The query `at` in a copy of a correlated subquery: as many layers down. */
-static Query *
-query_at(Query *query, int depth)
-{
-	for (int i = 1; i < depth; i++)
-		query = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex,
-						 query->rtable)->subquery;
-	return query;
-}
-
-static bool
-all_plain_columns(List *pairs)
-{
-	ListCell   *lc;
-
-	foreach(lc, pairs)
-		if (!IsA(((MdPair *) lfirst(lc))->inner, Var))
-			return false;
-	return true;
-}
-
-/*
- * Restrict a subquery that the planner turns into a join.  One that it runs
- * for each row finds its own rows by the row's values, and would scan the keys
- * each time.
- */
-static void
-restrict_correlated(MdEngine *engine, Query *query, MdLeaf *leaf, MdKeys *keys)
-{
-	SubLink    *sublink;
-
-	if (leaf->kind != MD_LEAF_SUBLINK)
-		return;
-	sublink = list_nth(md_leaves_sublinks(query), leaf->number);
-	if (sublink->subLinkType == EXISTS_SUBLINK || sublink->subLinkType == ANY_SUBLINK)
-		md_keys_apply(engine, query_at(castNode(Query, sublink->subselect), leaf->depth),
-					  pair_matches(leaf->pairs, true), keys);
-}
-
-/* One state of a nonlinear input, restricted to keys on both sides. */
-static Term *
-keyed_term(MdEngine *engine, Query *linear, List *leaves, int which, MdKeys *keys, bool old)
-{
-	Term	   *term = begin_term(engine, linear, leaves, which);
-	MdLeaf	   *leaf;
-	Query	   *query = term->query;
-
-	set_leaf(engine, term, list_nth(leaves, which), old);
-	term->sign = old ? -1 : 1;
-	/* the pairs in the words of the copy */
-	leaf = list_nth(md_leaves(query), which);
-	switch (leaf->place)
-	{
-		case MD_PLACE_FULL:
-			restrict_entry(engine, query, leaf->partner, pair_matches(leaf->pairs, false), keys);
-			restrict_entry(engine, query, leaf->rt_index, pair_matches(leaf->pairs, true), keys);
-			return term;
-		case MD_PLACE_NULLABLE:
-			/* plain columns are reached through the join's condition */
-			if (!all_plain_columns(leaf->pairs))
-			{
-				List	   *outer = pair_matches(leaf->pairs, false);
-
-				restrict_entry(engine, query, leaf->rt_index, pair_matches(leaf->pairs, true), keys);
-				md_keys_apply(engine, query, outer, keys);
-				return term;
-			}
-			break;
-		case MD_PLACE_CORRELATED:
-			restrict_correlated(engine, query, leaf, keys);
-			break;
-		default:
-			break;
-	}
-	md_keys_apply(engine, query, pair_matches(leaf->pairs, false), keys);
-	return term;
-}
-
-/* NOT IN: rows whose own value is NULL depend on whether there is any row. */
-static Term *
-null_term(MdEngine *engine, Query *linear, List *leaves, int which, bool old)
-{
-	Term	   *term = begin_term(engine, linear, leaves, which);
-	MdLeaf	   *leaf;
-
-	set_leaf(engine, term, list_nth(leaves, which), old);
-	term->sign = old ? -1 : 1;
-	leaf = list_nth(md_leaves(term->query), which);
-	md_tree_add_condition(term->query, (Node *)
-						  md_tree_is_null(copyObject(((MdPair *) linitial(leaf->pairs))->outer), true));
-	return term;
-}
-
-/*
- * FULL JOIN: rows with a NULL in what is compared meet nothing, and each is a
- * row of the result: the change of these alone, over nothing on the other side.
- */
-static Term *
-unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
-{
-	MdLeaf	   *leaf = list_nth(leaves, which);
-	Term	   *term = begin_term(engine, linear, leaves, which);
-	Query	   *nothing;
-	List	   *tests = NIL;
-	MdChange	change;
-	ListCell   *lc;
-
-	entry_change(engine, linear, leaf, &change);
-	if (change.query == NULL)
-		return NULL;
-	leaf = list_nth(md_leaves(term->query), which);
-	foreach(lc, leaf->pairs)
-		tests = lappend(tests, md_tree_is_null(copyObject(((MdPair *) lfirst(lc))->inner), true));
-	md_read_replace_rte(term->query, leaf->rt_index, change.query);
-	nothing = entry_columns(term->query, leaf->partner);
-	md_tree_add_condition(nothing, makeBoolConst(false, false));
-	md_read_replace_rte(term->query, leaf->partner, nothing);
-	md_tree_add_condition(term->query, (Node *) make_orclause(tests));
-	if (change.is_signed)
-		term->weights = lappend(term->weights, entry_weight(term->query, leaf->rt_index));
-	return term;
-}
-
-static bool
-has_null_key(MdKeys *keys)
-{
-	ListCell   *lc;
-
-	if (keys->as_records)
-		return true;
-	foreach(lc, keys->patterns)
-		if (!bms_is_empty(lfirst(lc)))
-			return true;
-	return false;
-}
-
-static List *
-keyed_terms(MdEngine *engine, Query *linear, List *leaves, int which)
-{
-	MdLeaf	   *leaf = list_nth(leaves, which);
-	MdKeys	   *keys = leaf_keys(engine, linear, leaf);
-	List	   *terms = NIL;
-
-	if (keys == NULL || keys->count == 0)
-		return NIL;
-	if (leaf->place == MD_PLACE_FULL && has_null_key(keys))
-	{
-		Term	   *term = unmatched_term(engine, linear, leaves, which);
-
-		if (term != NULL)
-			terms = lappend(terms, term);
-	}
-	if (leaf->null_matters && leaf->place == MD_PLACE_IN && has_null_key(keys))
-	{
-		md_engine_give_up(engine, "a NULL came to, or went from, the subquery of a NOT IN");
-		return NIL;
-	}
-	terms = lappend(terms, keyed_term(engine, linear, leaves, which, keys, false));
-	terms = lappend(terms, keyed_term(engine, linear, leaves, which, keys, true));
-	if (leaf->null_matters && leaf->place == MD_PLACE_IN)
-	{
-		terms = lappend(terms, null_term(engine, linear, leaves, which, false));
-		terms = lappend(terms, null_term(engine, linear, leaves, which, true));
-	}
-	return terms;
 }
 
 /* An input that matters to all rows: well if its own rows stay as they were. */
@@ -606,13 +313,13 @@ collect_terms(List *terms, MdChange *change)
 	change->is_signed = false;
 	foreach(lc, terms)
 	{
-		Term	   *term = lfirst(lc);
+		MdTerm	   *term = lfirst(lc);
 
 		change->is_signed |= term->weights != NIL || term->sign < 0;
 	}
 	foreach(lc, terms)
 	{
-		Term	   *term = lfirst(lc);
+		MdTerm	   *term = lfirst(lc);
 
 		if (change->is_signed)
 			add_weight(term);
@@ -646,7 +353,7 @@ md_delta_linear(MdEngine *engine, Query *linear, MdChange *change)
 		else if (leaf->place == MD_PLACE_WHOLE)
 			check_whole(engine, leaf);
 		else
-			terms = list_concat(terms, keyed_terms(engine, linear, leaves, which));
+			terms = list_concat(terms, md_term_keyed(engine, linear, leaves, which));
 	}
 	collect_terms(terms, change);
 	if (engine->why_full != NULL)

@@ -297,7 +297,7 @@ md_state_old_relation(MdEngine *engine, MdInput *input, bool inh, bool weighted)
 									  " FROM (SELECT %s, 1 AS " MD_WEIGHT " FROM %s UNION ALL"
 									  "       SELECT %s, - " MD_WEIGHT " FROM %s) u"
 									  " GROUP BY %s HAVING pg_catalog.sum(u." MD_WEIGHT ") > 0) v,"
-									  " LATERAL medallion.copies(v." MD_WEIGHT ") n",
+									  " LATERAL medallion.copies(v." MD_WEIGHT ") \"?copies?\"(\"?copy?\")",
 									  all, output, all, name, columns, input->change, groups));
 }
 

@@ -37,6 +37,8 @@
 #include "guard.h"
 #include "refresh_exec.h"
 #include "refresh_state.h"
+#include "refresh_upsert.h"
+#include "relation_make.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -207,16 +209,15 @@ md_refresh_unique_columns(MdRefresh *refresh)
 	return md_target_numbers(refresh->result, refresh->view->key_count, refresh->view->keys);
 }
 
-/* Recompute, and change what differs. */
+/* Fill the result, and the state that goes with it. */
 static void
-rebuild(MdRefresh *refresh)
+fill(void *arg)
 {
+	MdRefresh  *refresh = arg;
 	MdView	   *view = refresh->view;
 	MdPlan	   *plan = refresh->plan;
 	MdRun	   *run = &refresh->run;
 
-	run->rows_read = -1;
-	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
 	else if (plan->latest != NULL)
@@ -227,7 +228,31 @@ rebuild(MdRefresh *refresh)
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
-	md_state_index(view, plan);
+}
+
+/* Recompute, and change what differs. */
+static void
+rebuild(MdRefresh *refresh)
+{
+	MdView	   *view = refresh->view;
+	MdRun	   *run = &refresh->run;
+	MdRun		before;
+
+	run->rows_read = -1;
+	md_state_make(view, refresh->plan);
+	before = *run;
+	if (!OidIsValid(view->merge_index))
+		fill(refresh);
+	else if (!md_upsert_fits(fill, refresh))
+	{
+		/* a key is too long for the index: make another one afterwards */
+		md_relation_drop_part(view->merge_index);
+		view->merge_index = InvalidOid;
+		*run = before;
+		md_diff_forget();
+		fill(refresh);
+	}
+	md_state_index(view, refresh->plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }

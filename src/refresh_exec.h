@@ -80,6 +80,9 @@ extern char *md_diff_output(const MdTarget *target);
 /* SELECT of the differences: columns c1, ..., w (copies, > 0: missing), tid. */
 extern char *md_diff_sql(const MdTarget *target, const char *query, const char *where);
 
+/* After an error that was caught: what it left registered. */
+extern void md_diff_forget(void);
+
 /* Fill an empty target. */
 extern void md_diff_fill(const MdTarget *target, const char *query, Snapshot snapshot,
 						 MdRun *run);

@@ -203,6 +203,12 @@ md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc 
 }
 
 void
+md_diff_forget(void)
+{
+	(void) SPI_unregister_relation(CHANGES);
+}
+
+void
 md_diff_apply(const MdTarget *target, const char *query, List *keys, const char *where,
 			  Snapshot snapshot, MdRun *run)
 {

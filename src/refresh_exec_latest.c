@@ -463,6 +463,8 @@ md_latest_rebuild(MdRefresh *refresh)
 
 	if (state != NULL)
 	{
+		/* from a try that failed */
+		(void) SPI_unregister_relation(FIRST);
 		md_relation_read(&stored, FIRST, all, refresh->snapshot);
 		md_diff_fill(state, psprintf("SELECT %s FROM " FIRST " w", numbered(order_table_inputs(latest), "w", 'c')),
 					 refresh->snapshot, &state_run);

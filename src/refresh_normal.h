@@ -34,6 +34,11 @@ extern MdBlockKind md_block_kind(Query *query);
  */
 extern void md_query_normalize(Query *query);
 
+/* Parts of that (refresh_normal_join.c): make joins below outer joins subqueries,
+ * and inner joins a list. */
+extern void md_normal_move_joins(Query *query);
+extern void md_normal_list_joins(Query *query);
+
 /*
  * Expressions over the FROM of the block (of Expr), such that rows of its
  * output depend only on input rows with the same values.  NIL: there are none.

@@ -21,16 +21,13 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/rls.h"
 #include "utils/typcache.h"
 
 #include "refresh_delta.h"
@@ -183,88 +180,9 @@ check_query_walker(Node *node, MdNode *plan_node)
 	return expression_tree_walker(node, check_query_walker, plan_node);
 }
 
-/* Note in the plan what makes the result move by itself. */
-static void
-note_volatility(Node *expr, MdPlan *plan)
-{
-	MdUnstable	found;
-
-	if (!md_unstable_find(expr, &found))
-		return;
-	if (found.is_time)
-		plan->time_dependent = true;
-	else
-		plan->repeatable = false;
-}
-
-static bool
-note_volatility_walker(Node *node, PlanContext *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		Query	   *query = (Query *) node;
-		ListCell   *lc;
-
-		note_volatility((Node *) query->targetList, context->plan);
-		note_volatility((Node *) query->jointree, context->plan);
-		note_volatility(query->havingQual, context->plan);
-		foreach(lc, query->rtable)
-		{
-			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
-			note_volatility((Node *) rte->functions, context->plan);
-			note_volatility((Node *) rte->tablefunc, context->plan);
-			note_volatility((Node *) rte->values_lists, context->plan);
-			note_volatility((Node *) rte->tablesample, context->plan);
-		}
-		return query_tree_walker(query, note_volatility_walker, context, 0);
-	}
-	return expression_tree_walker(node, note_volatility_walker, context);
-}
-
 /* ----------------------------------------------------------------------
  * Relations
  * ---------------------------------------------------------------------- */
-
-/* Refuse what would make results depend on who reads. */
-static void
-check_row_security(Oid relid, Oid owner)
-{
-	if (check_enable_rls(relid, owner, true) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot make a materialized view over \"%s\"", get_rel_name(relid)),
-				 errdetail("Row-level security limits what the owner of the view, \"%s\", sees of it.",
-						   GetUserNameFromId(owner, false)),
-				 errhint("Let a role own the view that the policies do not apply to.")));
-}
-
-/* All relations that are read, wherever. */
-static bool
-collect_sources_walker(Node *node, PlanContext *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, RangeTblEntry))
-	{
-		RangeTblEntry *rte = (RangeTblEntry *) node;
-
-		/* OLD and NEW of a view's rule are no inputs */
-		if (rte->rtekind == RTE_RELATION && rte->inFromCl)
-		{
-			check_row_security(rte->relid, context->owner);
-			context->plan->source_ids = list_append_unique_oid(context->plan->source_ids,
-															   rte->relid);
-		}
-		return false;
-	}
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, collect_sources_walker, context,
-								 QTW_EXAMINE_RTES_BEFORE);
-	return expression_tree_walker(node, collect_sources_walker, context);
-}
 
 /* Does it read any relation, or a WITH query that could not be inlined? */
 static bool
@@ -622,8 +540,7 @@ md_plan_make(Query *query, Oid owner)
 	plan->repeatable = true;
 	plan->inlined_ids = md_query_inline(plan->query, owner);
 	settle_latest(plan);
-	(void) collect_sources_walker((Node *) plan->query, &context);
-	(void) note_volatility_walker((Node *) plan->query, &context);
+	md_plan_note_sources(plan, owner);
 
 	plan->normal = copyObject(plan->query);
 	if (plan->normal->limitCount == NULL && plan->normal->limitOffset == NULL &&

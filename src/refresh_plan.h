@@ -97,4 +97,7 @@ extern char *md_query_text(Query *query);
  */
 extern MdPlan *md_plan_make(Query *query, Oid owner);
 
+/* Fill in what the plan's query reads, and whether it gives the same again. */
+extern void md_plan_note_sources(MdPlan *plan, Oid owner);
+
 #endif							/* MD_REFRESH_PLAN_H */

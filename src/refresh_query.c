@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/analyze.h"
 #include "parser/parse_relation.h"
@@ -129,15 +131,46 @@ md_query_check(Query *query, const char *text)
 				 errmsg("the query of a materialized view must have a column")));
 }
 
+/*
+ * Names of columns are printed without that of their table where a query reads only
+ * one, and a name in ORDER BY or DISTINCT ON then means a column of the result if
+ * there is one of that name.  With a second entry in the range table, they are not.
+ */
+static bool
+qualify_order_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+
+		if ((query->sortClause != NIL || query->distinctClause != NIL) &&
+			list_length(query->rtable) == 1)
+		{
+			RangeTblEntry *nothing = makeNode(RangeTblEntry);
+
+			nothing->rtekind = RTE_RESULT;
+			nothing->eref = makeAlias("nothing", NIL);
+			query->rtable = lappend(query->rtable, nothing);
+		}
+		return query_tree_walker(query, qualify_order_walker, context, 0);
+	}
+	return expression_tree_walker(node, qualify_order_walker, context);
+}
+
 char *
 md_query_text(Query *query)
 {
 	char	   *text;
 	int			nest_level = NewGUCNestLevel();
 
+	query = copyObject(query);
+	(void) qualify_order_walker((Node *) query, NULL);
+
 	/* names that are not in pg_catalog come out qualified */
 	md_restrict_search_path();
-	text = pg_get_querydef(copyObject(query), false);
+	text = pg_get_querydef(query, false);
 	AtEOXact_GUC(false, nest_level);
 	return text;
 }

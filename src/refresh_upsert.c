@@ -107,8 +107,8 @@ may_be_long(const MdTarget *target, List *keys)
  * Run a function in a subtransaction; false if it failed because a key was too
  * long.
  */
-static bool
-fits_index(void (*function) (void *), void *arg)
+bool
+md_upsert_fits(void (*function) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -162,7 +162,7 @@ make_index(const MdTarget *target, List *keys, bool strict)
 
 	if (strict || !may_be_long(target, keys))
 		make_unique_index(&job);
-	else if (!fits_index(make_unique_index, &job))
+	else if (!md_upsert_fits(make_unique_index, &job))
 		job.index_id = md_relation_make_index(target->relid, "medallion_key",
 											  psprintf("(%s)", key_hash(md_target_columns(target, NULL, keys))));
 	return job.index_id;
@@ -404,7 +404,7 @@ do_job(UpsertJob *job, void (*function) (void *))
 
 	if (uses_hash(upsert) || !may_be_long(upsert->target, upsert->keys))
 		function(job);
-	else if (!fits_index(function, job))
+	else if (!md_upsert_fits(function, job))
 	{
 		md_guard_open(upsert->target->relid);
 		widen_index(upsert->target, upsert->keys);

@@ -45,6 +45,12 @@ extern bool md_upsert_has_null(const char *relation, const char *const *names, i
 							   Snapshot snapshot);
 
 /*
+ * Run a function in a subtransaction; false, with nothing done, if it failed because
+ * a key was too long for an index.
+ */
+extern bool md_upsert_fits(void (*function) (void *), void *arg);
+
+/*
  * The index by which keys are found; its OID, InvalidOid if the owner made it.
  * strict: unique, or an error.
  */

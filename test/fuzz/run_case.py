@@ -21,10 +21,6 @@ REFRESH_SECONDS = 60        # a refresh that takes longer has failed
 # Errors of a query itself, not of its refresh.
 QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", "57014")
 
-# Reasons that lie in the data: a change that touches all rows.
-ALL_ROWS = ("the value of a subquery matters to all rows", "a NULL came to, or went from", "NULLs in several columns")
-
-
 class Failure(Exception):
     def __init__(self, kind, view, detail):
         self.kind, self.view, self.detail = kind, view, detail
@@ -213,20 +209,48 @@ class Runner:
         except PgError as error:
             if error.sqlstate == "25P02" or not self.refused(view, error):
                 return              # the transaction around it has failed before, or the query itself fails
-            strategy, reason, written = self.refresh(view, ", full_refresh => true")
-            self.mark([view.name])
+            row = self.recompute(view)
+            if row is None:
+                return
+            strategy, reason, written = row
         self.marked[view.name].clear()
         self.count(view, strategy, reason)
         self.check(view, strategy)
         if view.name in self.views and strategy != "none" and not view.uses_time:
             self.check_quiet(view)
 
+    def recompute(self, view, attempts=5):
+        """
+        A full refresh; views that are refreshed together with this one may need it, too. None in a transaction
+        that the refusal has ended.
+        """
+        while True:
+            try:
+                row = self.refresh(view, ", full_refresh => true")
+                self.mark([view.name])
+                return row
+            except PgError as error:
+                if error.sqlstate == "25P02":
+                    return None
+                other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+                if not other or other.group(1) == view.name or attempts == 0:
+                    raise Failure("error", view.name, "full refresh: " + describe(error)) from error
+                if self.refused(self.views[other.group(1)], error):
+                    self.recompute(self.views[other.group(1)], attempts - 1)
+                attempts -= 1
+
     def refused(self, view, error):
         """
         Has an incremental refresh failed for a reason that the documents name? False if the query itself fails;
         then the view is left out from now on.
         """
-        if "incrementally" not in error.message:
+        other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+        if other and other.group(1) != view.name:
+            # one that is refreshed together with this one
+            self.refused(self.views[other.group(1)], error)
+            self.recompute(self.views[other.group(1)])
+            return True
+        if not other:
             try:
                 self.try_query(view)
             except PgError as own:
@@ -234,7 +258,7 @@ class Runner:
                     self.views.pop(view.name, None)
                     return False
             raise Failure("error", view.name, describe(error)) from error
-        if not self.marked[view.name] and not any(reason in error.detail for reason in ALL_ROWS):
+        if not self.marked[view.name]:
             raise Failure("refused", view.name, describe(error)) from error
         self.statistics.refused[re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", "*", error.detail)[:100]] += 1
         return True
@@ -251,10 +275,14 @@ class Runner:
 
     def step_full(self, step):
         try:
-            self.refresh(self.views[step.view], ", full_refresh => true")
-            self.mark([step.view])
-        except PgError as error:
-            self.refused(self.views[step.view], error)
+            self.recompute(self.views[step.view])
+        except Failure:
+            try:
+                self.try_query(self.views[step.view])
+            except PgError:
+                self.views.pop(step.view)
+                return
+            raise
 
     def step_hold(self, step):
         """Stop a refresh at a point, change something, and let it go on."""
@@ -386,7 +414,8 @@ class Runner:
 
 def describe(error):
     return f"{error.sqlstate}: {error.message}" + (f" DETAIL: {error.detail}" if error.detail else "") + \
-        (f" CONTEXT: {error.context[:600]}" if error.context else "")
+        (f" CONTEXT: {error.context[:600]}" if error.context else "") + \
+        (f" QUERY: {error.internal_query[:3000]}" if error.internal_query else "")
 
 
 def equal_but_for_rounding(rows, columns):

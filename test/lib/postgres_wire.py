@@ -19,6 +19,7 @@ class PgError(Exception):
         self.message = fields.get("M", "")
         self.detail = fields.get("D", "")
         self.context = fields.get("W", "")
+        self.internal_query = fields.get("q", "")
         super().__init__(": ".join(text for text in (self.sqlstate, self.message, self.detail) if text))
 
 
