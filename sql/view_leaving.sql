@@ -127,4 +127,25 @@ SELECT medallion.create_materialized_view('v_long', 'SELECT kind, count(*) AS n 
 INSERT INTO facts SELECT g, long_key(g), g + 5, g, g, g, NULL, g % 2 = 0, '2025-01-01' FROM generate_series(1, 20) g;
 SELECT r.strategy, differences('v_long', 'SELECT kind, count(*) AS n FROM facts GROUP BY kind') FROM medallion.refresh('v_long') r;
 
+-- One group of values alone, which is there without any row.
+CREATE TABLE nothing (k int, f int);
+SELECT medallion.create_materialized_view('distinct_only', 'SELECT count(DISTINCT k) AS c FROM nothing', NULL, 'incremental');
+SELECT medallion.create_materialized_view('distinct_having', 'SELECT count(DISTINCT k) AS c, sum(DISTINCT f) AS s FROM nothing HAVING count(DISTINCT k) > 1', NULL, 'incremental');
+CREATE FUNCTION refresh_distinct(OUT only_c bigint, OUT having_c bigint, OUT s bigint, OUT differences bigint) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM medallion.refresh('distinct_only'), medallion.refresh('distinct_having');
+	SELECT d.c INTO only_c FROM distinct_only d;
+	SELECT d.c, d.s INTO having_c, s FROM distinct_having d;
+	SELECT count(*) INTO differences FROM (SELECT FROM medallion.verify('distinct_only') UNION ALL SELECT FROM medallion.verify('distinct_having')) v;
+END $$;
+SELECT * FROM refresh_distinct();
+INSERT INTO nothing VALUES (1, 1);
+SELECT * FROM refresh_distinct();
+INSERT INTO nothing VALUES (1, 2), (3, 3), (NULL, NULL);
+SELECT * FROM refresh_distinct();
+DELETE FROM nothing WHERE k = 1;
+SELECT * FROM refresh_distinct();
+DELETE FROM nothing;
+SELECT * FROM refresh_distinct();
+
 DROP SCHEMA view_leaving CASCADE;

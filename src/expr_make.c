@@ -1,16 +1,20 @@
 /*
  * expr_make.c
- *		Expressions made by name, of what pg_catalog has.
+ *		Expressions made by name, of what pg_catalog has, and what is known of them.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_func.h"
+#include "parser/parsetree.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "expr_make.h"
 
@@ -81,4 +85,45 @@ md_expr_when_more(Expr *count, int64 bound, Expr *value)
 	expr->defresult = (Expr *) makeNullConst(expr->casetype, -1, expr->casecollid);
 	expr->location = -1;
 	return (Node *) expr;
+}
+
+/* Does the FROM hold any join whose columns can become NULL? */
+static bool
+has_outer_join(Node *from)
+{
+	ListCell   *lc;
+
+	if (IsA(from, FromExpr))
+	{
+		foreach(lc, ((FromExpr *) from)->fromlist)
+			if (has_outer_join(lfirst(lc)))
+				return true;
+		return false;
+	}
+	if (!IsA(from, JoinExpr))
+		return false;
+	return ((JoinExpr *) from)->jointype != JOIN_INNER ||
+		has_outer_join(((JoinExpr *) from)->larg) || has_outer_join(((JoinExpr *) from)->rarg);
+}
+
+bool
+md_expr_is_not_null(Node *expr, Query *query)
+{
+	Var		   *var = (Var *) expr;
+	RangeTblEntry *rte;
+	HeapTuple	tuple;
+	bool		not_null;
+
+	if (!IsA(expr, Var) || var->varlevelsup > 0 || var->varattno <= 0 ||
+		has_outer_join((Node *) query->jointree))
+		return false;
+	rte = rt_fetch(var->varno, query->rtable);
+	if (rte->rtekind != RTE_RELATION)
+		return false;
+	tuple = SearchSysCacheAttNum(rte->relid, var->varattno);
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	not_null = ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+	ReleaseSysCache(tuple);
+	return not_null;
 }

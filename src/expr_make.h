@@ -6,6 +6,7 @@
 #define MD_EXPR_MAKE_H
 
 #include "postgres.h"
+#include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "nodes/primnodes.h"
 
@@ -20,5 +21,8 @@ extern Expr *md_expr_int4(int32 value);
 
 /* CASE WHEN count > bound THEN value END */
 extern Node *md_expr_when_more(Expr *count, int64 bound, Expr *value);
+
+/* Is it a column of the query's FROM that is declared NOT NULL, and no outer join there? */
+extern bool md_expr_is_not_null(Node *expr, Query *query);
 
 #endif							/* MD_EXPR_MAKE_H */

@@ -40,6 +40,25 @@ extern MdKeys *md_merge_touched(MdRefresh *refresh, const char *sql);
 /* The input as it is now, restricted to keys, which are columns of it; NULL: all of it. */
 extern Query *md_merge_restricted(MdRefresh *refresh, Query *input, List *columns, MdKeys *keys);
 
+/* refresh_exec_values.c */
+
+/* Is the column a count, and so never NULL? */
+extern bool md_merge_is_count(const MdMergeColumn *column);
+
+/* Rows of a value set's table from rows of the input: keys, value [, copies]. */
+extern char *md_values_rows(const MdMerge *merge, const MdValueSet *set, const char *rows,
+							bool rows_signed);
+
+/*
+ * SELECT of keys c<n> and of what the columns of a value set gain, c<m>, from
+ * values v with a column `gain` of 1 for each that came and -1 for each that went.
+ */
+extern char *md_values_gains(const MdMerge *merge, int value_set, const char *from);
+
+/* Take the rows into a value set's table; the gains as a relation. */
+extern void md_values_apply(MdRefresh *refresh, int value_set, const char *rows, bool rows_signed,
+							MdNamedStore *gains);
+
 /* "1, 2, 3" */
 extern char *md_number_list(int count);
 

@@ -395,6 +395,16 @@ remove_entry(Node **from, int index)
 		(join->jointype == JOIN_INNER && remove_entry(&join->rarg, index));
 }
 
+/* Do the rows of an entry depend on another one's, or may they? */
+static bool
+refers_laterally(RangeTblEntry *rte, int index)
+{
+	return (rte->rtekind == RTE_SUBQUERY && rte->lateral) ||
+		bms_is_member(index, md_tree_used((Node *) rte->functions)) ||
+		bms_is_member(index, md_tree_used((Node *) rte->tablefunc)) ||
+		bms_is_member(index, md_tree_used((Node *) rte->values_lists));
+}
+
 /* The query's FROM and conditions without an entry, selecting exprs. */
 static Query *
 query_without(Query *query, int index, List *exprs)
@@ -428,9 +438,8 @@ query_without(Query *query, int index, List *exprs)
 		if (!bms_is_member(index, md_tree_used(lfirst(lc))) && !checkExprHasSubLink(lfirst(lc)))
 			md_tree_add_condition(rest, lfirst(lc));
 	md_tree_clear_entry(rt_fetch(index, rest->rtable));
-	for (int i = 1; i <= list_length(rest->rtable); i++)
-		if (rt_fetch(i, rest->rtable)->rtekind == RTE_SUBQUERY &&
-			rt_fetch(i, rest->rtable)->lateral)
+	foreach(lc, rest->rtable)
+		if (refers_laterally(lfirst_node(RangeTblEntry, lc), index))
 			return NULL;
 	rest->targetList = NIL;
 	foreach(lc, exprs)

@@ -201,6 +201,18 @@ make_count(void)
 	return column;
 }
 
+/* Is a column computed from the rows themselves, and not from kept values? */
+static bool
+has_plain_column(const MdMerge *merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->columns)
+		if (((MdMergeColumn *) lfirst(lc))->value_set == 0)
+			return true;
+	return false;
+}
+
 /* Keys first, then whatever partial results the output needs. */
 static void
 make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter)
@@ -230,6 +242,9 @@ make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter
 									finalize_mutator((Node *) target->expr, splitter));
 	}
 	merge->having = finalize_mutator(query->havingQual, splitter);
+	/* all rows are one group, which is there without any: an aggregate shows it */
+	if (merge->key_count == 0 && !has_plain_column(merge))
+		merge->columns = lappend(merge->columns, make_count());
 	merge->result_keys = find_result_keys(merge);
 }
 

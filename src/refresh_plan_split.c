@@ -22,22 +22,15 @@
 #include "access/transam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_aggregate.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_operator.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_coerce.h"
 #include "parser/parse_func.h"
-#include "parser/parsetree.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
-#include "compat.h"
 #include "expr_make.h"
 #include "refresh_merge.h"
 
@@ -269,52 +262,14 @@ sibling(Aggref *agg, const char *schema, const char *name, List *arguments)
 	return result;
 }
 
-static bool
-has_outer_join(Node *from)
-{
-	ListCell   *lc;
-
-	if (IsA(from, FromExpr))
-	{
-		foreach(lc, ((FromExpr *) from)->fromlist)
-			if (has_outer_join(lfirst(lc)))
-				return true;
-		return false;
-	}
-	if (!IsA(from, JoinExpr))
-		return false;
-	return ((JoinExpr *) from)->jointype != JOIN_INNER ||
-		has_outer_join(((JoinExpr *) from)->larg) || has_outer_join(((JoinExpr *) from)->rarg);
-}
-
-/* Is an expression of the input a column that is declared NOT NULL? */
+/* Is a value of the input never NULL? */
 static bool
 is_never_null(MdSplitter *splitter, Expr *input)
 {
-	Query	   *query = splitter->query;
-	Node	   *expr = (Node *) input;
-	Var		   *var;
-	RangeTblEntry *rte;
-	HeapTuple	tuple;
-	bool		not_null;
-
 	if (IsA(input, Const))
 		return !((Const *) input)->constisnull;
-	expr = list_nth(splitter->merge->inputs, castNode(Var, input)->varattno - 1);
-	if (!IsA(expr, Var))
-		return false;
-	var = (Var *) expr;
-	if (var->varlevelsup > 0 || var->varattno <= 0 || has_outer_join((Node *) query->jointree))
-		return false;
-	rte = rt_fetch(var->varno, query->rtable);
-	if (rte->rtekind != RTE_RELATION)
-		return false;
-	tuple = SearchSysCacheAttNum(rte->relid, var->varattno);
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	not_null = ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
-	ReleaseSysCache(tuple);
-	return not_null;
+	return md_expr_is_not_null(list_nth(splitter->merge->inputs, castNode(Var, input)->varattno - 1),
+							   splitter->query);
 }
 
 /* How many values went into the aggregate, as a column. */

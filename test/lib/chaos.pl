@@ -19,14 +19,15 @@ use MedallionTest qw(start_broker);
 
 my ($rounds, $hours, $plan_only, @seeds) = (8, 0, 0);
 GetOptions('seed=s' => \@seeds, 'rounds=i' => \$rounds, 'hours=f' => \$hours, 'plan' => \$plan_only)
-  or die "chaos.pl: unknown option\n";
+  or refuse('unknown option; test/chaos --help lists them');
 @seeds = ('random') if !@seeds;
 for (@seeds)
 {
 	$_ = int(rand(1_000_000_000)) if $_ eq 'random';
-	die "chaos.pl: --seed takes a number or \"random\", not \"$_\"\n" if !/^\d+$/;
+	refuse("--seed takes a number or \"random\", not \"$_\"") if !/^\d+$/;
 }
-die "chaos.pl: --rounds takes a number that is greater than 0\n" if $rounds < 1;
+refuse('--rounds takes a number that is greater than 0') if $rounds < 1;
+refuse("unknown argument \"$ARGV[0]\"") if @ARGV;
 
 # whoever ends us early ends the servers, too
 $SIG{TERM} = $SIG{INT} = $SIG{HUP} = sub { die "ended by a signal\n" };
@@ -40,6 +41,13 @@ while (defined(my $seed = shift @seeds))
 	push @seeds, $seed + 1 if !@seeds && time < $started + $hours * 3600;
 }
 done_testing();
+
+# The test modules send the error output into a log: this goes around it.
+sub refuse
+{
+	diag("test/chaos: $_[0]");
+	exit 2;
+}
 
 sub print_plan
 {

@@ -19,8 +19,7 @@ chaos() (
 keep_chaos_logs() {
     local kept
     kept=$MD_WORK/chaos-failed-$(date +%Y%m%d-%H%M%S)
-    mkdir -p "$kept"
-    cp -r "$MD_RUN/chaos/log" "$kept/"
-    (cd "$MD_RUN/chaos" && find . -name broker.log -exec cp --parents {} "$kept/" \;)
+    # where the modules write them depends on the version of PostgreSQL
+    (cd "$MD_RUN/chaos" && mkdir -p "$kept" && find . -type f \( -name '*.log' -o -name 'regress_log_*' \) -exec cp --parents {} "$kept/" \;)
     echo "logs: $kept"
 }
