@@ -361,8 +361,9 @@ GRANT USAGE ON SCHEMA medallion_def TO PUBLIC;
 
 CREATE TABLE medallion.view (
     relid             regclass PRIMARY KEY,
-    definition        regclass NOT NULL,
-    state_table       regclass,
+    definition        regclass,
+    lost_query        text,
+    state_tables      regclass[],
     merge_index       name,
     key_index         name,
     key_columns       smallint[],
@@ -376,8 +377,9 @@ CREATE TABLE medallion.view (
 );
 COMMENT ON TABLE medallion.view IS 'definition of each materialized view';
 COMMENT ON COLUMN medallion.view.relid IS 'the result, a table';
-COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def';
-COMMENT ON COLUMN medallion.view.state_table IS 'partial aggregates per group, where the result alone does not hold them';
+COMMENT ON COLUMN medallion.view.definition IS 'the query, as a view in medallion_def; NULL: lost';
+COMMENT ON COLUMN medallion.view.lost_query IS 'the text of a query that cannot be run, because a column of a source was dropped or retyped';
+COMMENT ON COLUMN medallion.view.state_tables IS 'what is kept beside the result: partial aggregates per group, distinct values per group, order of the first rows';
 COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group keys that a merge needs, in the schema of the result (by name: a dump restores indexes after rows)';
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
@@ -391,6 +393,8 @@ CREATE TABLE medallion.view_state (
     rewritten_number  bigint NOT NULL DEFAULT 0,
     started_at        timestamptz,
     refreshed_at      timestamptz,
+    duration          interval,
+    latency           interval,
     strategy          text,
     always_refresh    boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
@@ -398,6 +402,8 @@ COMMENT ON TABLE medallion.view_state IS 'how far each view is';
 COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
 COMMENT ON COLUMN medallion.view_state.rewritten_number IS 'the last of them that did more than add rows';
 COMMENT ON COLUMN medallion.view_state.refreshed_at IS 'now() of the last refresh';
+COMMENT ON COLUMN medallion.view_state.duration IS 'of the last refresh that found something';
+COMMENT ON COLUMN medallion.view_state.latency IS 'from the first commit in a source that the last refresh took in to its own; NULL when not known';
 COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change although no source did: now(), volatile functions, sources whose changes are not known';
 
 CREATE TABLE medallion.view_source (
@@ -410,7 +416,7 @@ CREATE TABLE medallion.view_source (
 CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
-    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; NULL when not known';
+    'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; a captured relation: {"capture": capture_id, "snapshot": pg_snapshot}; NULL when not known';
 COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
@@ -427,6 +433,43 @@ CREATE TABLE medallion.view_change (
     PRIMARY KEY (relid, refresh_number)
 );
 COMMENT ON TABLE medallion.view_change IS 'where the rows are that an append-only view gained, while a view that reads it has not read them';
+
+-- Capture: statement triggers on a relation copy what changes into a log, a
+-- few tables of medallion_def that are written in turn, for the views that read
+-- it.  None of it means anything in another cluster, so nothing is dumped; what
+-- a restored view lacks is set up anew at its next refresh.
+CREATE TABLE medallion.capture (
+    relid       regclass PRIMARY KEY,
+    capture_id  uuid NOT NULL,
+    by_row      boolean NOT NULL,
+    shape       bigint NOT NULL,
+    reason      text,
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE medallion.capture IS 'relations whose changes are captured';
+COMMENT ON COLUMN medallion.capture.capture_id IS 'another one means that changes may have been missed: readers start anew';
+COMMENT ON COLUMN medallion.capture.by_row IS 'by row triggers: logical replication, or a parent table, writes it without statements of its own';
+COMMENT ON COLUMN medallion.capture.shape IS 'fingerprint of its columns, partitions and our triggers';
+COMMENT ON COLUMN medallion.capture.reason IS 'why it was set up anew';
+
+CREATE TABLE medallion.capture_log (
+    log        regclass PRIMARY KEY,
+    relid      regclass NOT NULL,
+    is_current boolean NOT NULL,
+    first_xid  xid8,
+    last_xid   xid8
+);
+CREATE INDEX capture_log_relid ON medallion.capture_log (relid);
+COMMENT ON TABLE medallion.capture_log IS 'the tables of the change log of each captured relation; new changes go to the current one';
+COMMENT ON COLUMN medallion.capture_log.first_xid IS 'of what it holds, once nobody writes it any more; 0 if it is empty';
+
+CREATE TABLE medallion.capture_mark (
+    relid   regclass NOT NULL,
+    xid     xid8 NOT NULL,
+    reason  text NOT NULL
+);
+CREATE INDEX capture_mark_relid ON medallion.capture_mark (relid);
+COMMENT ON TABLE medallion.capture_mark IS 'changes of captured relations that are not in their log: each reader starts anew once';
 
 CREATE TABLE medallion.view_status (
     relid       regclass PRIMARY KEY,
@@ -450,18 +493,38 @@ CREATE TABLE medallion.refresh_run (
     rows_updated   bigint,
     rows_deleted   bigint,
     sqlstate       text,
-    message        text
+    message        text,
+    refresh_number bigint,
+    source_at      timestamptz
 );
-CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, run_id);
+CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, refresh_number);
 CREATE INDEX refresh_run_started_at ON medallion.refresh_run (started_at);
 COMMENT ON TABLE medallion.refresh_run IS 'refreshes that found something to do, or failed';
+COMMENT ON COLUMN medallion.refresh_run.refresh_number IS 'of the view after it; NULL: it failed';
+COMMENT ON COLUMN medallion.refresh_run.source_at IS 'the first commit in a source that it took in, at any depth below; NULL when not known';
 
 SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
 
+CREATE FUNCTION medallion.capture_change() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'md_capture_change'
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.capture_change() IS
+    'trigger that copies changes of a relation into its log; refreshes put it on what incremental views read';
+
+CREATE FUNCTION medallion.captured_frontier(source regclass, read_frontier jsonb) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'md_captured_frontier'
+    LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
+    'how far a captured relation is: read_frontier itself when nothing has changed since, NULL when its changes are not known';
+
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
+  SELECT p.*,
+         p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+    FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
                 WHEN u.relid IS NOT NULL THEN 'materialized view'
@@ -473,10 +536,15 @@ CREATE VIEW medallion.source_position AS
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
                                FROM medallion.checkpoint c WHERE c.relid = s.source GROUP BY c.topic) p)
-                WHEN u.relid IS NOT NULL THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.strategy = 'append' THEN jsonb_build_object('refresh', u.refresh_number)
+                WHEN u.relid IS NOT NULL THEN
+                    CASE WHEN (s.frontier ->> 'refresh')::bigint = u.refresh_number AND s.frontier ? 'capture' THEN s.frontier
+                         ELSE jsonb_build_object('refresh', u.refresh_number)
+                              || coalesce(medallion.captured_frontier(s.source, s.frontier), '{}') END
                 WHEN s.frontier ? 'definition' THEN
                     (SELECT jsonb_build_object('definition', r.xmin::text) FROM pg_catalog.pg_rewrite r
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
+                ELSE medallion.captured_frontier(s.source, s.frontier)
            END AS frontier,
            -- late rows lie behind what was read, as changed ones do
            t.history_changes + (SELECT count(*) FROM medallion.late_batch b
@@ -484,9 +552,30 @@ CREATE VIEW medallion.source_position AS
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
-           LEFT JOIN medallion.view_state u ON u.relid = s.source;
+           LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
-    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known)';
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
+
+-- Since when something has been waiting to be read, for those that have read
+-- their sources and of whose changes the time is known.
+CREATE VIEW medallion.source_waiting AS
+    SELECT p.relid, p.source, p.changed,
+           CASE WHEN p.read_frontier IS NULL OR NOT p.changed THEN NULL
+                WHEN p.kind = 'streaming table' THEN
+                    (SELECT min(b.stored_at)
+                       FROM medallion.checkpoint c
+                            JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
+                                                  AND b.kafka_partition = c.kafka_partition
+                      WHERE c.relid = p.source
+                        AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
+                        AND b.next_offset <= c.next_offset)
+                WHEN p.kind = 'materialized view' THEN
+                    (SELECT min(r.source_at) FROM medallion.refresh_run r
+                      WHERE r.relid = p.source AND r.refresh_number > (p.read_frontier ->> 'refresh')::bigint)
+           END AS since
+      FROM medallion.source_position p;
+COMMENT ON VIEW medallion.source_waiting IS
+    'the first commit in each source of a view that the view does not show; NULL when not known';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -515,6 +604,13 @@ COMMENT ON FUNCTION medallion.prune_history() IS
     'deletes bounds of batches, rows of refresh history and dead letters that are older than their settings allow; the supervisor calls it';
 REVOKE EXECUTE ON FUNCTION medallion.prune_history() FROM PUBLIC;
 
+CREATE FUNCTION medallion.prune_change_logs() RETURNS void
+    AS 'MODULE_PATHNAME', 'md_prune_change_logs'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.prune_change_logs() IS
+    'gives back what all views have read of the logs of captured relations, gives up on logs beyond medallion.change_log_limit, and takes away captures that no view needs; the supervisor calls it';
+REVOKE EXECUTE ON FUNCTION medallion.prune_change_logs() FROM PUBLIC;
+
 CREATE FUNCTION medallion.create_materialized_view(
         view_name text, query text,
         refresh_interval interval DEFAULT '1 minute',
@@ -526,7 +622,7 @@ CREATE FUNCTION medallion.create_materialized_view(
     AS 'MODULE_PATHNAME', 'md_create_materialized_view'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.create_materialized_view(text, text, interval, text, text[], boolean, jsonb) IS
-    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only)';
+    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only); options {"sources": {"schema.table": {"refresh_interval": "1 day"}}} gives sources an interval of their own';
 
 CREATE FUNCTION medallion.alter_materialized_view(
         view regclass,
@@ -557,6 +653,12 @@ CREATE FUNCTION medallion.refresh(
 COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
     'brings a materialized view up to its sources as they are now; strategy is "none" when nothing was new; only_where overwrites just the rows of the result that it selects';
 
+CREATE FUNCTION medallion.refresh_group(view regclass) RETURNS regclass[]
+    AS 'MODULE_PATHNAME', 'md_refresh_group'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
+    'the materialized views that a view must read at one frontier, because several ways lead from it to one source: a refresh brings them along unless they are at one; upstream first';
+
 CREATE FUNCTION medallion.explain_refresh(
         query_or_view text,
         OUT step text, OUT strategy text, OUT changes text, OUT detail text)
@@ -565,6 +667,13 @@ CREATE FUNCTION medallion.explain_refresh(
     LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.explain_refresh(text) IS
     'how a query, or an existing view, is refreshed: one row for the whole, then one per step with its strategy, how its output changes, and what forbids more';
+
+-- Like generate_series(1, copies), but planned for one row, which it mostly is.
+CREATE FUNCTION medallion.copies(copies bigint) RETURNS SETOF bigint
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 1
+    AS 'MODULE_PATHNAME', 'md_copies';
+COMMENT ON FUNCTION medallion.copies(bigint) IS
+    'the numbers from 1 to copies; refreshes make copies of equal rows with it';
 
 CREATE FUNCTION medallion.verify(
         view regclass,
@@ -584,6 +693,24 @@ CREATE FUNCTION medallion.try_schedule(
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION medallion.try_schedule(timestamptz, interval[], timestamptz[], timestamptz[], timestamptz[], text[]) IS
     'which of some views (numbered from 0; started_at NULL: never) a refresh worker would refresh at a time, or when it would look again; for tests';
+
+------------------------------------------------------------------------------
+-- Aggregates of partial results
+------------------------------------------------------------------------------
+
+-- What var_samp(), corr() and so on of floats are made from; float8_combine() and
+-- float8_regr_combine() of Postgres put two of them together.
+CREATE AGGREGATE medallion.float8_moments(float8)
+    (SFUNC = pg_catalog.float8_accum, STYPE = float8[], INITCOND = '{0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8) IS
+    'number, sum and sum of squared deviations of floats, as variances keep it; for state of materialized views';
+
+CREATE AGGREGATE medallion.float8_moments(float8, float8)
+    (SFUNC = pg_catalog.float8_regr_accum, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}',
+     COMBINEFUNC = pg_catalog.float8_regr_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE medallion.float8_moments(float8, float8) IS
+    'what regression functions keep of pairs of floats (Y, X); for state of materialized views';
 
 ------------------------------------------------------------------------------
 -- Keys
@@ -643,7 +770,14 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
            (SELECT mode() WITHIN GROUP (ORDER BY l.sqlstate || ': ' || l.message)
               FROM (SELECT l.sqlstate, l.message FROM medallion.dead_letter l
                      WHERE l.relid = s.relid AND l.failed_at > now() - interval '1 hour'
-                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error
+                     ORDER BY l.failed_at DESC LIMIT 1000) l) AS commonest_error,
+           (SELECT b.stored_at - b.max_timestamp
+              FROM medallion.checkpoint p
+                   CROSS JOIN LATERAL (SELECT t.stored_at, t.max_timestamp FROM medallion.batch t
+                                        WHERE t.relid = p.relid AND t.topic = p.topic
+                                          AND t.kafka_partition = p.kafka_partition
+                                        ORDER BY t.next_offset DESC LIMIT 1) b
+             WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -660,6 +794,8 @@ COMMENT ON COLUMN medallion.streaming_tables.state IS
     'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
+COMMENT ON COLUMN medallion.streaming_tables.latency IS
+    'produced to visible: from the time of the newest record of the last batch to its commit';
 COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
     'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
@@ -721,18 +857,42 @@ COMMENT ON VIEW medallion.workers IS
 GRANT SELECT ON medallion.workers TO PUBLIC;
 
 CREATE VIEW medallion.materialized_views AS
+    WITH RECURSIVE
+        -- every view with all views that it shows something of, itself among them
+        lineage AS (
+            SELECT relid AS view, relid AS part FROM medallion.view
+            UNION
+            SELECT l.view, s.source FROM lineage l
+                   JOIN medallion.view_source s ON s.relid = l.part
+                   JOIN medallion.view v ON v.relid = s.source),
+        -- what a view has not read waits since then, or at most since its last refresh
+        part AS (
+            SELECT t.relid, min(coalesce(w.since, t.refreshed_at)) AS since
+              FROM medallion.view_state t LEFT JOIN medallion.source_waiting w ON w.relid = t.relid
+             WHERE w.changed OR t.always_refresh GROUP BY t.relid),
+        waiting AS (
+            SELECT l.view, min(p.since) AS since FROM lineage l JOIN part p ON p.relid = l.part GROUP BY l.view)
     SELECT v.relid AS view, c.relowner::pg_catalog.regrole AS owner,
-           pg_catalog.pg_get_viewdef(v.definition) AS query,
+           coalesce(pg_catalog.pg_get_viewdef(v.definition), v.lost_query) AS query,
            v.refresh_mode, v.refresh_interval,
            (SELECT pg_catalog.array_agg(a.attname ORDER BY k.n)
               FROM pg_catalog.unnest(v.key_columns) WITH ORDINALITY k(attnum, n)
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = v.relid AND a.attnum = k.attnum) AS key_columns,
+           CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN 'paused'
+                WHEN v.definition IS NULL THEN 'broken'
+                WHEN f.relid IS NOT NULL THEN 'failing'
+                WHEN v.refresh_interval IS NULL THEN 'on demand'
+                WHEN NOT s.populated THEN 'starting'
+                WHEN s.duration >= v.refresh_interval THEN 'behind'
+                ELSE 'scheduled' END AS state,
            coalesce(s.populated, false) AS populated,
-           s.strategy, s.refreshed_at,
+           s.strategy, s.refreshed_at, s.duration AS last_duration,
            CASE WHEN NOT s.populated THEN NULL
-                WHEN p.current AND NOT s.always_refresh THEN interval '0'
-                ELSE pg_catalog.clock_timestamp() - s.refreshed_at END AS freshness,
+                WHEN w.since IS NULL THEN interval '0'
+                ELSE greatest(pg_catalog.clock_timestamp() - w.since, interval '0') END AS freshness,
+           s.latency,
            CASE WHEN v.paused OR v.origin <> medallion.database_identity() THEN NULL
+                WHEN v.definition IS NULL THEN NULL
                 WHEN f.relid IS NOT NULL THEN f.retry_at
                 ELSE s.started_at + v.refresh_interval END AS next_refresh,
            v.paused OR v.origin <> medallion.database_identity() AS paused,
@@ -740,21 +900,27 @@ CREATE VIEW medallion.materialized_views AS
                 THEN 'the database was restored or cloned; call medallion.resume_all()'
                 ELSE v.paused_reason END AS paused_reason,
            f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
-           v.state_table,
+           v.state_tables,
            pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
-           coalesce(pg_catalog.pg_total_relation_size(v.state_table), 0) AS state_bytes
+           (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t)), 0)::bigint
+              FROM pg_catalog.unnest(v.state_tables) t) AS state_bytes
       FROM medallion.view v
            JOIN pg_catalog.pg_class c ON c.oid = v.relid
            LEFT JOIN medallion.view_state s ON s.relid = v.relid
            LEFT JOIN medallion.view_status f ON f.relid = v.relid
-           CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM medallion.source_position q
-                                       WHERE q.relid = v.relid
-                                         AND (q.frontier IS NULL OR q.frontier IS DISTINCT FROM q.read_frontier
-                                              OR q.history_changes IS DISTINCT FROM q.read_history_changes)) AS current) p
+           LEFT JOIN waiting w ON w.view = v.relid
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.materialized_views IS
-    'the materialized views of this database that the reader owns: definition, freshness (how old what it shows is), next refresh, last error';
+    'the materialized views of this database that the reader owns: definition, state, freshness, next refresh, last error';
+COMMENT ON COLUMN medallion.materialized_views.state IS
+    'scheduled; behind: the last refresh took longer than the interval, so refreshes run back to back; on demand: it has no interval; starting: its first refresh, or the first after a column of a source was retyped, is to come; failing: last_error says why; broken: a column of a source was dropped or retyped so that its query does not fit any more; paused: paused_reason says why';
+COMMENT ON COLUMN medallion.materialized_views.freshness IS
+    'for how long the oldest commit that it does not show has been waiting in a source, at any depth below; 0: it shows everything; where commits have no known time, since its last refresh';
+COMMENT ON COLUMN medallion.materialized_views.latency IS
+    'source commit to visible: of the first commit in a source that the last refresh took in; NULL when not known';
+COMMENT ON COLUMN medallion.materialized_views.next_refresh IS
+    'one interval after the last refresh that found something, so it is past while there is nothing new; after a failure the next attempt';
 GRANT SELECT ON medallion.materialized_views TO PUBLIC;
 
 CREATE VIEW medallion.refresh_history AS
@@ -769,3 +935,20 @@ CREATE VIEW medallion.refresh_history AS
 COMMENT ON VIEW medallion.refresh_history IS
     'refreshes that found something to do, or failed, of views that the reader owns: strategy, why that one, rows, duration';
 GRANT SELECT ON medallion.refresh_history TO PUBLIC;
+
+CREATE VIEW medallion.captured_tables AS
+    SELECT c.relid AS table_name,
+           CASE WHEN c.by_row THEN 'row' ELSE 'statement' END AS triggers,
+           (SELECT pg_catalog.array_agg(s.relid ORDER BY s.relid::text)
+              FROM medallion.view_source s JOIN medallion.view_state t ON t.relid = s.relid
+             WHERE s.source = c.relid AND t.strategy <> 'full') AS readers,
+           (SELECT coalesce(sum(pg_catalog.pg_total_relation_size(l.log)), 0)::bigint
+              FROM medallion.capture_log l WHERE l.relid = c.relid) AS log_bytes,
+           c.reason AS last_reason, c.created_at
+      FROM medallion.capture c
+           JOIN pg_catalog.pg_class r ON r.oid = c.relid
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE')
+        OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW medallion.captured_tables IS
+    'tables of the reader whose changes are captured for incremental materialized views (readers): by which triggers, how large the log is, why it was set up anew';
+GRANT SELECT ON medallion.captured_tables TO PUBLIC;

@@ -141,18 +141,18 @@ SELECT * FROM medallion.verify('pinned');
 CREATE TABLE later (v int, kafka_partition int, kafka_offset bigint, kafka_timestamp timestamptz, ingested_at timestamptz);
 INSERT INTO later (v) VALUES (1), (1), (2);
 SELECT medallion.create_materialized_view('grows_up', 'SELECT v, count(*) AS n, avg(v) AS a FROM later GROUP BY v', NULL);
-SELECT strategy, state_table FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
+SELECT strategy, state_tables FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
 INSERT INTO medallion.stream (relid, server, topic, format, start_at, options, paused, origin)
     VALUES ('later', 'nowhere', 'later', 'json', 'earliest', '{}', true, medallion.database_identity());
 SELECT strategy, reason, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('grows_up');
-SELECT strategy, state_table FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
+SELECT strategy, state_tables FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
 SELECT ingest('later', 0, 'SELECT 2');
 SELECT strategy, reason, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('grows_up');
 TABLE grows_up ORDER BY v;
 DELETE FROM medallion.stream WHERE relid = 'later'::regclass;
 INSERT INTO later (v) VALUES (3);
 SELECT strategy, reason, rows_inserted, rows_updated, rows_deleted FROM medallion.refresh('grows_up');
-SELECT strategy, state_table FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
+SELECT strategy, state_tables FROM medallion.materialized_views WHERE view = 'grows_up'::regclass;
 SELECT * FROM medallion.verify('grows_up');
 
 DROP SCHEMA view_full CASCADE;

@@ -14,6 +14,9 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
@@ -28,6 +31,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
+#include "utils/relcache.h"
 #include "utils/rel.h"
 
 /* The mark of a function that does not return stands first since 18. */
@@ -123,6 +127,43 @@ md_relation_filenode(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* A row in memory may have room before it since 18. */
+static inline MinimalTuple
+md_form_minimal_tuple(TupleDesc desc, Datum *values, bool *nulls)
+{
+#if PG_VERSION_NUM >= 180000
+	return heap_form_minimal_tuple(desc, values, nulls, 0);
+#else
+	return heap_form_minimal_tuple(desc, values, nulls);
+#endif
+}
+
+/* Give a table and its TOAST table new, empty files. */
+static inline void
+md_relation_empty(Relation rel)
+{
+	Oid			toast_id = rel->rd_rel->reltoastrelid;
+	ReindexParams params = {0};
+	Relation	toast;
+
+#if PG_VERSION_NUM >= 160000
+#define MD_SET_NEW_FILE RelationSetNewRelfilenumber
+#else
+#define MD_SET_NEW_FILE RelationSetNewRelfilenode
+#endif
+	MD_SET_NEW_FILE(rel, rel->rd_rel->relpersistence);
+	if (!OidIsValid(toast_id))
+		return;
+	toast = table_open(toast_id, AccessExclusiveLock);
+	MD_SET_NEW_FILE(toast, toast->rd_rel->relpersistence);
+	table_close(toast, NoLock);
+#if PG_VERSION_NUM >= 170000
+	(void) reindex_relation(NULL, RelationGetRelid(rel), REINDEX_REL_PROCESS_TOAST, &params);
+#else
+	(void) reindex_relation(RelationGetRelid(rel), REINDEX_REL_PROCESS_TOAST, &params);
 #endif
 }
 
@@ -223,11 +264,46 @@ md_flatten_groups(Query *query)
 #endif
 }
 
+/* References to columns of joins replaced by what they stand for. */
+static inline Node *
+md_flatten_join_vars(Query *query, Node *node)
+{
+	if (node == NULL)
+		return NULL;
+#if PG_VERSION_NUM >= 160000
+	return flatten_join_alias_vars(NULL, query, node);
+#else
+	return flatten_join_alias_vars(query, node);
+#endif
+}
+
+/*
+ * Since 16 a Var tells which outer joins may make it NULL.  How it was written,
+ * as a column of a join perhaps, is forgotten here too.
+ */
+static inline void
+md_clear_nulling(Var *var)
+{
+	var->varnosyn = var->varno;
+	var->varattnosyn = var->varattno;
+#if PG_VERSION_NUM >= 160000
+	var->varnullingrels = NULL;
+#endif
+}
+
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_medallion", .version = "0.1.0")
 #else
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* 18 counts frozen pages in pg_class too. */
+#if PG_VERSION_NUM >= 180000
+#define MD_SWAP_PAGES_FROZEN(a, b) \
+	do { int32 swap_ = (a)->relallfrozen; (a)->relallfrozen = (b)->relallfrozen; (b)->relallfrozen = swap_; } while (0)
+#else
+#define MD_SWAP_PAGES_FROZEN(a, b) ((void) 0)
 #endif
 
 #endif							/* MD_COMPAT_H */

@@ -30,9 +30,12 @@
 #include "utils/acl.h"
 #include "utils/syscache.h"
 
+#include "capture.h"
+#include "capture_ddl.h"
 #include "catalog.h"
 #include "compat.h"
 #include "ddl.h"
+#include "view_sources.h"
 #include "worker_slots.h"
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
@@ -164,10 +167,25 @@ may_concern_us(Node *stmt)
 		case T_DropUserMappingStmt:
 		case T_CreateExtensionStmt:
 		case T_GrantStmt:
+		case T_CreateSubscriptionStmt:
+		case T_AlterSubscriptionStmt:
 			return true;
 		default:
 			return false;
 	}
+}
+
+/* A statement that a handler may know, or that captured relations follow. */
+static void
+run_ours(MdUtility *u)
+{
+	MdCaptureDdl *capture = md_capture_ddl_begin(u->pstmt->utilityStmt);
+	List	   *loose = md_view_loosen(u->pstmt->utilityStmt);
+
+	if (!md_stream_utility(u) && !md_view_utility(u))
+		md_utility_next(u);
+	md_capture_ddl_end(capture);
+	md_view_fasten(loose);
 }
 
 static void
@@ -179,6 +197,7 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 	MdUtility	u = {pstmt, query_string, context, params, query_env, dest, completion};
 	Node	   *stmt = pstmt->utilityStmt;
 	const char *database = exclusive_database(stmt);
+	bool		leaves = database == NULL && drops_extension(stmt);
 
 	if (read_only_tree)
 		u.pstmt = copyObject(pstmt);
@@ -191,7 +210,7 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 			may_be_exclusive(stmt, database_id))
 			md_database_block(database_id);
 	}
-	else if (drops_extension(stmt))
+	else if (leaves)
 		md_database_block(MyDatabaseId);
 	else if (nodeTag(stmt) == T_CreateExtensionStmt)
 	{
@@ -200,13 +219,14 @@ md_process_utility(PlannedStmt *pstmt, const char *query_string,
 			md_definitions_changed();
 		return;
 	}
-	else if (may_concern_us(stmt) && IsTransactionState() &&
-			 md_catalog_extension_exists())
-	{
-		if (md_stream_utility(&u) || md_view_utility(&u))
-			return;
-	}
-	md_utility_next(&u);
+	if (!leaves && may_concern_us(stmt) && IsTransactionState() && md_catalog_extension_exists())
+		run_ours(&u);
+	else
+		md_utility_next(&u);
+
+	/* what is left of captures whose table or last view was dropped */
+	if (md_capture_release_is_due() && IsTransactionState() && md_catalog_extension_exists())
+		md_capture_release_unused();
 }
 
 /* Relations that go away take their rows of our catalog with them. */
@@ -232,6 +252,7 @@ md_object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 	{
 		md_stream_relation_dropped(object_id);
 		md_view_relation_dropped(object_id);
+		md_capture_relation_dropped(object_id);
 	}
 }
 

@@ -22,13 +22,16 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "storage/itemptr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "access/table.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "frontier.h"
+#include "frontier_captured.h"
 #include "refresh_read.h"
 #include "sql_run.h"
 
@@ -93,9 +96,7 @@ md_frontier_load(Oid view, Snapshot snapshot)
 	SPI_connect();
 	rows = md_sql_run_cached(&plan,
 							 "SELECT source::oid, kind, read_frontier, frontier,"
-							 "       read_history_changes, history_changes, rewritten_number,"
-							 "       frontier IS NULL OR frontier IS DISTINCT FROM read_frontier"
-							 "       OR history_changes IS DISTINCT FROM read_history_changes"
+							 "       read_history_changes, history_changes, rewritten_number, changed"
 							 "  FROM medallion.source_position WHERE relid = $1 ORDER BY 1",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
@@ -112,6 +113,8 @@ md_frontier_load(Oid view, Snapshot snapshot)
 		source->history_changes = md_sql_int64(i, 6);
 		source->rewritten_number = md_sql_int64(i, 7);
 		source->changed = md_sql_bool(i, 8);
+		source->is_captured = source->frontier != NULL && source->kind != MD_SOURCE_STREAM &&
+			md_json_string(source->frontier, "capture") != NULL;
 		old = MemoryContextSwitchTo(context);
 		sources = lappend(sources, source);
 		MemoryContextSwitchTo(old);
@@ -119,6 +122,35 @@ md_frontier_load(Oid view, Snapshot snapshot)
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 	return sources;
+}
+
+void
+md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum	   *elements = palloc(sizeof(Datum) * Max(1, count));
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	uint64		rows;
+
+	for (int i = 0; i < count; i++)
+		elements[i] = ObjectIdGetDatum(relids[i]);
+	md_sql_arg(&args, OIDARRAYOID,
+			   PointerGetDatum(construct_array(elements, count, OIDOID, sizeof(Oid), true,
+											   TYPALIGN_INT)), false);
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	rows = md_sql_run_cached(&plan,
+							 "SELECT r.n FROM unnest($1) WITH ORDINALITY r(relid, n)"
+							 "       LEFT JOIN medallion.view_state s ON s.relid = r.relid"
+							 " WHERE (s.populated AND NOT s.always_refresh) IS NOT TRUE"
+							 "    OR EXISTS (SELECT FROM medallion.source_position p"
+							 "                WHERE p.relid = r.relid AND p.changed)",
+							 &args, snapshot);
+	for (uint64 i = 0; i < rows; i++)
+		news[md_sql_int64(i, 1) - 1] = true;
+	SPI_finish();
+	md_catalog_restore_user(&saved);
 }
 
 Jsonb *
@@ -458,6 +490,11 @@ md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 		delta->why_full = psprintf("%s has not been read yet", md_read_relation_name(source->relid));
 		return;
 	}
+	if (source->is_captured)
+	{
+		md_frontier_captured_delta(source, snapshot, delta);
+		return;
+	}
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (source->kind == MD_SOURCE_STREAM)
@@ -465,7 +502,8 @@ md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 	else if (source->kind == MD_SOURCE_VIEW)
 		view_delta(source, snapshot, delta, context);
 	else
-		elog(ERROR, "source %u has no changes to read", source->relid);
+		delta->why_full = psprintf("changes of %s are not known",
+								   md_read_relation_name(source->relid));
 	if (delta->why_full)
 		delta->why_full = MemoryContextStrdup(context, delta->why_full);
 	SPI_finish();
@@ -486,38 +524,67 @@ view_read_rows(MdSource *source, Snapshot snapshot, MemoryContext context)
 	if (!source->changed)
 		return NULL;
 	if (!load_view_changes(source, snapshot, &xids, &first, &last, &rows))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot tell what materialized view \"%s\" was at the last refresh",
-						get_rel_name(source->relid)),
-				 errdetail("It has changed rows since."),
-				 errhint("Refresh the view that reads it first.")));
+		md_frontier_report_unknown(source->relid, "It has changed rows since.");
 	old = MemoryContextSwitchTo(context);
 	condition = not_written_by(xids);
 	MemoryContextSwitchTo(old);
 	return condition;
 }
 
-char *
-md_frontier_read_rows(MdSource *source, Snapshot snapshot)
+bool
+md_frontier_read_part(MdSource *source, Snapshot snapshot, MdPart *part)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MdSecurity	saved;
-	char	   *condition = NULL;
 
+	memset(part, 0, sizeof(*part));
+	part->relid = source->relid;
 	if (source->read_frontier == NULL)
-		return NULL;
+		return false;
+	if (source->is_captured)
+		return md_frontier_captured_read_part(source, snapshot, part);
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	if (source->kind == MD_SOURCE_STREAM)
 	{
 		StreamColumns columns = load_stream_columns(source->relid, snapshot, context);
 
-		condition = stream_read_rows(source, &columns, snapshot, context);
+		part->condition = stream_read_rows(source, &columns, snapshot, context);
 	}
 	else if (source->kind == MD_SOURCE_VIEW)
-		condition = view_read_rows(source, snapshot, context);
+		part->condition = view_read_rows(source, snapshot, context);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
-	return condition;
+	return part->condition != NULL;
+}
+
+void
+md_frontier_store(Oid view, List *sources, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	MdSecurity	saved;
+	ListCell   *lc;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	foreach(lc, sources)
+	{
+		MdSource   *source = lfirst(lc);
+		MdSqlArgs	args = {0};
+
+		if (!source->changed)
+			continue;
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
+		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(source->relid), false);
+		md_sql_arg(&args, JSONBOID, JsonbPGetDatum(source->frontier), source->frontier == NULL);
+		md_sql_arg(&args, INT8OID, Int64GetDatum(source->history_changes),
+				   source->kind != MD_SOURCE_STREAM);
+		md_sql_run_cached(&plan,
+						  "UPDATE medallion.view_source SET frontier = $3, history_changes = $4"
+						  " WHERE relid = $1 AND source = $2"
+						  "   AND (frontier IS DISTINCT FROM $3 OR history_changes IS DISTINCT FROM $4)",
+						  &args, snapshot);
+	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
 }

@@ -5,7 +5,8 @@
  * A frontier is per source: of a streaming table its checkpoint, of a view of
  * ours the number of its last refresh.  Both are advanced in the transaction
  * that writes the rows, and have one writer at a time, so a snapshot that sees
- * the number sees the rows, and the other way round.
+ * the number sees the rows, and the other way round.  Of a captured relation it
+ * is a snapshot (capture_read.c).
  */
 #ifndef MD_FRONTIER_H
 #define MD_FRONTIER_H
@@ -16,12 +17,14 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
+#include "refresh_read.h"
+
 typedef enum MdSourceKind
 {
 	MD_SOURCE_STREAM,
 	MD_SOURCE_VIEW,
 	MD_SOURCE_INLINED,			/* a plain view whose text the plan contains */
-	MD_SOURCE_TABLE				/* anything else: changes are not known */
+	MD_SOURCE_TABLE				/* anything else: captured, or changes are not known */
 } MdSourceKind;
 
 typedef struct MdSource
@@ -34,6 +37,7 @@ typedef struct MdSource
 	int64		history_changes;
 	int64		rewritten_number;	/* of a view */
 	bool		changed;		/* or perhaps changed */
+	bool		is_captured;	/* the frontier is one of its capture */
 } MdSource;
 
 /*
@@ -61,16 +65,26 @@ typedef struct MdDelta
 /* The sources of a view, in the current context. */
 extern List *md_frontier_load(Oid view, Snapshot snapshot);
 
+/* Which of these views have anything to do: news[i] for relids[i]. */
+extern void md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapshot);
+
 /* Frontiers of all sources as {"schema.table": frontier}; for people. */
 extern Jsonb *md_frontier_summary(List *sources);
+
+/* Store the frontiers of the sources as those of the view. */
+extern void md_frontier_store(Oid view, List *sources, Snapshot snapshot);
+
+/* Give back what all readers of these sources have read now. */
+extern void md_frontier_prune(List *sources);
 
 /* What is new in a source that the plan reads by its changes. */
 extern void md_frontier_delta(MdSource *source, Snapshot snapshot, MdDelta *delta);
 
 /*
- * Condition of the rows that had been read at the stored frontier; NULL: all.
- * ERROR if it cannot be told any more.
+ * What a source was at the stored frontier, as a part to be read in its place;
+ * false: it is the same now, or not known.  ERROR if it cannot be told any
+ * more.
  */
-extern char *md_frontier_read_rows(MdSource *source, Snapshot snapshot);
+extern bool md_frontier_read_part(MdSource *source, Snapshot snapshot, MdPart *part);
 
 #endif							/* MD_FRONTIER_H */

@@ -119,14 +119,13 @@ settle_out_of_range(MdIngestStream *stream, MdPartition *partition)
 
 	md_kafka_request_positions(stream->lane->asker, stream->def->server, &first, 1,
 							   md_kafka_timeout_ms);
-	if (!partition->proving || first.offset <= partition->last_offset)
+	if (!md_ingest_give_up_proof(partition, first.offset))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("topic \"%s\" partition %d does not have offset %lld",
 						partition->topic, partition->partition,
 						(long long) partition->next_offset),
 				 errhint("Resume the table: its worker records the gap, or says what is wrong.")));
-	partition->proving = false;
 	partition->out_of_range = false;
 	md_ingest_reassign(stream);
 }

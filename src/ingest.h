@@ -40,6 +40,7 @@ typedef struct MdPartition
 	int64		last_offset;	/* the last record before next_offset; -1: not known */
 	int64		last_checksum;
 	bool		proving;		/* reads that record again: is it the same topic? */
+	bool		assigned;		/* the client reads it */
 	bool		alive;			/* Kafka has answered for it since it was assigned */
 	int64		mirror_offset;	/* to be told to the group once it is flushed; -1: none */
 	/* the batch under way, as it was taken off the queue */
@@ -79,6 +80,8 @@ struct MdIngestStream
 	int			n_known;		/* partitions of the topic, of any worker's share */
 	int			n_offered;		/* as Kafka told when it was asked last */
 	List	   *partitions;		/* of MdPartition: our share */
+	MdPartition *witness;		/* of another's share, read as a proof alone; NULL */
+	bool		waits;			/* some partitions are not read before a proof */
 	List	   *runs;			/* of MdRun, of the batch under way */
 	MdThresholdWindow window;	/* of records and dead letters */
 	bool		careful;		/* find the bad records of the batch, one by one */
@@ -181,8 +184,14 @@ extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
 											const MdKafkaSurvey *survey, MdShare share,
 											MemoryContext context);
 
-/* Read the stream's partitions from its positions again. */
+/* Read the stream's partitions from its positions again, those that may be read. */
 extern void md_ingest_reassign(MdIngestStream *stream);
+
+/* Read those partitions that may be read, and are not yet. */
+extern void md_ingest_assign(MdIngestStream *stream);
+
+/* Stop reading the stream's witness. */
+extern void md_ingest_dismiss_witness(MdIngestStream *stream);
 
 /* The structures of a stream, its decoder and its checkpoints; in context. */
 extern MdIngestStream *md_ingest_make_stream(const MdStream *def, MdLane *lane,
@@ -197,13 +206,38 @@ extern MdPartition *md_ingest_find_partition(MdLane *lane, const char *topic,
 /* All properties of the server as the stream's owner sees them, as one string. */
 extern char *md_ingest_properties_key(const MdStream *def, Oid owner);
 
+/* ingest_proof.c: is the topic the one that was read before? */
+
+/* What tells a record from the one that has its offset in another topic. */
+extern int64 md_ingest_checksum(const MdRecord *record);
+
+/*
+ * The first record that comes after an assignment is the last one that we
+ * have, unless Kafka has deleted it.  If it is another one, so is the topic:
+ * its stream is skipped, and none of its records mixed with those that we have.
+ */
+extern void md_ingest_prove(MdPartition *partition, const MdRecord *record);
+
+/*
+ * Kafka does not have where we read a partition, whose log now begins at first;
+ * true if that was the record that proves the topic's identity only, and is so
+ * old that Kafka has deleted it: the stream is to be reassigned then.
+ */
+extern bool md_ingest_give_up_proof(MdPartition *partition, int64 first);
+
+/* Is there a partition whose record has not been compared yet? */
+extern bool md_ingest_is_proving(const MdIngestStream *stream);
+
+/* If none of the stream's partitions proves anything, one of the others shall. */
+extern void md_ingest_choose_witness(MdIngestStream *stream, List *others);
+
+/* Read what had to wait for proofs that have been given, or given up. */
+extern void md_ingest_settle_proofs(MdLane *lane);
+
 /* ingest_take.c: from the queue to a batch */
 
 /* Take a batch off the queue; false if there is nothing to store. */
 extern bool md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors);
-
-/* What tells a record from the one that has its offset in another topic. */
-extern int64 md_ingest_checksum(const MdRecord *record);
 
 /* ingest_store.c: one stream's part of a batch */
 

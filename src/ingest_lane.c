@@ -201,6 +201,7 @@ md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryCo
 static void
 keep_share(MdIngestStream *stream, MdShare share)
 {
+	List	   *others = NIL;
 	ListCell   *lc;
 
 	foreach(lc, stream->partitions)
@@ -209,20 +210,24 @@ keep_share(MdIngestStream *stream, MdShare share)
 		uint32		nr = hash_uint32(stream->def->relid) + (uint32) partition->partition;
 
 		if (nr % (uint32) share.n != (uint32) share.index)
+		{
+			others = lappend(others, partition);
 			stream->partitions = foreach_delete_current(stream->partitions, lc);
+		}
 	}
+	md_ingest_choose_witness(stream, others);
 }
 
-/* The stream's partitions as positions for the client. */
+/* Partitions as positions for the client. */
 static MdKafkaPosition *
-positions_of(const MdIngestStream *stream)
+positions_of(const List *partitions)
 {
 	MdKafkaPosition *positions = palloc0(sizeof(MdKafkaPosition) *
-										 Max(list_length(stream->partitions), 1));
+										 Max(list_length(partitions), 1));
 	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, stream->partitions)
+	foreach(lc, partitions)
 	{
 		MdPartition *partition = lfirst(lc);
 
@@ -232,6 +237,90 @@ positions_of(const MdIngestStream *stream)
 		n++;
 	}
 	return positions;
+}
+
+/* The stream's partitions, its witness among them. */
+static List *
+all_partitions(const MdIngestStream *stream)
+{
+	List	   *partitions = list_copy(stream->partitions);
+
+	return stream->witness == NULL ? partitions : lappend(partitions, stream->witness);
+}
+
+void
+md_ingest_assign(MdIngestStream *stream)
+{
+	bool		is_proving = md_ingest_is_proving(stream);
+	List	   *partitions = NIL;
+	ListCell   *lc;
+
+	stream->waits = stream->witness != NULL;
+	foreach(lc, all_partitions(stream))
+	{
+		MdPartition *partition = lfirst(lc);
+
+		if (partition->assigned)
+			continue;
+		if (partition->proving || (!is_proving && partition != stream->witness))
+			partitions = lappend(partitions, partition);
+		else
+			stream->waits = true;
+	}
+	if (partitions == NIL)
+		return;
+	md_kafka_assign(stream->lane->client, positions_of(partitions), list_length(partitions));
+	foreach(lc, partitions)
+		((MdPartition *) lfirst(lc))->assigned = true;
+}
+
+static void
+unassign(MdIngestStream *stream, List *candidates)
+{
+	List	   *partitions = NIL;
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+		if (((MdPartition *) lfirst(lc))->assigned)
+			partitions = lappend(partitions, lfirst(lc));
+	if (partitions == NIL)
+		return;
+	foreach(lc, partitions)
+		((MdPartition *) lfirst(lc))->assigned = false;
+	md_kafka_unassign(stream->lane->client, positions_of(partitions), list_length(partitions));
+}
+
+/* Let records and events of a partition find it, or find it no more. */
+static void
+enter_partition(MdLane *lane, MdPartition *partition)
+{
+	LanePartitionKey key = partition_key(partition->topic, partition->partition);
+	LanePartition *entry = hash_search(lane->partitions, &key, HASH_ENTER, NULL);
+
+	entry->partition = partition;
+}
+
+static void
+remove_partition(MdLane *lane, MdPartition *partition)
+{
+	LanePartitionKey key = partition_key(partition->topic, partition->partition);
+	LanePartition *entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
+
+	if (entry != NULL && entry->partition == partition)
+		hash_search(lane->partitions, &key, HASH_REMOVE, NULL);
+	lane->last_found = NULL;
+}
+
+void
+md_ingest_dismiss_witness(MdIngestStream *stream)
+{
+	MdPartition *witness = stream->witness;
+
+	if (witness == NULL)
+		return;
+	stream->witness = NULL;
+	remove_partition(stream->lane, witness);
+	unassign(stream, list_make1(witness));
 }
 
 /* Join the lane: its client reads the stream's partitions from now on. */
@@ -244,16 +333,9 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 	stream->lane = lane;
 	lane->streams = lappend(lane->streams, stream);
 	MemoryContextSwitchTo(old);
-	foreach(lc, stream->partitions)
-	{
-		MdPartition *partition = lfirst(lc);
-		LanePartitionKey key = partition_key(partition->topic, partition->partition);
-		LanePartition *entry = hash_search(lane->partitions, &key, HASH_ENTER, NULL);
-
-		entry->partition = partition;
-	}
-	if (stream->partitions != NIL)
-		md_kafka_assign(lane->client, positions_of(stream), list_length(stream->partitions));
+	foreach(lc, all_partitions(stream))
+		enter_partition(lane, lfirst(lc));
+	md_ingest_assign(stream);
 	lane->hurries = lane->flush_interval_ms <= MAX_HURRY_MS;
 }
 
@@ -301,16 +383,8 @@ leave_lane(MdIngestStream *stream)
 	MdLane	   *lane = stream->lane;
 	ListCell   *lc;
 
-	foreach(lc, stream->partitions)
-	{
-		MdPartition *partition = lfirst(lc);
-		LanePartitionKey key = partition_key(partition->topic, partition->partition);
-		LanePartition *entry = hash_search(lane->partitions, &key, HASH_FIND, NULL);
-
-		if (entry != NULL && entry->partition == partition)
-			hash_search(lane->partitions, &key, HASH_REMOVE, NULL);
-	}
-	lane->last_found = NULL;
+	foreach(lc, all_partitions(stream))
+		remove_partition(lane, lfirst(lc));
 	lane->streams = list_delete_ptr(lane->streams, stream);
 }
 
@@ -351,18 +425,15 @@ void
 md_ingest_remove_stream(MdIngestStream *stream)
 {
 	leave_lane(stream);
-	if (stream->partitions != NIL)
-		md_kafka_unassign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
+	unassign(stream, all_partitions(stream));
 	MemoryContextDelete(stream->context);
 }
 
 void
 md_ingest_reassign(MdIngestStream *stream)
 {
-	if (stream->partitions == NIL)
-		return;
-	md_kafka_unassign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
-	md_kafka_assign(stream->lane->client, positions_of(stream), list_length(stream->partitions));
+	unassign(stream, all_partitions(stream));
+	md_ingest_assign(stream);
 }
 
 void

@@ -11,7 +11,6 @@
 #include "utils/memutils.h"
 
 #include "ingest.h"
-#include "key_hash.h"
 
 /* Sort an event of the client's into its partition, or into *errors. */
 static void
@@ -58,33 +57,6 @@ note_taken(MdLane *lane, MdPartition *partition)
 	lane->taken = lappend(lane->taken, partition);
 }
 
-int64
-md_ingest_checksum(const MdRecord *record)
-{
-	uint64		hash = md_key_xxh64(record->key_len > 0 ? record->key : "", record->key_len,
-									(uint64) record->timestamp_ms);
-
-	return (int64) md_key_xxh64(record->payload_len > 0 ? record->payload : "",
-								record->payload_len, hash);
-}
-
-/*
- * The first record that comes after an assignment is the last one that we
- * have, unless Kafka has deleted it.  If it is another one, so is the topic,
- * and none of its records may be mixed with those that we have.
- */
-static void
-prove_topic(MdPartition *partition, const MdRecord *record)
-{
-	partition->proving = false;
-	if (record->offset == partition->last_offset &&
-		md_ingest_checksum(record) != partition->last_checksum)
-		md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d has another record at offset %lld than was read before: the topic was deleted and made anew",
-								partition->topic, partition->partition,
-								(long long) record->offset));
-}
-
 /* Put record i into its partition's run; records that we have are left out. */
 static void
 note_record(MdLane *lane, int i)
@@ -96,8 +68,9 @@ note_record(MdLane *lane, int i)
 	if (partition == NULL)
 		return;
 	partition->alive = true;
-	if (partition->proving)
-		prove_topic(partition, record);
+	md_ingest_prove(partition, record);
+	if (partition == partition->stream->witness)
+		return;
 	if (record->offset < (partition->taken ? partition->taken_next : partition->next_offset))
 		return;
 	note_taken(lane, partition);
@@ -128,11 +101,17 @@ note_ends(MdLane *lane)
 	ListCell   *lp;
 
 	foreach(lc, lane->streams)
-		foreach(lp, ((MdIngestStream *) lfirst(lc))->partitions)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		foreach(lp, stream->partitions)
 		{
 			MdPartition *partition = lfirst(lp);
 			int64		position = partition->taken ? partition->taken_next : partition->next_offset;
 
+			/* no record came before the end: it is not there to be compared */
+			if (partition->eof_offset >= 0)
+				partition->proving = false;
 			if (partition->eof_offset > position)
 			{
 				note_taken(lane, partition);
@@ -140,6 +119,9 @@ note_ends(MdLane *lane)
 			}
 			partition->eof_offset = -1;
 		}
+		if (stream->witness != NULL && stream->witness->eof_offset >= 0)
+			stream->witness->proving = false;
+	}
 }
 
 bool
@@ -159,6 +141,7 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		note_record(lane, i);
 	if (events != NIL)
 		note_ends(lane);
+	md_ingest_settle_proofs(lane);
 	foreach(lc, lane->taken)
 	{
 		MdPartition *partition = lfirst(lc);

@@ -67,28 +67,39 @@ record_gap(MdPartition *partition, int64 first)
  * are [first, last).
  */
 static Verdict
-settle_partition(MdPartition *partition, int64 first, int64 last)
+settle_log(MdPartition *partition, int64 first, int64 last)
 {
 	if (partition->next_offset > last)
 		return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
 			psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
 					 partition->topic, partition->partition,
 					 (long long) last, (long long) partition->next_offset)};
-	if (partition->next_offset < first && partition->stream->def->on_gap_fail)
+	/* the record that proves the topic's identity is gone, the next one is not */
+	if ((partition->next_offset >= first || partition == partition->stream->witness) &&
+		md_ingest_give_up_proof(partition, first))
+		return (Verdict) {.kind = GOES_ON};
+	/* a log that did not have it and now has it may be another one: prove it */
+	if (partition->next_offset >= first)
+		return (Verdict) {.kind = BEGINS_ANEW};
+	if (partition->stream->def->on_gap_fail)
 		return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
 			psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
 					 partition->topic, partition->partition,
 					 (long long) partition->next_offset, (long long) first - 1)};
-	if (partition->next_offset < first)
-		return record_gap(partition, first);
-	/* the record that proves the topic's identity is gone, the next one is not */
-	if (partition->proving && partition->last_offset < first)
-	{
-		partition->proving = false;
-		return (Verdict) {.kind = GOES_ON};
-	}
-	/* a log that did not have it and now has it is another one: prove it */
-	return (Verdict) {.kind = BEGINS_ANEW};
+	return record_gap(partition, first);
+}
+
+static Verdict
+settle_partition(MdPartition *partition, const MdKafkaSurvey *survey)
+{
+	int			p = partition->partition;
+
+	partition->out_of_range = false;
+	if (p < survey->n_partitions)
+		return settle_log(partition, survey->offsets[0][p], survey->offsets[1][p]);
+	return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
+		psprintf("topic \"%s\" has no partition %d any more: the topic was deleted and made anew",
+				 partition->topic, p)};
 }
 
 bool
@@ -96,6 +107,8 @@ md_ingest_is_out_of_range(const MdIngestStream *stream)
 {
 	ListCell   *lc;
 
+	if (stream->witness != NULL && stream->witness->out_of_range)
+		return true;
 	foreach(lc, stream->partitions)
 		if (((MdPartition *) lfirst(lc))->out_of_range)
 			return true;
@@ -109,21 +122,16 @@ settle_stream(MdIngestStream *stream, const MdKafkaSurvey *survey)
 	Verdict		worst = {.kind = GOES_ON};
 	ListCell   *lc;
 
+	if (stream->witness != NULL && stream->witness->out_of_range)
+		worst = settle_partition(stream->witness, survey);
 	foreach(lc, stream->partitions)
 	{
 		MdPartition *partition = lfirst(lc);
-		int			p = partition->partition;
 		Verdict		verdict;
 
 		if (!partition->out_of_range)
 			continue;
-		partition->out_of_range = false;
-		if (p < survey->n_partitions)
-			verdict = settle_partition(partition, survey->offsets[0][p], survey->offsets[1][p]);
-		else
-			verdict = (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
-				psprintf("topic \"%s\" has no partition %d any more: the topic was deleted and made anew",
-						 partition->topic, p)};
+		verdict = settle_partition(partition, survey);
 		if (verdict.kind > worst.kind)
 			worst = verdict;
 	}
@@ -139,6 +147,7 @@ md_ingest_settle_positions(MdIngestStream *stream, const MdKafkaSurvey *survey)
 	if (verdict.kind == GOES_ON)
 	{
 		md_ingest_reassign(stream);
+		md_ingest_settle_proofs(stream->lane);
 		return;
 	}
 	md_ingest_stop_entry(entry);

@@ -128,10 +128,14 @@ md_kafka_make_conf(const List *properties, const MdKafkaConsumerConfig *config,
 	 * A topic that is made anew while the library still remembers the old one
 	 * corrupts the memory of 2.4 to 2.9 (its issue 4964): let it remember
 	 * nothing, whatever the options say.  It then asks once a second for the
-	 * topics that it reads.
+	 * topics that it reads, and takes one that is gone for one that is yet to
+	 * come unless it is told not to wait for those.
 	 */
 	if (rd_kafka_version() >= 0x020400ff && rd_kafka_version() < 0x020a00ff)
+	{
 		conf_set(conf, "metadata.max.age.ms", "1", false);
+		conf_set(conf, "topic.metadata.propagation.max.ms", "0", false);
+	}
 	md_kafka_set_callbacks(conf, client->told);
 	return conf;
 }

@@ -24,16 +24,19 @@
 #include "parser/parser.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_state.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -90,14 +93,14 @@ same_sources(MdRefresh *refresh)
 
 /*
  * Why the refresh must recompute although the plan is incremental; NULL if it
- * need not, with the parts of the sources that are new.
+ * need not, with what is new in the sources.
  */
 static char *
-why_rebuild(MdRefresh *refresh, List **parts)
+why_rebuild(MdRefresh *refresh, List **inputs)
 {
 	ListCell   *lc;
 
-	*parts = NIL;
+	*inputs = NIL;
 	if (!refresh->view->populated)
 		return refresh->view->refresh_number == 0 ? "first refresh" :
 			"its definition, or what is kept for it, is new";
@@ -112,23 +115,35 @@ why_rebuild(MdRefresh *refresh, List **parts)
 	foreach(lc, refresh->plan->source_ids)
 	{
 		MdSource   *source = find_source(refresh->sources, lfirst_oid(lc));
-		MdPart	   *part = palloc(sizeof(MdPart));
-		MdDelta		delta;
+		MdInput    *input = palloc0(sizeof(MdInput));
 
-		md_frontier_delta(source, refresh->snapshot, &delta);
-		if (delta.why_full != NULL)
-			return delta.why_full;
-		part->relid = source->relid;
-		part->condition = delta.condition;
-		*parts = lappend(*parts, part);
-		if (delta.rows < 0 || refresh->run.rows_read < 0)
-			refresh->run.rows_read = -1;
-		else
-			refresh->run.rows_read += delta.rows;
-		if (delta.note != NULL)
-			refresh->run.reason = delta.note;
+		input->relid = source->relid;
+		md_frontier_delta(source, refresh->snapshot, &input->delta);
+		if (input->delta.why_full != NULL)
+			return input->delta.why_full;
+		*inputs = lappend(*inputs, input);
+		if (input->delta.note != NULL)
+			refresh->run.reason = input->delta.note;
 	}
 	return NULL;
+}
+
+/* Rows that are new in the sources; -1: not known. */
+static int64
+count_read(List *inputs)
+{
+	int64		rows = 0;
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+	{
+		int64		these = ((MdInput *) lfirst(lc))->delta.rows;
+
+		if (these < 0)
+			return -1;
+		rows += these;
+	}
+	return rows;
 }
 
 static Oid
@@ -143,19 +158,25 @@ present_filenode(Oid relid)
 
 /* Insert the query's rows over what is new; remember for readers which. */
 static void
-append_apply(MdRefresh *refresh, List *parts)
+append_apply(MdRefresh *refresh)
 {
-	Query	   *change = md_read_substitute(refresh->plan->query, parts);
+	MdChange	change;
 	MdView	   *view = refresh->view;
-	Oid			guarded = md_guard_open(view->relid);
+	Oid			guarded;
 	bool		isnull;
 	ItemPointerData first;
 	ItemPointerData last;
 
+	md_delta_block(refresh->engine, refresh->plan->normal, &change);
+	if (change.query == NULL)
+		return;
+	if (change.is_signed)
+		elog(ERROR, "rows can go from a view that was taken for append-only");
+	guarded = md_guard_open(view->relid);
 	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
 						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
 						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
-						md_query_text(change)),
+						md_delta_text(change.query)),
 			   NULL, refresh->snapshot);
 	md_guard_open(guarded);
 	refresh->run.rows_inserted = md_sql_int64(0, 1);
@@ -176,10 +197,13 @@ append_apply(MdRefresh *refresh, List *parts)
 						 refresh->run.rows_inserted, refresh->snapshot);
 }
 
-/* Columns of the result by which rows are told apart; NIL: none. */
-static List *
-unique_columns(MdRefresh *refresh)
+List *
+md_refresh_unique_columns(MdRefresh *refresh)
 {
+	MdPlan	   *plan = refresh->plan;
+
+	if (refresh->view->key_count == 0 && plan->strategy == MD_STRATEGY_REGROUP && plan->keys_unique)
+		return plan->key_columns;
 	return md_target_numbers(refresh->result, refresh->view->key_count, refresh->view->keys);
 }
 
@@ -192,14 +216,18 @@ rebuild(MdRefresh *refresh)
 	MdRun	   *run = &refresh->run;
 
 	run->rows_read = -1;
+	md_state_make(view, plan);
 	if (plan->merge != NULL)
 		md_merge_rebuild(refresh);
+	else if (plan->latest != NULL)
+		md_latest_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
 	else
 		md_diff_apply(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
-					  unique_columns(refresh), NULL, refresh->snapshot, run);
+					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
+	md_state_index(view, plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -217,53 +245,107 @@ refuse_rebuild(MdRefresh *refresh, const char *reason)
 					 quote_literal_cstr(refresh->result->name))));
 }
 
+/*
+ * Settings for the statements of a refresh: they are many and short, so that
+ * compiling them costs more than it gains, and what they join should be seen as
+ * one by the planner.
+ */
+static int
+begin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"jit", "off"}, {"join_collapse_limit", "12"}, {"from_collapse_limit", "12"}
+	};
+	int			nest_level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nest_level;
+}
+
+/* Apply what is new; false, with nothing written, if that turned out impossible. */
+static bool
+apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
+{
+	MdView	   *view = refresh->view;
+	MdStrategy	strategy = refresh->plan->strategy;
+	int			nest_level = begin_settings();
+	char	   *why_full;
+
+	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
+	refresh->run.strategy = md_strategy_name(strategy);
+	refresh->run.rows_read = count_read(inputs);
+	switch (strategy)
+	{
+		case MD_STRATEGY_APPEND:
+			append_apply(refresh);
+			break;
+		case MD_STRATEGY_JOIN:
+			md_signed_apply(refresh);
+			break;
+		case MD_STRATEGY_MERGE:
+			md_merge_apply(refresh);
+			break;
+		case MD_STRATEGY_LATEST:
+			md_latest_apply(refresh);
+			break;
+		case MD_STRATEGY_REGROUP:
+		case MD_STRATEGY_WINDOW:
+			md_regroup_apply(refresh);
+			break;
+		case MD_STRATEGY_FULL:
+			elog(ERROR, "a full refresh has no changes to apply");
+	}
+	why_full = refresh->engine->why_full;
+	md_engine_end(refresh->engine);
+	AtEOXact_GUC(false, nest_level);
+	if (why_full != NULL)
+	{
+		refresh->run.reason = why_full;
+		return false;
+	}
+	if (strategy != MD_STRATEGY_APPEND &&
+		refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
+		view->rewritten_number = ++view->refresh_number;
+	return true;
+}
+
 /* Choose the strategy and do it. */
 static void
-apply(MdRefresh *refresh, bool full)
+apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 {
 	MdView	   *view = refresh->view;
 	MdPlan	   *plan = refresh->plan;
 	bool		was_populated = view->populated;
 	char	   *reason = NULL;
-	List	   *parts = NIL;
+	List	   *inputs = NIL;
 
 	if (view->mode == MD_MODE_FULL)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
 		plan->merge = NULL;
+		plan->latest = NULL;
 		reason = "refresh_mode is full";
 	}
-	md_merge_prepare(view, plan);
+	md_state_prepare(view, plan);
 	if (reason == NULL)
-	{
-		if (plan->strategy == MD_STRATEGY_FULL)
-			reason = plan->reason;
-		else
-			reason = why_rebuild(refresh, &parts);
-		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated && !full)
-			refuse_rebuild(refresh, reason);
-	}
+		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
 		reason = "asked for";
-
-	if (reason != NULL)
+	else if (reason != NULL)
 	{
-		refresh->run.strategy = "full";
-		refresh->run.reason = reason;
-		rebuild(refresh);
+		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
+			refuse_rebuild(refresh, reason);
 	}
-	else if (plan->strategy == MD_STRATEGY_APPEND)
-	{
-		refresh->run.strategy = "append";
-		append_apply(refresh, parts);
-	}
+	/* a known change may touch all rows: that is no reason to refuse it */
+	else if (apply_changes(refresh, inputs, old_time))
+		return;
 	else
-	{
-		refresh->run.strategy = "merge";
-		md_merge_apply(refresh, parts);
-		if (refresh->run.rows_inserted + refresh->run.rows_updated + refresh->run.rows_deleted > 0)
-			view->rewritten_number = ++view->refresh_number;
-	}
+		reason = pstrdup(refresh->run.reason);
+	refresh->run.strategy = "full";
+	refresh->run.reason = reason;
+	rebuild(refresh);
 }
 
 /* Plan and apply as the owner, then store how far the view is. */
@@ -272,8 +354,10 @@ run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
 	MemoryContext context = CurrentMemoryContext;
+	TimestampTz old_time;
 	MdSecurity	saved;
 
+	old_time = view->refreshed_at;
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
@@ -286,7 +370,7 @@ run_refresh(MdRefresh *refresh, bool full)
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
 	SPI_connect();
-	apply(refresh, full);
+	apply(refresh, full, old_time);
 	if (refresh->run.reason != NULL)
 		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
 	SPI_finish();
@@ -295,8 +379,10 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),
-						refresh->run.started_at, refresh->snapshot);
+						&refresh->run, refresh->snapshot);
+	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	md_frontier_prune(refresh->sources);
 }
 
 /* A condition on the rows of the result, and nothing else. */
@@ -331,7 +417,7 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("materialized view \"%s\" has not been populated", get_rel_name(view->relid)),
 				 errhint("Refresh it without only_where first.")));
-	if (OidIsValid(view->state_table))
+	if (view->state_tables != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot refresh a part of materialized view \"%s\"", get_rel_name(view->relid)),
@@ -340,16 +426,20 @@ run_only_where(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	query = md_refresh_frontier_query(view, refresh->snapshot);
 	SPI_connect();
+	query = md_refresh_frontier_query(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
-	md_diff_apply(refresh->result, query, unique_columns(refresh), only_where,
+	md_diff_apply(refresh->result, query, md_refresh_unique_columns(refresh), only_where,
 				  refresh->snapshot, run);
 	SPI_finish();
+	run->refresh_number = view->refresh_number;
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
+	{
 		md_view_store_rewrite(view->relid);
+		run->refresh_number++;
+	}
 	md_catalog_restore_user(&saved);
 }
 
@@ -377,15 +467,12 @@ check_not_refreshed_since(MdView *view)
 }
 
 void
-md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb **frontier)
+md_refresh_lock(Oid relid)
 {
-	MdRefresh	refresh = {0};
 	char	   *name = get_rel_name(relid);
 	Relation	result;
 
 	PreventCommandIfReadOnly("medallion.refresh()");
-	refresh.run.started_at = GetCurrentTimestamp();
-	refresh.run.strategy = "none";
 	md_view_lock(relid);
 	result = try_table_open(relid, RowExclusiveLock);
 	if (result == NULL)
@@ -393,18 +480,31 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("materialized view \"%s\" was dropped concurrently", name ? name : "?")));
 	table_close(result, NoLock);
+	/* before any snapshot: what was written uncaptured must be seen by it */
+	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
+}
 
-	refresh.snapshot = md_sql_take_snapshot();
-	refresh.view = md_view_get(relid, refresh.snapshot);
-	check_not_refreshed_since(refresh.view);
-	refresh.sources = md_frontier_load(relid, refresh.snapshot);
-	if (only_where != NULL)
-	{
-		run_only_where(&refresh, only_where);
-		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
-	}
-	else if (full || is_due(&refresh))
+/* What a refresh needs to know; the view is locked. */
+static void
+begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
+{
+	refresh->run.started_at = GetCurrentTimestamp();
+	refresh->run.strategy = "none";
+	refresh->snapshot = snapshot;
+	refresh->view = md_view_get(relid, snapshot);
+	md_view_check_query(refresh->view);
+	check_not_refreshed_since(refresh->view);
+	refresh->sources = md_frontier_load(relid, snapshot);
+}
+
+void
+md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+
+	begin_refresh(&refresh, relid, snapshot);
+	if (full || is_due(&refresh))
 	{
 		run_refresh(&refresh, full);
 		md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
@@ -412,6 +512,21 @@ md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run, Jsonb *
 	}
 	if (frontier)
 		*frontier = md_frontier_summary(refresh.sources);
-	UnregisterSnapshot(refresh.snapshot);
+	*run = refresh.run;
+}
+
+void
+md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
+{
+	MdRefresh	refresh = {0};
+	Snapshot	snapshot;
+
+	md_refresh_lock(relid);
+	snapshot = md_sql_take_snapshot();
+	begin_refresh(&refresh, relid, snapshot);
+	run_only_where(&refresh, only_where);
+	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
+	*frontier = md_frontier_summary(refresh.sources);
+	UnregisterSnapshot(snapshot);
 	*run = refresh.run;
 }

@@ -11,6 +11,7 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
+#include "refresh_delta.h"
 #include "refresh_plan.h"
 #include "refresh_target.h"
 #include "view_state.h"
@@ -23,19 +24,29 @@ typedef struct MdRefresh
 	MdTarget   *result;
 	Snapshot	snapshot;		/* of all that is read */
 	List	   *sources;		/* of MdSource */
+	MdEngine   *engine;			/* while an incremental strategy runs */
 	MdRun		run;
 } MdRefresh;
 
 /*
- * Bring a view up to its sources, in the caller's transaction.  The caller has
- * checked that the user may.  full: recompute; only_where: recompute just the
- * rows that it selects, at the view's frontier (NULL: all).  *frontier, if not
+ * The lock under which a view is refreshed, and one on its result, until the
+ * end of the transaction.
+ */
+extern void md_refresh_lock(Oid relid);
+
+/*
+ * Bring a locked view up to its sources as a snapshot, taken under the lock,
+ * sees them; refresh_group.h says which others must be refreshed before.  full:
+ * recompute.  The caller has checked that the user may.  *frontier, if not
  * NULL, gets the frontiers of the sources.
  *
  * Runs in: a session or a refresh worker, inside a transaction.
  */
-extern void md_refresh_run(Oid relid, bool full, const char *only_where, MdRun *run,
-						   Jsonb **frontier);
+extern void md_refresh_under(Oid relid, bool full, Snapshot snapshot, MdRun *run,
+							 Jsonb **frontier);
+
+/* Recompute just the rows that a condition selects, at the view's frontier. */
+extern void md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier);
 
 /*
  * Differences between a view and its query at the frontier and time of its
@@ -59,6 +70,13 @@ extern char *md_refresh_query_text(Query *query, TimestampTz time);
 extern void md_diff_apply(const MdTarget *target, const char *query, List *keys,
 						  const char *where, Snapshot snapshot, MdRun *run);
 
+/* The same from differences that are known, in the form of md_diff_sql(). */
+extern void md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes,
+								TupleDesc tupdesc, List *keys, Snapshot snapshot, MdRun *run);
+
+/* "u.c1, u.c2, ": what grouping rows u by their columns hands on of these. */
+extern char *md_diff_output(const MdTarget *target);
+
 /* SELECT of the differences: columns c1, ..., w (copies, > 0: missing), tid. */
 extern char *md_diff_sql(const MdTarget *target, const char *query, const char *where);
 
@@ -69,18 +87,29 @@ extern void md_diff_fill(const MdTarget *target, const char *query, Snapshot sna
 /* Make a tuplestore a relation of the name for SQL run through SPI. */
 extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc tupdesc);
 
+/* refresh_exec_signed.c */
+
+/* Carry the change through the query, and apply it row by row. */
+extern void md_signed_apply(MdRefresh *refresh);
+
+/* refresh_exec_regroup.c */
+
+/* Compute rows of touched keys again. */
+extern void md_regroup_apply(MdRefresh *refresh);
+
+/* Columns of the result that identify a row; NIL: none are known. */
+extern List *md_refresh_unique_columns(MdRefresh *refresh);
+
 /* refresh_exec_merge.c */
 
-/* Tables and indexes that the plan needs; drops what it needs no more. */
-extern void md_merge_prepare(MdView *view, MdPlan *plan);
-
-/* Merge the change, given as parts of sources (of MdPart). */
-extern void md_merge_apply(MdRefresh *refresh, List *parts);
+/* Merge the change of what the query reads. */
+extern void md_merge_apply(MdRefresh *refresh);
 
 /* Recompute state and result. */
 extern void md_merge_rebuild(MdRefresh *refresh);
 
-/* Columns of the result that identify a row under the plan; NIL: none. */
-extern List *md_merge_result_keys(MdMerge *merge);
+/* refresh_exec_latest.c: the same for strategy latest */
+extern void md_latest_apply(MdRefresh *refresh);
+extern void md_latest_rebuild(MdRefresh *refresh);
 
 #endif							/* MD_REFRESH_EXEC_H */

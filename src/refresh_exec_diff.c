@@ -47,8 +47,8 @@ md_diff_register(const char *name, Tuplestorestate *store, TupleDesc tupdesc)
 }
 
 /* "u.c1, (u.c2::text)::json": what a group hands on of its columns. */
-static char *
-group_output(const MdTarget *target)
+char *
+md_diff_output(const MdTarget *target)
 {
 	StringInfoData list;
 
@@ -76,7 +76,7 @@ md_diff_sql(const MdTarget *target, const char *query, const char *where)
 					"        UNION ALL"
 					"        SELECT %s, 1, NULL FROM (%s) q(%s)%s) u(%s, w, tid)"
 					" GROUP BY %s HAVING pg_catalog.sum(u.w) <> 0",
-					group_output(target),
+					md_diff_output(target),
 					columns, target->name, condition,
 					columns, query, columns, condition,
 					md_target_numbered(target, NULL, NIL),
@@ -185,24 +185,31 @@ apply_by_row(const MdTarget *target, Snapshot snapshot, MdRun *run)
 }
 
 void
+md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc tupdesc,
+					List *keys, Snapshot snapshot, MdRun *run)
+{
+	Oid			guarded;
+
+	if (tuplestore_tuple_count(changes) == 0)
+		return;
+	md_diff_register(CHANGES, changes, tupdesc);
+	guarded = md_guard_open(target->relid);
+	if (keys != NIL)
+		apply_by_key(target, keys, snapshot, run);
+	else
+		apply_by_row(target, snapshot, run);
+	md_guard_open(guarded);
+	SPI_unregister_relation(CHANGES);
+}
+
+void
 md_diff_apply(const MdTarget *target, const char *query, List *keys, const char *where,
 			  Snapshot snapshot, MdRun *run)
 {
 	Tuplestorestate *changes;
 	TupleDesc	tupdesc;
-	Oid			guarded;
 
 	changes = md_sql_run_into_store(md_diff_sql(target, query, where), snapshot, &tupdesc);
-	if (tuplestore_tuple_count(changes) > 0)
-	{
-		md_diff_register(CHANGES, changes, tupdesc);
-		guarded = md_guard_open(target->relid);
-		if (keys != NIL)
-			apply_by_key(target, keys, snapshot, run);
-		else
-			apply_by_row(target, snapshot, run);
-		md_guard_open(guarded);
-		SPI_unregister_relation(CHANGES);
-	}
+	md_diff_apply_store(target, changes, tupdesc, keys, snapshot, run);
 	tuplestore_end(changes);
 }

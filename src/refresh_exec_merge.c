@@ -1,189 +1,282 @@
 /*
  * refresh_exec_merge.c
- *		Merging partial aggregates of new rows into what is kept.
+ *		Merging partial aggregates of a change into what is kept.
  *
- *		new rows --aggregate--> change --upsert--> target --(exprs)--> result
- *													  |
- *					the result itself, or the state table
+ *		change --aggregate--> groups --upsert--> target --(exprs)--> result
+ *				 \						/			^
+ *				  values that came or went		the result itself, or the state table
  *
- * The target has a unique index over the group keys in which NULL equals NULL,
- * so the upsert finds each group by its key at the cost of an index lookup,
- * and writes only rows that change.  Without GROUP BY there is one row always.
+ * The target has an index over the group keys in which NULL equals NULL, so the
+ * upsert finds each group at the cost of an index lookup, and writes only rows that
+ * change.  Without GROUP BY there is one row always.
+ *
+ * The distinct values of a DISTINCT aggregate have a table of their own, by group.
+ * New rows are put into it first; values that were not there before count.
+ *
+ * Where rows left, too, refresh_exec_leaving.c prepares the groups: it recomputes
+ * those whose extreme left.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/ruleutils.h"
 
-#include "compat.h"
 #include "guard.h"
+#include "refresh_delta.h"
 #include "refresh_exec.h"
-#include "relation_make.h"
+#include "refresh_exec_merge.h"
+#include "refresh_state.h"
+#include "refresh_upsert.h"
 #include "sql_run.h"
 
-/* ----------------------------------------------------------------------
- * Tables and indexes
- * ---------------------------------------------------------------------- */
+/* Relations of one merge. */
+#define ROWS "medallion_rows"
+#define COUNTED "medallion_counted"
+#define MERGED "medallion_merged"
 
-/* Numbers of the key columns of the target. */
-static List *
-key_numbers(MdMerge *merge)
+void
+md_relation_store(MdNamedStore *named, const char *name, Tuplestorestate *store,
+				  TupleDesc tupdesc)
 {
-	List	   *numbers = NIL;
-	int			number = 0;
-	ListCell   *lc;
-
-	foreach(lc, merge->columns)
-	{
-		number++;
-		if (((MdMergeColumn *) lfirst(lc))->combine == MD_COMBINE_KEY)
-			numbers = lappend_int(numbers, number);
-	}
-	return numbers;
-}
-
-List *
-md_merge_result_keys(MdMerge *merge)
-{
-	return merge->needs_state ? merge->result_keys : key_numbers(merge);
-}
-
-/* Column definitions c1, c2, ... of the state table. */
-static List *
-state_columns(MdMerge *merge)
-{
-	List	   *names = NIL;
-	List	   *exprs = NIL;
-	ListCell   *lc;
-
-	foreach(lc, merge->columns)
-	{
-		exprs = lappend(exprs, ((MdMergeColumn *) lfirst(lc))->expr);
-		names = lappend(names, makeString(psprintf("c%d", list_length(exprs))));
-	}
-	return md_relation_columns(names, exprs);
-}
-
-/* Has the state table the columns that the merge wants? */
-static bool
-state_fits(Oid state, List *columns)
-{
-	Relation	rel = table_open(state, AccessShareLock);
-	TupleDesc	tupdesc = RelationGetDescr(rel);
-	bool		fits = tupdesc->natts == list_length(columns);
-
-	for (int i = 0; fits && i < tupdesc->natts; i++)
-	{
-		ColumnDef  *column = list_nth(columns, i);
-		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
-
-		fits = !att->attisdropped && att->atttypid == column->typeName->typeOid &&
-			att->attcollation == column->collOid;
-	}
-	table_close(rel, NoLock);
-	return fits;
-}
-
-/* Attribute numbers of column numbers. */
-static AttrNumber *
-attnums_of(const MdTarget *target, List *numbers)
-{
-	AttrNumber *attnums = palloc(sizeof(AttrNumber) * Max(1, list_length(numbers)));
-
-	for (int i = 0; i < list_length(numbers); i++)
-		attnums[i] = target->columns[list_nth_int(numbers, i) - 1].attnum;
-	return attnums;
-}
-
-/* Make sure of a unique index over numbers; its OID, InvalidOid for none. */
-static Oid
-ensure_index(Oid relid, Oid present, List *numbers)
-{
-	AttrNumber *attnums = attnums_of(md_target_make(relid), numbers);
-
-	if (numbers != NIL &&
-		md_relation_has_unique_index(relid, present, list_length(numbers), attnums))
-		return present;
-	if (OidIsValid(present) && get_rel_relkind(present) != '\0')
-		md_relation_drop_part(present);
-	if (numbers == NIL)
-		return InvalidOid;
-	/* one that the owner made serves too, and is not ours to drop */
-	if (OidIsValid(md_relation_find_unique_index(relid, list_length(numbers), attnums)))
-		return InvalidOid;
-	return md_relation_make_unique_index(relid, list_length(numbers), attnums);
+	named->name = name;
+	named->store = store;
+	md_diff_register(name, store, tupdesc);
 }
 
 void
-md_merge_prepare(MdView *view, MdPlan *plan)
+md_relation_read(MdNamedStore *named, const char *name, const char *sql, Snapshot snapshot)
 {
-	MdView		before = *view;
-	MdMerge    *merge = plan->merge;
-	List	   *merge_keys = merge ? md_merge_result_keys(merge) : NIL;
-	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
-	List	   *columns = merge && merge->needs_state ? state_columns(merge) : NIL;
-	bool		drop_state = OidIsValid(view->state_table) &&
-		(columns == NIL || !state_fits(view->state_table, columns));
+	TupleDesc	tupdesc;
+	Tuplestorestate *store = md_sql_run_into_store(sql, snapshot, &tupdesc);
 
-	if (drop_state)
-	{
-		md_relation_drop_part(view->state_table);
-		view->state_table = InvalidOid;
-	}
-	if (columns != NIL && !OidIsValid(view->state_table))
-	{
-		view->state_table = md_relation_make_state(view->relid, columns, view->owner);
-		view->populated = false;
-		(void) ensure_index(view->state_table, InvalidOid, key_numbers(merge));
-	}
-	view->merge_index = ensure_index(view->relid, view->merge_index, merge_keys);
-	/* one index serves both if they are the same columns */
-	view->key_index = ensure_index(view->relid, view->key_index,
-								   equal(keys, merge_keys) ? NIL : keys);
-	if (before.state_table != view->state_table || before.merge_index != view->merge_index ||
-		before.key_index != view->key_index)
-		md_view_update(view);
+	md_relation_store(named, name, store, tupdesc);
+}
+
+void
+md_relation_forget(MdNamedStore *named)
+{
+	SPI_unregister_relation(named->name);
+	tuplestore_end(named->store);
+	named->store = NULL;
+}
+
+/* A count is never NULL. */
+static bool
+is_count(const MdMergeColumn *column)
+{
+	Oid			function = IsA(column->expr, Aggref) ? ((Aggref *) column->expr)->aggfnoid : InvalidOid;
+
+	return function == F_COUNT_ || function == F_COUNT_ANY;
 }
 
 /* ----------------------------------------------------------------------
- * SQL
+ * Values of DISTINCT aggregates
  * ---------------------------------------------------------------------- */
 
-/* The query that gives rows of the target: keys and partial aggregates. */
-static Query *
-partial_query(MdPlan *plan)
+/* "i.i1 AS key1, i.i2 AS key2, ": keys of the merge from its input, i. */
+static char *
+input_keys(const MdMerge *merge)
 {
-	Query	   *query = copyObject(plan->query);
+	StringInfoData list;
+	int			key = 0;
 	ListCell   *lc;
-	bool		has_aggs = false;
 
-	if (query->groupClause == NIL)
-		query->groupClause = query->distinctClause;
-	query->distinctClause = NIL;
-	query->sortClause = NIL;
-	query->havingQual = NULL;
-	query->targetList = NIL;
-	foreach(lc, plan->merge->columns)
+	initStringInfo(&list);
+	foreach(lc, md_merge_keys(merge))
+	{
+		MdMergeColumn *column = list_nth(merge->columns, lfirst_int(lc) - 1);
+
+		appendStringInfo(&list, "i.i%d AS key%d, ", castNode(Var, column->expr)->varattno, ++key);
+	}
+	return list.data;
+}
+
+/* "t.key1, t.key2, " after an alias. */
+static char *
+value_keys(const MdMerge *merge, const char *alias)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int key = 1; key <= merge->key_count; key++)
+		appendStringInfo(&list, "%s.key%d, ", alias, key);
+	return list.data;
+}
+
+/* Rows of a value set's table from rows of the input: keys, value [, copies]. */
+static char *
+value_rows(const MdMerge *merge, const MdValueSet *set, const char *rows, bool rows_signed)
+{
+	char	   *filter = set->filter > 0 ? psprintf(" AND i.i%d", set->filter) : "";
+	char	   *keys = input_keys(merge);
+
+	if (!merge->is_signed)
+		return psprintf("SELECT DISTINCT %si.i%d AS value FROM %s i WHERE i.i%d IS NOT NULL%s",
+						keys, set->value, rows, set->value, filter);
+	return psprintf("SELECT d.* FROM (SELECT %si.i%d AS value, pg_catalog.sum(%s)::pg_catalog.int8 AS copies"
+					" FROM %s i WHERE i.i%d IS NOT NULL%s GROUP BY %s) d WHERE d.copies <> 0",
+					keys, set->value, rows_signed ? "i." MD_WEIGHT : "1", rows, set->value, filter,
+					md_number_list(merge->key_count + 1));
+}
+
+/* "1, 2, 3" for GROUP BY */
+char *
+md_number_list(int count)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int n = 1; n <= count; n++)
+		appendStringInfo(&list, "%s%d", n > 1 ? ", " : "", n);
+	return list.data;
+}
+
+/*
+ * SELECT of keys c<n> and of what the columns of a value set gain, c<m>, from
+ * values v with a column `gain` of 1 for each that came and -1 for each that went.
+ */
+static char *
+value_gains(const MdMerge *merge, int value_set, const char *from)
+{
+	StringInfoData sql;
+	List	   *keys = md_merge_keys(merge);
+	int			number = 0;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	foreach(lc, keys)
+		appendStringInfo(&sql, "v.key%d AS c%d, ", foreach_current_index(lc) + 1, lfirst_int(lc));
+	foreach(lc, merge->columns)
 	{
 		MdMergeColumn *column = lfirst(lc);
-		int			number = list_length(query->targetList) + 1;
-		TargetEntry *target = makeTargetEntry(copyObject(column->expr), number,
-											  psprintf("c%d", number), false);
 
-		target->ressortgroupref = column->sort_group_ref;
-		has_aggs |= column->combine != MD_COMBINE_KEY;
-		query->targetList = lappend(query->targetList, target);
+		number++;
+		if (column->value_set != value_set)
+			continue;
+		if (is_count(column))
+			appendStringInfo(&sql, "pg_catalog.sum(v.gain)::pg_catalog.int8 AS c%d, ", number);
+		else if (merge->is_signed)
+			appendStringInfo(&sql, "COALESCE(pg_catalog.sum(v.value) FILTER (WHERE v.gain > 0), '0')"
+							 " - COALESCE(pg_catalog.sum(v.value) FILTER (WHERE v.gain < 0), '0') AS c%d, ", number);
+		else
+			appendStringInfo(&sql, "pg_catalog.sum(v.value) AS c%d, ", number);
 	}
-	query->hasAggs = has_aggs;
-	return query;
+	sql.len -= 2;
+	appendStringInfo(&sql, " FROM %s v", from);
+	if (merge->key_count > 0)
+		appendStringInfo(&sql, " GROUP BY %s", md_number_list(merge->key_count));
+	return sql.data;
 }
+
+/* Take the rows into a value set's table; the gains as a relation. */
+static void
+apply_values(MdRefresh *refresh, int value_set, const char *rows, bool rows_signed,
+			 MdNamedStore *gains)
+{
+	MdMerge    *merge = refresh->plan->merge;
+	MdTarget   *target = md_state_values(refresh->view, merge, value_set);
+	MdNamedStore counted;
+	MdUpsert	upsert = {.target = target};
+	Tuplestorestate *store;
+	TupleDesc	tupdesc;
+	char	   *gain;
+
+	for (int key = 1; key <= merge->key_count + 1; key++)
+		upsert.keys = lappend_int(upsert.keys, key);
+	upsert.rows = value_rows(merge, list_nth(merge->value_sets, value_set - 1), rows, rows_signed);
+	if (merge->is_signed)
+		upsert.set = "copies = t.copies + excluded.copies";
+	store = md_upsert_store(&upsert, psprintf("%st.value%s", value_keys(merge, "t"),
+											  merge->is_signed ? ", t.copies, t.ctid AS tid" : ""),
+							&tupdesc);
+	md_relation_store(&counted, COUNTED, store, tupdesc);
+	gain = merge->is_signed ?
+		"(SELECT x.*, CASE WHEN x.inserted THEN 1 WHEN x.copies = 0 THEN -1 ELSE 0 END AS gain FROM " COUNTED " x)" :
+		"(SELECT x.*, 1 AS gain FROM " COUNTED " x)";
+	md_relation_read(gains, psprintf("medallion_values_%d", value_set),
+					 value_gains(merge, value_set, gain), refresh->snapshot);
+	if (merge->is_signed)
+		md_sql_run(psprintf("DELETE FROM %s t USING " COUNTED " x WHERE x.copies = 0 AND t.ctid = x.tid",
+							target->name), NULL, refresh->snapshot);
+	md_relation_forget(&counted);
+}
+
+/* ----------------------------------------------------------------------
+ * Groups
+ * ---------------------------------------------------------------------- */
+
+/*
+ * "p.c1, p.c2, v1.c3 ... FROM (partial) p LEFT JOIN v1 ...": partial aggregates put
+ * together with the gains of value sets (relations or subqueries, of char *).
+ */
+static char *
+with_gains(const MdMerge *merge, const char *partial, List *gains, bool is_signed)
+{
+	StringInfoData sql;
+	StringInfoData from;
+	int			number = 0;
+	int			value_set = 0;
+	ListCell   *lc;
+
+	if (gains == NIL)
+		return pstrdup(partial);
+	initStringInfo(&sql);
+	initStringInfo(&from);
+	appendStringInfoString(&sql, "SELECT ");
+	foreach(lc, merge->columns)
+	{
+		MdMergeColumn *column = lfirst(lc);
+
+		number++;
+		if (column->value_set == 0)
+			appendStringInfo(&sql, "p.c%d, ", number);
+		else if (is_count(column) || column->or_zero)
+			appendStringInfo(&sql, "COALESCE(v%d.c%d, '0') AS c%d, ", column->value_set, number, number);
+		else
+			appendStringInfo(&sql, "v%d.c%d, ", column->value_set, number);
+		if (is_signed && md_partial_asks(column))
+			appendStringInfo(&from, "p.m%d, ", number);
+	}
+	appendStringInfoString(&sql, from.data);
+	sql.len -= 2;
+	appendStringInfo(&sql, " FROM (%s) p", partial);
+	foreach(lc, gains)
+	{
+		value_set++;
+		if (merge->key_count == 0)
+			appendStringInfo(&sql, " LEFT JOIN %s v%d ON true", (char *) lfirst(lc), value_set);
+		else
+			appendStringInfo(&sql, " LEFT JOIN %s v%d ON ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
+							 (char *) lfirst(lc), value_set, md_merge_key_list(merge, "p"),
+							 md_merge_key_list(merge, psprintf("v%d", value_set)));
+	}
+	return sql.data;
+}
+
+/* "p.c1, p.c2": keys by number. */
+char *
+md_merge_key_list(const MdMerge *merge, const char *alias)
+{
+	StringInfoData list;
+	ListCell   *lc;
+
+	initStringInfo(&list);
+	foreach(lc, md_merge_keys(merge))
+		appendStringInfo(&list, "%s%s.c%d", list.len > 0 ? ", " : "", alias, lfirst_int(lc));
+	return list.data;
+}
+
+/* ----------------------------------------------------------------------
+ * From the state to the result
+ * ---------------------------------------------------------------------- */
 
 /* One expression over columns of the state table, which is called m. */
 static char *
@@ -194,7 +287,7 @@ state_expression(Node *expr, Oid state)
 
 /* "expr, expr": the result's columns from state rows m. */
 static char *
-final_columns(MdMerge *merge, Oid state)
+final_columns(const MdMerge *merge, Oid state)
 {
 	StringInfoData list;
 	ListCell   *lc;
@@ -206,55 +299,81 @@ final_columns(MdMerge *merge, Oid state)
 	return list.data;
 }
 
+/* Does the result show the group m? */
 static char *
-having_condition(MdMerge *merge, Oid state)
+shown_condition(const MdMerge *merge, const MdTarget *state)
 {
-	return merge->having ? state_expression(merge->having, state) : "true";
+	char	   *having = merge->having ? state_expression(merge->having, state->relid) : "true";
+
+	if (merge->count_column == 0)
+		return having;
+	return psprintf("m.%s > 0 AND (%s)", state->columns[merge->count_column - 1].name, having);
 }
 
-/* The result as a query over the whole state table. */
+/* The result as a query over the whole state table, or a relation like it. */
 static char *
-final_query(MdMerge *merge, const MdTarget *state)
+final_query(const MdMerge *merge, const MdTarget *state, const char *relation)
 {
 	return psprintf("SELECT %s FROM %s m WHERE %s", final_columns(merge, state->relid),
-					state->name, having_condition(merge, state->relid));
+					relation, shown_condition(merge, state));
 }
 
 /* How old and new values of a column become one. */
 static char *
-combine_expression(MdCombine combine, const char *old, const char *new)
+combine_expression(const MdMergeColumn *column, const char *name)
 {
-	const char *operator;
+	char	   *old = psprintf("t.%s", name);
+	char	   *new = psprintf("excluded.%s", name);
+	char	   *both;
 
-	switch (combine)
+	switch (column->combine)
 	{
 		case MD_COMBINE_LEAST:
 			return psprintf("LEAST(%s, %s)", old, new);
 		case MD_COMBINE_GREATEST:
 			return psprintf("GREATEST(%s, %s)", old, new);
 		case MD_COMBINE_ADD:
-			operator = "OPERATOR(pg_catalog.+)";
+			both = psprintf("%s OPERATOR(pg_catalog.+) %s", old, new);
+			if (column->or_zero || is_count(column))
+				return both;
 			break;
 		case MD_COMBINE_AND:
-			operator = "AND";
+			both = psprintf("%s AND %s", old, new);
 			break;
 		case MD_COMBINE_OR:
-			operator = "OR";
+			both = psprintf("%s OR %s", old, new);
 			break;
+		case MD_COMBINE_MOMENTS:
+			return psprintf("pg_catalog.%s(%s, %s)",
+							list_length(((Aggref *) column->expr)->args) == 1 ?
+							"float8_combine" : "float8_regr_combine", old, new);
 		default:
 			elog(ERROR, "a key does not combine");
 	}
-	return psprintf("CASE WHEN %s IS NULL THEN %s WHEN %s IS NULL THEN %s ELSE %s %s %s END",
-					old, new, new, old, old, operator, new);
+	return psprintf("CASE WHEN %s IS NULL THEN %s WHEN %s IS NULL THEN %s ELSE %s END",
+					old, new, new, old, both);
 }
 
-/*
- * "SET c = combined, ..." and "WHERE something changes", with the present row
- * called t and the change called by `change`; false if there is only the key.
- */
+/* Is there a count(*)? */
 static bool
-combine_clauses(MdMerge *merge, const MdTarget *target, const char *change,
-				char **set_clause, char **where_clause)
+counts_rows(const MdMerge *merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->columns)
+	{
+		MdMergeColumn *column = lfirst(lc);
+
+		if (is_count(column) && ((Aggref *) column->expr)->aggstar &&
+			((Aggref *) column->expr)->aggfilter == NULL)
+			return true;
+	}
+	return false;
+}
+
+void
+md_merge_upsert(const MdMerge *merge, const MdTarget *target, const char *rows, bool replace,
+				MdUpsert *upsert)
 {
 	StringInfoData set;
 	StringInfoData old;
@@ -270,111 +389,37 @@ combine_clauses(MdMerge *merge, const MdTarget *target, const char *change,
 		MdMergeColumn *column = lfirst(lc);
 		const char *name = target->columns[number++].name;
 		const char *comma = set.len > 0 ? ", " : "";
-		char	   *combined;
+		char	   *value;
 
 		if (column->combine == MD_COMBINE_KEY)
 			continue;
-		combined = combine_expression(column->combine, psprintf("t.%s", name),
-									  psprintf("%s.%s", change, name));
-		appendStringInfo(&set, "%s%s = %s", comma, name, combined);
+		value = replace ? psprintf("excluded.%s", name) : combine_expression(column, name);
+		appendStringInfo(&set, "%s%s = %s", comma, name, value);
 		appendStringInfo(&old, "%st.%s", comma, name);
-		appendStringInfo(&new, "%s%s", comma, combined);
+		appendStringInfo(&new, "%s%s", comma, value);
 	}
-	*set_clause = psprintf("SET %s", set.data);
-	*where_clause = psprintf("WHERE ROW(%s) IS DISTINCT FROM ROW(%s)", old.data, new.data);
-	return set.len > 0;
+	memset(upsert, 0, sizeof(*upsert));
+	upsert->target = target;
+	upsert->keys = md_merge_keys(merge);
+	upsert->rows = rows;
+	if (set.len == 0)
+		return;
+	upsert->set = set.data;
+	/* a group with new rows counts more than before */
+	if (replace || merge->is_signed || !counts_rows(merge))
+		upsert->where = psprintf("ROW(%s) IS DISTINCT FROM ROW(%s)", old.data, new.data);
 }
 
-/*
- * The statement that merges the rows of `change` into the target, up to its
- * RETURNING.
- */
-static char *
-upsert_statement(MdMerge *merge, const MdTarget *target, const char *change)
-{
-	List	   *keys = key_numbers(merge);
-	char	   *columns = md_target_columns(target, NULL, NIL);
-	bool		has_values;
-	char	   *set;
-	char	   *where;
-
-	has_values = combine_clauses(merge, target, keys == NIL ? "d" : "excluded", &set, &where);
-	if (keys == NIL)
-		return psprintf("UPDATE %s t %s FROM (%s) d(%s) %s", target->name, set, change,
-						columns, where);
-	return psprintf("INSERT INTO %s AS t (%s) SELECT * FROM (%s) d ON CONFLICT (%s) DO %s",
-					target->name, columns, change, md_target_columns(target, NULL, keys),
-					has_values ? psprintf("UPDATE %s %s", set, where) : "NOTHING");
-}
-
-/* Add the counts of a statement that returns (inserted, updated, deleted). */
+/* Upsert into the result the groups m that the query shows; delete the others. */
 static void
-add_counts(MdRun *run)
+carry(MdRefresh *refresh, const MdTarget *state)
 {
-	run->rows_inserted += md_sql_int64(0, 1);
-	run->rows_updated += md_sql_int64(0, 2);
-	run->rows_deleted += md_sql_int64(0, 3);
-}
-
-/* A row that was inserted, not updated, has no xmax. */
-#define WAS_INSERTED "t.xmax OPERATOR(pg_catalog.=) '0'::pg_catalog.xid AS inserted"
-
-#define COUNT_WRITTEN \
-	"pg_catalog.count(*) FILTER (WHERE w.inserted), pg_catalog.count(*) FILTER (WHERE NOT w.inserted)"
-
-/* Merge straight into the result. */
-static void
-merge_into_result(MdRefresh *refresh, const char *change)
-{
-	char	   *statement = upsert_statement(refresh->plan->merge, refresh->result, change);
-
-	md_sql_run(psprintf("WITH w AS (%s RETURNING " WAS_INSERTED ") SELECT " COUNT_WRITTEN
-						", 0::pg_catalog.int8 FROM w", statement),
-			   NULL, refresh->snapshot);
-	add_counts(&refresh->run);
-}
-
-/*
- * Conditions "this state row m is that result row t" that an index or a hash
- * can serve: equality where no key is NULL, and records where one is.
- */
-static char *
-hidden_match(MdMerge *merge, const MdTarget *result, bool null_keys)
-{
-	StringInfoData equal;
-	StringInfoData any_null;
-	StringInfoData any_null_result;
-	StringInfoData state_keys;
-	int			key = 0;
-	ListCell   *lc;
-
-	initStringInfo(&equal);
-	initStringInfo(&any_null);
-	initStringInfo(&any_null_result);
-	initStringInfo(&state_keys);
-	foreach(lc, merge->result_keys)
-	{
-		const char *name = result->columns[lfirst_int(lc) - 1].name;
-
-		key++;
-		appendStringInfo(&equal, "%st.%s = m.c%d", key > 1 ? " AND " : "", name, key);
-		appendStringInfo(&any_null, "%sm.c%d IS NULL", key > 1 ? " OR " : "", key);
-		appendStringInfo(&any_null_result, "%st.%s IS NULL", key > 1 ? " OR " : "", name);
-		appendStringInfo(&state_keys, "%sm.c%d", key > 1 ? ", " : "", key);
-	}
-	if (!null_keys)
-		return equal.data;
-	return psprintf("(%s) AND (%s) AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
-					any_null.data, any_null_result.data,
-					md_target_columns(result, "t", merge->result_keys), state_keys.data);
-}
-
-/* Upsert into the result of groups m that the query shows. */
-static char *
-carry_shown(MdMerge *merge, const MdTarget *result, Oid state)
-{
+	MdMerge    *merge = refresh->plan->merge;
+	const MdTarget *result = refresh->result;
 	List	   *others = md_target_others(result, merge->result_keys);
+	const char **names = palloc(sizeof(char *) * Max(1, merge->key_count));
 	StringInfoData set;
+	MdUpsert	upsert = {.target = result, .keys = merge->result_keys};
 	ListCell   *lc;
 
 	initStringInfo(&set);
@@ -384,85 +429,216 @@ carry_shown(MdMerge *merge, const MdTarget *result, Oid state)
 
 		appendStringInfo(&set, "%s%s = excluded.%s", set.len > 0 ? ", " : "", name, name);
 	}
-	return psprintf("INSERT INTO %s AS t (%s) SELECT %s FROM m WHERE %s ON CONFLICT (%s) DO %s"
-					" RETURNING " WAS_INSERTED,
-					result->name, md_target_columns(result, NULL, NIL),
-					final_columns(merge, state), having_condition(merge, state),
-					md_target_columns(result, NULL, merge->result_keys),
-					others == NIL ? "NOTHING" :
-					psprintf("UPDATE SET %s WHERE ROW(%s) IS DISTINCT FROM ROW(%s)", set.data,
-							 md_target_comparable(result, "t", others),
-							 md_target_comparable(result, "excluded", others)));
+	upsert.rows = final_query(merge, state, MERGED);
+	if (others != NIL)
+	{
+		upsert.set = set.data;
+		upsert.where = psprintf("ROW(%s) IS DISTINCT FROM ROW(%s)",
+								md_target_comparable(result, "t", others),
+								md_target_comparable(result, "excluded", others));
+	}
+	md_upsert_run(&upsert, refresh->snapshot, &refresh->run);
+
+	if (merge->having == NULL && merge->count_column == 0)
+		return;
+	for (int key = 0; key < merge->key_count; key++)
+		names[key] = state->columns[key].name;
+	for (int null_keys = 0; null_keys <= 1; null_keys++)
+		if (!null_keys || md_upsert_has_null(MERGED, names, merge->key_count, refresh->snapshot))
+			refresh->run.rows_deleted +=
+				md_sql_run(psprintf("DELETE FROM %s t USING " MERGED " m WHERE (%s) IS NOT TRUE AND %s",
+									result->name, shown_condition(merge, state),
+									md_upsert_match(result, merge->result_keys, "t", "m", names, null_keys)),
+						   NULL, refresh->snapshot);
 }
 
-/* Merge into the state, and carry the groups that changed to the result. */
+/* Groups that are empty leave the state. */
 static void
-merge_through_state(MdRefresh *refresh, const MdTarget *state, const char *change)
+delete_empty(const MdMerge *merge, const MdTarget *target, MdRefresh *refresh, int64 *deleted)
+{
+	if (merge->count_column == 0)
+		return;
+	*deleted += md_sql_run(psprintf("DELETE FROM %s t USING " MERGED " m WHERE m.%s = 0 AND t.ctid = m.tid",
+									target->name, target->columns[merge->count_column - 1].name),
+						   NULL, refresh->snapshot);
+}
+
+/*
+ * Rows of the target that changed, as MERGED: its columns and tid.  `groups` are
+ * combined with the target's, and `recomputed` (NULL: none) replace them.
+ */
+static void
+merge_groups(MdRefresh *refresh, const MdTarget *target, const char *groups,
+			 const char *recomputed, MdNamedStore *merged)
+{
+	MdUpsert	upsert;
+	TupleDesc	tupdesc;
+	Tuplestorestate *store;
+	char	   *returning = psprintf("%s, t.ctid AS tid", md_target_columns(target, "t", NIL));
+
+	md_merge_upsert(refresh->plan->merge, target, groups, false, &upsert);
+	store = md_upsert_store(&upsert, returning, &tupdesc);
+	if (recomputed != NULL)
+	{
+		Tuplestorestate *more;
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(tupdesc, &TTSOpsMinimalTuple);
+
+		md_merge_upsert(refresh->plan->merge, target, recomputed, true, &upsert);
+		more = md_upsert_store(&upsert, returning, &tupdesc);
+		while (tuplestore_gettupleslot(more, true, false, slot))
+			tuplestore_puttupleslot(store, slot);
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(more);
+	}
+	md_relation_store(merged, MERGED, store, tupdesc);
+}
+
+/* Merge groups into the target, and carry what changed to the result. */
+static void
+apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	const MdTarget *result = refresh->result;
-	char	   *deletes = "SELECT 1 WHERE false";
+	MdNamedStore merged;
+	MdTarget   *state;
+	MdUpsert	upsert;
+	int64		dropped = 0;
 
-	if (merge->having != NULL)
-		deletes = psprintf("DELETE FROM %s t USING m WHERE (%s) IS NOT TRUE AND %s RETURNING 1",
-						   result->name, having_condition(merge, state->relid),
-						   hidden_match(merge, result, false));
-	md_sql_run(psprintf("WITH m AS (%s RETURNING t.*), w AS (%s), x AS (%s), y AS (%s)"
-						" SELECT " COUNT_WRITTEN ", (SELECT pg_catalog.count(*) FROM x)"
-						" + (SELECT pg_catalog.count(*) FROM y) FROM w",
-						upsert_statement(merge, state, change),
-						carry_shown(merge, result, state->relid), deletes,
-						merge->having == NULL ? deletes :
-						psprintf("DELETE FROM %s t USING m WHERE (%s) IS NOT TRUE AND %s RETURNING 1",
-								 result->name, having_condition(merge, state->relid),
-								 hidden_match(merge, result, true))),
-			   NULL, refresh->snapshot);
-	add_counts(&refresh->run);
+	if (!merge->needs_state && merge->count_column == 0)
+	{
+		md_merge_upsert(merge, refresh->result, groups, false, &upsert);
+		md_upsert_run(&upsert, refresh->snapshot, &refresh->run);
+		return;
+	}
+	if (!merge->needs_state)
+	{
+		merge_groups(refresh, refresh->result, groups, recomputed, &merged);
+		md_sql_run("SELECT pg_catalog.count(*) FILTER (WHERE m.inserted),"
+				   " pg_catalog.count(*) FILTER (WHERE NOT m.inserted) FROM " MERGED " m",
+				   NULL, refresh->snapshot);
+		refresh->run.rows_inserted += md_sql_int64(0, 1);
+		refresh->run.rows_updated += md_sql_int64(0, 2);
+		delete_empty(merge, refresh->result, refresh, &refresh->run.rows_deleted);
+		refresh->run.rows_updated -= refresh->run.rows_deleted;
+		md_relation_forget(&merged);
+		return;
+	}
+	state = md_state_target(refresh->view);
+	merge_groups(refresh, state, groups, recomputed, &merged);
+	if (merge->result_keys != NIL)
+		carry(refresh, state);
+	delete_empty(merge, state, refresh, &dropped);
+	md_relation_forget(&merged);
+	if (merge->result_keys == NIL)
+		/* rows of the result are not told apart by a key: compare all */
+		md_diff_apply(refresh->result, final_query(merge, state, state->name), NIL, NULL,
+					  refresh->snapshot, &refresh->run);
+}
+
+/* ----------------------------------------------------------------------
+ * Doors
+ * ---------------------------------------------------------------------- */
+
+bool
+md_merge_change(MdRefresh *refresh, Query *input, bool may_be_signed, MdPartialSource *source)
+{
+	MdChange	change;
+
+	md_delta_linear(refresh->engine, input, &change);
+	if (change.query == NULL || refresh->engine->why_full != NULL)
+		return false;
+	if (change.is_signed && !may_be_signed)
+		elog(ERROR, "rows left a query that was taken for append-only");
+	source->rows = change.query;
+	source->is_signed = change.is_signed;
+	return true;
 }
 
 void
-md_merge_apply(MdRefresh *refresh, List *parts)
+md_merge_apply(MdRefresh *refresh)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	Query	   *change = md_read_substitute(partial_query(refresh->plan), parts);
-	char	   *change_text = md_query_text(change);
-	MdTarget   *state;
-	Oid			guarded = md_guard_open(refresh->result->relid);
+	MdPartialSource source = {0};
+	MdNamedStore rows = {0};
+	MdNamedStore *gains = palloc0(sizeof(MdNamedStore) * Max(1, list_length(merge->value_sets)));
+	List	   *gain_names = NIL;
+	char	   *groups;
+	Oid			guarded;
 
-	if (!merge->needs_state)
-		merge_into_result(refresh, change_text);
-	else
+	if (!md_merge_change(refresh, md_partial_input(merge, refresh->plan->query),
+						 merge->is_signed, &source))
+		return;
+	guarded = md_guard_open(refresh->result->relid);
+	if (merge->value_sets != NIL)
 	{
-		state = md_target_make(refresh->view->state_table);
-		if (merge->result_keys != NIL)
-			merge_through_state(refresh, state, change_text);
-		else
+		md_relation_read(&rows, ROWS, md_partial_rows_text(merge->inputs, &source), refresh->snapshot);
+		source.rows = NULL;
+		source.relation = ROWS;
+		for (int n = 1; n <= list_length(merge->value_sets); n++)
 		{
-			/* rows of the result are not told apart by a key: compare all */
-			md_sql_run(upsert_statement(merge, state, change_text), NULL, refresh->snapshot);
-			md_diff_apply(refresh->result, final_query(merge, state), NIL, NULL,
-						  refresh->snapshot, &refresh->run);
+			apply_values(refresh, n, ROWS, source.is_signed, &gains[n - 1]);
+			gain_names = lappend(gain_names, unconstify(char *, gains[n - 1].name));
 		}
 	}
+	groups = with_gains(merge, md_partial_text(merge, &source, false), gain_names, source.is_signed);
+	if (source.is_signed)
+		md_leaving_apply(refresh, groups, apply_groups);
+	else if (!merge->needs_state && merge->count_column == 0)
+		apply_groups(refresh, groups, NULL);
+	else
+	{
+		MdNamedStore stored;
+
+		md_relation_read(&stored, MD_GROUPS, groups, refresh->snapshot);
+		apply_groups(refresh, "SELECT * FROM " MD_GROUPS, NULL);
+		md_relation_forget(&stored);
+	}
+	for (int n = 0; n < list_length(merge->value_sets); n++)
+		md_relation_forget(&gains[n]);
+	if (rows.store != NULL)
+		md_relation_forget(&rows);
 	md_guard_open(guarded);
+}
+
+/* Fill a table that is new, or make an old one equal. */
+static void
+fill(MdRefresh *refresh, const MdTarget *target, const char *query, List *keys, bool is_new)
+{
+	MdRun		state_run = {0};
+	MdRun	   *run = target == refresh->result ? &refresh->run : &state_run;
+
+	if (is_new)
+		md_diff_fill(target, query, refresh->snapshot, run);
+	else
+		md_diff_apply(target, query, keys, NULL, refresh->snapshot, run);
 }
 
 void
 md_merge_rebuild(MdRefresh *refresh)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	char	   *partials = md_query_text(partial_query(refresh->plan));
-	List	   *keys = key_numbers(merge);
+	Query	   *input = md_partial_input(merge, refresh->plan->query);
+	MdPartialSource source = {.rows = input};
+	char	   *input_text = psprintf("(%s)", md_query_text(input));
+	bool		is_first = refresh->view->refresh_number == 0;
+	List	   *gains = NIL;
+	char	   *groups;
 	MdTarget   *state;
-	MdRun		state_run = {0};
 
+	for (int n = 1; n <= list_length(merge->value_sets); n++)
+	{
+		MdTarget   *values = md_state_values(refresh->view, merge, n);
+
+		fill(refresh, values, value_rows(merge, list_nth(merge->value_sets, n - 1), input_text, false),
+			 NIL, true);
+		gains = lappend(gains, psprintf("(%s)", value_gains(merge, n, psprintf("(SELECT x.*, 1 AS gain FROM %s x)", values->name))));
+	}
+	groups = with_gains(merge, md_partial_text(merge, &source, false), gains, false);
 	if (!merge->needs_state)
 	{
-		md_diff_apply(refresh->result, partials, keys, NULL, refresh->snapshot, &refresh->run);
+		fill(refresh, refresh->result, groups, md_merge_keys(merge), is_first);
 		return;
 	}
-	state = md_target_make(refresh->view->state_table);
-	md_diff_apply(state, partials, keys, NULL, refresh->snapshot, &state_run);
-	md_diff_apply(refresh->result, final_query(merge, state), merge->result_keys, NULL,
-				  refresh->snapshot, &refresh->run);
+	state = md_state_target(refresh->view);
+	fill(refresh, state, groups, NIL, true);
+	fill(refresh, refresh->result, final_query(merge, state, state->name), merge->result_keys, is_first);
 }

@@ -6,10 +6,7 @@
  *
  * A node takes the changes of its inputs and hands changes of its own output
  * up.  A change is rows with a sign; an output of kind `append` only ever
- * gains rows.  In this version changes pass through scans, filters,
- * projections, lateral functions and UNION ALL, and end in an aggregate at the
- * top, whose partial results are merged; a node that can do none of it has a
- * reason, and the whole is then recomputed.
+ * gains rows.  A node that cannot has a reason, and the whole is recomputed.
  */
 #ifndef MD_REFRESH_PLAN_H
 #define MD_REFRESH_PLAN_H
@@ -19,12 +16,17 @@
 #include "nodes/pg_list.h"
 #include "parser/parser.h"
 
+#include "refresh_merge.h"
 #include "refresh_read.h"
 
 typedef enum MdStrategy
 {
-	MD_STRATEGY_APPEND,
+	MD_STRATEGY_APPEND,			/* rows come, and are inserted */
+	MD_STRATEGY_JOIN,			/* rows come and go, one by one */
 	MD_STRATEGY_MERGE,
+	MD_STRATEGY_REGROUP,		/* rows of touched keys are computed again */
+	MD_STRATEGY_WINDOW,			/* likewise, of whole partitions */
+	MD_STRATEGY_LATEST,
 	MD_STRATEGY_FULL
 } MdStrategy;
 
@@ -36,6 +38,7 @@ typedef enum MdNodeKind
 	MD_NODE_MAP,				/* filter, project, expand */
 	MD_NODE_UNION_ALL,
 	MD_NODE_AGGREGATE,
+	MD_NODE_LATEST,
 	MD_NODE_OTHER
 } MdNodeKind;
 
@@ -51,40 +54,6 @@ typedef struct MdNode
 	List	   *children;		/* of MdNode */
 } MdNode;
 
-/* How a column of a merge target takes in a change. */
-typedef enum MdCombine
-{
-	MD_COMBINE_KEY,				/* group key: identifies the row */
-	MD_COMBINE_ADD,				/* old + new */
-	MD_COMBINE_LEAST,
-	MD_COMBINE_GREATEST,
-	MD_COMBINE_AND,
-	MD_COMBINE_OR
-} MdCombine;
-
-typedef struct MdMergeColumn
-{
-	Expr	   *expr;			/* over the query's FROM */
-	MdCombine	combine;
-	Index		sort_group_ref; /* of a key; 0 otherwise */
-} MdMergeColumn;
-
-/*
- * A merge.  Its target is the result itself when each column of that is a key
- * or a partial result, and no key is missing; else a state table with these
- * columns named c1, c2, ..., from which the result's columns are computed.
- */
-typedef struct MdMerge
-{
-	bool		needs_state;
-	List	   *columns;		/* of MdMergeColumn, in the order of the target */
-	int			key_count;
-	/* with a state table */
-	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
-	Node	   *having;			/* likewise, or NULL */
-	List	   *result_keys;	/* of int: column of the result per key; NIL: not all there */
-} MdMerge;
-
 typedef struct MdPlan
 {
 	Query	   *query;			/* plain views inlined */
@@ -97,7 +66,12 @@ typedef struct MdPlan
 	bool		repeatable;		/* no volatile function: verify() is exact */
 	List	   *source_ids;		/* of Oid: relations that are read, each once */
 	List	   *inlined_ids;	/* of Oid: plain views that were inlined */
+	Query	   *normal;			/* the query in blocks */
+	List	   *keys;			/* of the top block, over its FROM; NIL: none */
+	List	   *key_columns;	/* of int: the columns that show them; NIL: not all are */
+	bool		keys_unique;	/* one row of the result per key */
 	MdMerge    *merge;			/* strategy merge only */
+	MdLatest   *latest;			/* strategy latest only */
 } MdPlan;
 
 /*
@@ -122,8 +96,5 @@ extern char *md_query_text(Query *query);
  * Make a plan, for a view owned by `owner`.  The query is not changed.
  */
 extern MdPlan *md_plan_make(Query *query, Oid owner);
-
-/* Analyze an aggregate query; NULL with *reason, *location if it cannot merge. */
-extern MdMerge *md_merge_make(Query *query, char **reason, int *location);
 
 #endif							/* MD_REFRESH_PLAN_H */

@@ -8,38 +8,40 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
-#include "catalog.h"
 #include "compat.h"
 #include "refresh_plan.h"
 #include "refresh_read.h"
-#include "sql_run.h"
 
-const char *
-md_change_kind_name(MdChangeKind kind)
+char *
+md_read_operator(Oid operator)
 {
-	static const char *const names[] = {
-		[MD_CHANGE_APPEND] = "append",
-		[MD_CHANGE_UPSERT] = "upsert",
-		[MD_CHANGE_REPLACE] = "replace",
-	};
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *name;
 
-	return names[kind];
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	name = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+					NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return name;
 }
 
 char *
@@ -49,184 +51,183 @@ md_read_relation_name(Oid relid)
 									  get_rel_name(relid));
 }
 
-/* A relation that is neither a streaming table nor a view of ours. */
-static void
-describe_other(Oid relid, MdReadable *readable)
-{
-	readable->changes = MD_CHANGE_REPLACE;
-	switch (get_rel_relkind(relid))
-	{
-		case RELKIND_VIEW:
-			readable->kind_name = "view";
-			readable->why = "a view that another role owns is not looked into";
-			break;
-		case RELKIND_FOREIGN_TABLE:
-			readable->kind_name = "foreign table";
-			readable->why = "changes of a foreign table are not known";
-			break;
-		case RELKIND_MATVIEW:
-			readable->kind_name = "plain materialized view";
-			readable->why = "changes of a plain materialized view are not known";
-			break;
-		case RELKIND_PARTITIONED_TABLE:
-			readable->kind_name = "partitioned table";
-			readable->why = "changes of an ordinary table are not captured";
-			break;
-		default:
-			readable->kind_name = "table";
-			readable->why = "changes of an ordinary table are not captured";
-			break;
-	}
-}
-
-void
-md_read_describe(Oid relid, Oid owner, MdReadable *readable)
-{
-	static SPIPlanPtr plan = NULL;
-	MdSecurity	saved;
-	MdSqlArgs	args = {0};
-	Snapshot	snapshot = md_sql_take_snapshot();
-	bool		is_stream;
-	bool		is_view;
-	bool		is_append;
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_catalog_become_owner(&saved);
-	SPI_connect();
-	md_sql_run_cached(&plan,
-					  "SELECT EXISTS (SELECT FROM medallion.stream WHERE relid = $1),"
-					  "       EXISTS (SELECT FROM medallion.view WHERE relid = $1),"
-					  "       EXISTS (SELECT FROM medallion.view_state"
-					  "                WHERE relid = $1 AND strategy = 'append')",
-					  &args, snapshot);
-	is_stream = md_sql_bool(0, 1);
-	is_view = md_sql_bool(0, 2);
-	is_append = md_sql_bool(0, 3);
-	SPI_finish();
-	md_catalog_restore_user(&saved);
-	UnregisterSnapshot(snapshot);
-
-	memset(readable, 0, sizeof(*readable));
-	if (is_stream)
-		readable->kind_name = "streaming table";
-	else if (is_view)
-	{
-		readable->kind_name = "materialized view";
-		if (!is_append)
-		{
-			readable->changes = MD_CHANGE_UPSERT;
-			readable->why = "this materialized view changes rows that it has, and these changes are not kept";
-		}
-	}
-	else
-		describe_other(relid, readable);
-
-	/* new rows are found by columns that the query itself may not read */
-	if (readable->changes == MD_CHANGE_APPEND &&
-		pg_class_aclcheck(relid, owner, ACL_SELECT) != ACLCHECK_OK)
-	{
-		readable->changes = MD_CHANGE_REPLACE;
-		readable->why = "its changes can be read only with SELECT on the whole table, not on some columns";
-	}
-}
-
-/* ---------------------------------------------------------------------- */
-
 typedef struct WholeRow
 {
 	Oid			relid;
-	List	   *names;			/* columns of the subquery, of String */
+	List	   *names;			/* columns of the row, of String */
+	List	   *types;			/* of a subquery's row: of Var */
 } WholeRow;
+
+/* Columns of a table as a row expression wants them. */
+static List *
+table_row(WholeRow *whole, int varno, int sublevels_up)
+{
+	Relation	rel = table_open(whole->relid, AccessShareLock);
+	List	   *args = NIL;
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		args = lappend(args, att->attisdropped ?
+					   (Node *) makeNullConst(INT4OID, -1, InvalidOid) :
+					   (Node *) makeVar(varno, i + 1, att->atttypid, att->atttypmod,
+										att->attcollation, sublevels_up));
+	}
+	table_close(rel, NoLock);
+	return args;
+}
 
 /* Spell out a reference to a whole row; other references stay. */
 static Node *
 expand_whole_row(Var *var, replace_rte_variables_context *context)
 {
 	WholeRow   *whole = context->callback_arg;
-	Relation	rel;
 	RowExpr    *row;
 
-	if (var->varattno != 0 || !OidIsValid(whole->relid))
+	if (var->varattno != 0)
 		return copyObject((Node *) var);
-
-	rel = table_open(whole->relid, AccessShareLock);
 	row = makeNode(RowExpr);
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	if (OidIsValid(whole->relid))
+		row->args = table_row(whole, context->target_varno, context->sublevels_up);
+	else
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-		row->args = lappend(row->args, att->attisdropped ?
-							(Node *) makeNullConst(INT4OID, -1, InvalidOid) :
-							(Node *) makeVar(context->target_varno, i + 1, att->atttypid,
-											 att->atttypmod, att->attcollation,
-											 context->sublevels_up));
+		row->args = copyObject(whole->types);
+		IncrementVarSublevelsUp((Node *) row->args, context->sublevels_up, 0);
 	}
-	table_close(rel, NoLock);
 	row->row_typeid = var->vartype;
 	row->row_format = COERCE_EXPLICIT_CAST;
-	row->colnames = whole->names;
+	row->colnames = copyObject(whole->names);
 	row->location = var->location;
 	return (Node *) row;
+}
+
+/* The columns that a reference to the whole row means. */
+static void
+describe_row(RangeTblEntry *rte, int rt_index, WholeRow *whole)
+{
+	ListCell   *lc;
+
+	whole->relid = rte->rtekind == RTE_RELATION ? rte->relid : InvalidOid;
+	whole->names = copyObject(rte->eref->colnames);
+	if (rte->rtekind != RTE_SUBQUERY)
+		return;
+	foreach(lc, rte->subquery->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			whole->types = lappend(whole->types,
+								   makeVarFromTargetEntry(rt_index, target));
+	}
 }
 
 void
 md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 {
 	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
-	WholeRow	whole = {rte->relid, NIL};
+	WholeRow	whole = {InvalidOid, NIL, NIL};
+	List	   *names = NIL;
 	ListCell   *lc;
 
+	describe_row(rte, rt_index, &whole);
 	foreach(lc, subquery->targetList)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 
 		if (!target->resjunk)
-			whole.names = lappend(whole.names, makeString(pstrdup(target->resname)));
+			names = lappend(names, makeString(pstrdup(target->resname)));
 	}
-
-	*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
-											  expand_whole_row, &whole, NULL);
+	if (whole.relid != InvalidOid || whole.types != NIL)
+		*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
+												  expand_whole_row, &whole, NULL);
 	rte = rt_fetch(rt_index, query->rtable);
 	rte->rtekind = RTE_SUBQUERY;
 	rte->subquery = subquery;
 	rte->alias = makeAlias(rte->eref->aliasname, NIL);
-	rte->eref = makeAlias(rte->eref->aliasname, whole.names);
+	rte->eref = makeAlias(rte->eref->aliasname, names);
 	rte->relid = InvalidOid;
 	rte->relkind = 0;
 	rte->rellockmode = 0;
 	rte->tablesample = NULL;
 	rte->inh = false;
+	rte->ctename = NULL;
+	rte->coltypes = NIL;
+	rte->coltypmods = NIL;
+	rte->colcollations = NIL;
 }
 
-/* "SELECT its columns FROM it WHERE condition" as a query. */
-static Query *
-part_query(const MdPart *part, bool with_children)
+/* Columns by name, in order; dropped ones are named, or made as NULLs. */
+static char *
+list_attributes(Oid relid, bool make_dropped)
 {
-	Relation	rel = table_open(part->relid, AccessShareLock);
-	StringInfoData sql;
-	Query	   *query;
-	int			nest_level;
+	Relation	rel = table_open(relid, AccessShareLock);
+	StringInfoData list;
 
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ");
+	initStringInfo(&list);
 	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
 
 		if (i > 0)
-			appendStringInfoString(&sql, ", ");
-		if (att->attisdropped)
-			appendStringInfo(&sql, "NULL::pg_catalog.int4 AS \"?dropped%d?\"", i + 1);
+			appendStringInfoString(&list, ", ");
+		if (!att->attisdropped)
+			appendStringInfoString(&list, quote_identifier(NameStr(att->attname)));
 		else
-			appendStringInfoString(&sql, quote_identifier(NameStr(att->attname)));
+			appendStringInfo(&list, "%s\"?dropped%d?\"",
+							 make_dropped ? "NULL::pg_catalog.int4 AS " : "", i + 1);
 	}
-	appendStringInfo(&sql, " FROM %s%s WHERE %s", with_children ? "" : "ONLY ",
-					 md_read_relation_name(part->relid), part->condition);
 	table_close(rel, NoLock);
+	return list.data;
+}
 
-	nest_level = NewGUCNestLevel();
+char *
+md_read_attributes(Oid relid)
+{
+	return list_attributes(relid, true);
+}
+
+char *
+md_read_attribute_names(Oid relid)
+{
+	return list_attributes(relid, false);
+}
+
+/*
+ * A query over a registered tuplestore.  The parser here does not know it, and
+ * a reference to it cannot be spelled out again; so it is analyzed as a WITH
+ * query of that name, of which the reference alone is kept.
+ */
+static Query *
+store_query(const MdPart *part)
+{
+	Query	   *query;
+
+	query = md_query_analyze(psprintf("WITH %s AS (SELECT %s, 0::pg_catalog.int8 AS md_weight FROM %s) %s",
+									  quote_identifier(part->store_name),
+									  md_read_attributes(part->relid),
+									  md_read_relation_name(part->relid), part->query));
+	query->cteList = NIL;
+	return query;
+}
+
+/* What is read in the place of a source, as a query. */
+static Query *
+part_query(const MdPart *part, bool with_children)
+{
+	Query	   *query;
+	int			nest_level = NewGUCNestLevel();
+
 	md_restrict_search_path();
-	query = md_query_analyze(sql.data);
+	if (part->store_name != NULL)
+		query = store_query(part);
+	else if (part->query != NULL)
+		query = md_query_analyze(part->query);
+	else
+		query = md_query_analyze(psprintf("SELECT %s FROM %s%s WHERE %s",
+										  md_read_attributes(part->relid),
+										  with_children ? "" : "ONLY ",
+										  md_read_relation_name(part->relid), part->condition));
 	AtEOXact_GUC(false, nest_level);
 	return query;
 }

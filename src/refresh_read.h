@@ -12,8 +12,10 @@
 #define MD_REFRESH_READ_H
 
 #include "postgres.h"
+#include "access/tupdesc.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "utils/tuplestore.h"
 
 typedef enum MdChangeKind
 {
@@ -24,7 +26,7 @@ typedef enum MdChangeKind
 
 extern const char *md_change_kind_name(MdChangeKind kind);
 
-/* What is known of the changes of a relation. */
+/* What is known of the changes of a relation (source_describe.c). */
 typedef struct MdReadable
 {
 	MdChangeKind changes;
@@ -35,18 +37,35 @@ typedef struct MdReadable
 /* As a view of `owner` would read it. */
 extern void md_read_describe(Oid relid, Oid owner, MdReadable *readable);
 
-/* Rows of a source that are to be read: an SQL condition on its columns. */
+/*
+ * Rows of a source that are to be read: an SQL condition on its columns, or a
+ * query with its columns in their order (dropped ones as integers), which may
+ * read a registered tuplestore of these columns and md_weight.
+ */
 typedef struct MdPart
 {
 	Oid			relid;
 	char	   *condition;
+	char	   *query;			/* instead of a condition; NULL: none */
+	char	   *store_name;		/* that the query reads; NULL: none */
+	Tuplestorestate *store;		/* to be registered under this name */
+	TupleDesc	store_desc;
 } MdPart;
+
+/* "a, b, NULL::int4 AS "?dropped3?"": all attributes of a relation, by name. */
+extern char *md_read_attributes(Oid relid);
+
+/* The same names alone, of a query that has all of them as columns. */
+extern char *md_read_attribute_names(Oid relid);
 
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
 extern Query *md_read_substitute(Query *query, List *parts);
 
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);
+
+/* "OPERATOR(schema.name)" */
+extern char *md_read_operator(Oid operator);
 
 /* The qualified and quoted name of a relation. */
 extern char *md_read_relation_name(Oid relid);

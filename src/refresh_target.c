@@ -16,9 +16,8 @@
 #include "refresh_read.h"
 #include "refresh_target.h"
 
-/* Can values of the type be grouped and joined by equality? */
-static bool
-is_comparable(Oid type)
+bool
+md_target_is_comparable(Oid type)
 {
 	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_LT_OPR |
 											  TYPECACHE_CMP_PROC);
@@ -49,7 +48,7 @@ md_target_make(Oid relid)
 		column->type = format_type_extended(att->atttypid, att->atttypmod,
 											FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		column->type_id = att->atttypid;
-		column->comparable = is_comparable(att->atttypid);
+		column->comparable = md_target_is_comparable(att->atttypid);
 	}
 	table_close(rel, NoLock);
 	return target;

@@ -28,6 +28,9 @@ typedef struct MdTarget
 
 extern MdTarget *md_target_make(Oid relid);
 
+/* Can values of the type be grouped and joined by equality? */
+extern bool md_target_is_comparable(Oid type);
+
 /*
  * Comma-separated: "a.x, a.y"; alias may be NULL.  `numbers` (of int, from 1)
  * picks columns; NIL: all.  The second spells columns so that they compare, the

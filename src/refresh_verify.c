@@ -31,7 +31,10 @@
 
 #define DIFFERENCES "medallion_differences"
 
-/* Parts of the sources that had been read at the stored frontier. */
+/*
+ * Parts of the sources that had been read at the stored frontier; what they
+ * read is registered with SPI.
+ */
 static List *
 read_parts(MdView *view, Snapshot snapshot)
 {
@@ -46,10 +49,11 @@ read_parts(MdView *view, Snapshot snapshot)
 		/* told apart by columns that the owner may not read: taken as it is */
 		if (pg_class_aclcheck(source->relid, view->owner, ACL_SELECT) != ACLCHECK_OK)
 			continue;
-		part->relid = source->relid;
-		part->condition = md_frontier_read_rows(source, snapshot);
-		if (part->condition != NULL)
-			parts = lappend(parts, part);
+		if (!md_frontier_read_part(source, snapshot, part))
+			continue;
+		if (part->store_name != NULL)
+			md_diff_register(part->store_name, part->store, part->store_desc);
+		parts = lappend(parts, part);
 	}
 	return parts;
 }
@@ -163,6 +167,7 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 	MdView	   *view = md_view_get(relid, snapshot);
 	MdSecurity	saved;
 
+	md_view_check_query(view);
 	if (!view->populated)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -30,11 +30,13 @@
 #include "utils/wait_event.h"
 #include "catalog/pg_type.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "clock.h"
 #include "debug_point.h"
+#include "frontier.h"
 #include "launcher.h"
-#include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_read.h"
 #include "schedule.h"
 #include "settings.h"
@@ -96,12 +98,10 @@ load_view(Schedule *schedule, MdScheduled *old, uint64 row)
 
 	view->relid = DatumGetObjectId(md_sql_datum(row, 1, &isnull));
 	view->interval = *DatumGetIntervalP(md_sql_datum(row, 2, &isnull));
-	view->started_at = row_timestamp(row, 3);
-	view->retry_at = row_timestamp(row, 4);
 	view->failures = (int) md_sql_int64(row, 5);
 	/* a run that found nothing is remembered here alone */
-	if (old != NULL)
-		view->started_at = Max(view->started_at, old->started_at);
+	md_schedule_set(view, Max(row_timestamp(row, 3), old ? old->started_at : 0),
+					row_timestamp(row, 4));
 }
 
 /* Turn the OIDs that a view reads into indexes. */
@@ -157,7 +157,7 @@ load_schedule(Schedule *schedule)
 					  "       JOIN pg_class c ON c.oid = v.relid"
 					  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
 					  "       LEFT JOIN medallion.view_status f ON f.relid = v.relid"
-					  " WHERE NOT v.paused AND v.refresh_interval IS NOT NULL"
+					  " WHERE NOT v.paused AND v.definition IS NOT NULL AND v.refresh_interval IS NOT NULL"
 					  "   AND v.origin = medallion.database_identity()"
 					  " ORDER BY v.relid::oid", NULL, snapshot);
 	schedule->count = (int) rows;
@@ -204,8 +204,7 @@ reload_view(MdScheduled *view)
 							  " WHERE s.relid = $1", &args, snapshot) > 0;
 	if (found)
 	{
-		view->started_at = Max(view->started_at, row_timestamp(0, 1));
-		view->retry_at = row_timestamp(0, 2);
+		md_schedule_set(view, Max(view->started_at, row_timestamp(0, 1)), row_timestamp(0, 2));
 		view->failures = (int) md_sql_int64(0, 3);
 	}
 	SPI_finish();
@@ -214,35 +213,48 @@ reload_view(MdScheduled *view)
 	return found;
 }
 
+/* Another process refreshes the view, or one that it must be refreshed with. */
+static void
+set_busy(MdScheduled *view)
+{
+	view->busy = true;
+	view->busy_until = TimestampTzPlusMilliseconds(md_system_clock.now(), BUSY_RECHECK_MS);
+}
+
 /* The part of a refresh that may fail; in a transaction. */
 static void
-try_refresh(MdScheduled *view, MdRun *run, char **name)
+try_refresh(MdScheduled *view, MdRun *run)
 {
+	const char *name;
+
 	if (!md_view_lock_conditional(view->relid))
 	{
-		view->busy = true;
-		view->busy_until = TimestampTzPlusMilliseconds(md_system_clock.now(), BUSY_RECHECK_MS);
+		set_busy(view);
 		return;
 	}
 	view->busy = false;
+	view->has_news = false;
 	if (!reload_view(view))
 	{
 		/* dropped, and soon no more in the schedule */
-		view->started_at = md_system_clock.now();
+		md_schedule_set(view, md_system_clock.now(), 0);
 		return;
 	}
-	if (md_schedule_due_at(view) > md_system_clock.now())
+	if (view->due_at > md_system_clock.now())
 		return;
-	*name = MemoryContextStrdup(TopTransactionContext, md_read_relation_name(view->relid));
-	pgstat_report_activity(STATE_RUNNING, psprintf("REFRESH MATERIALIZED VIEW %s", *name));
-	view->started_at = md_system_clock.now();
-	md_refresh_run(view->relid, false, NULL, run, NULL);
+	name = md_read_relation_name(view->relid);
+	pgstat_report_activity(STATE_RUNNING, psprintf("REFRESH MATERIALIZED VIEW %s", name));
+	if (!md_refresh_consistent(view->relid, false, false, run, NULL))
+	{
+		set_busy(view);
+		return;
+	}
+	md_schedule_set(view, run->started_at, 0);
 	if (view->failures > 0)
 		ereport(LOG,
-				(errmsg("refresh of materialized view %s works again after %d failures", *name,
+				(errmsg("refresh of materialized view %s works again after %d failures", name,
 						view->failures)));
 	view->failures = 0;
-	view->retry_at = 0;
 }
 
 /* Store why a refresh failed, and when to try again. */
@@ -250,16 +262,20 @@ static void
 store_failure(MdScheduled *view, const MdRun *run, ErrorData *error)
 {
 	TimestampTz now = md_system_clock.now();
+	const char *member = md_refresh_group_current();
 	const char *name;
 
 	begin_transaction();
 	if (!md_catalog_extension_exists())
 		proc_exit(0);
 	view->failures = md_view_store_failure(view->relid, run, unpack_sql_state(error->sqlerrcode),
-										   error->message, now);
+										   member == NULL ? error->message :
+										   psprintf("%s (in \"%s\", which it reads together with others)",
+													error->message, member), now);
 	if (view->failures > 0)
 	{
-		view->retry_at = TimestampTzPlusMilliseconds(now, md_worker_backoff_ms(view->failures));
+		md_schedule_set(view, run->started_at,
+						TimestampTzPlusMilliseconds(now, md_worker_backoff_ms(view->failures)));
 		md_view_store_retry(view->relid, view->retry_at);
 	}
 	name = get_rel_name(view->relid);
@@ -277,14 +293,20 @@ static void
 refresh_view(MdScheduled *view, MemoryContext cycle)
 {
 	MdRun		run = {0};
-	char	   *name = NULL;
 
 	run.started_at = md_system_clock.now();
 	PG_TRY();
 	{
 		begin_transaction();
-		try_refresh(view, &run, &name);
+		try_refresh(view, &run);
 		commit_transaction();
+		/* what the refresh rotated away can be sealed once that is committed */
+		if (md_log_settle_is_due())
+		{
+			begin_transaction();
+			md_log_settle();
+			commit_transaction();
+		}
 	}
 	PG_CATCH();
 	{
@@ -295,7 +317,6 @@ refresh_view(MdScheduled *view, MemoryContext cycle)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		store_failure(view, &run, error);
-		name = NULL;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cycle);
@@ -307,6 +328,33 @@ refresh_view(MdScheduled *view, MemoryContext cycle)
 		/* others may wait for this view */
 		md_worker_wake(MyDatabaseId, MD_WORKER_REFRESH);
 	}
+}
+
+/*
+ * Look which of the views that are due have anything new, and pass over the
+ * others.
+ */
+static void
+look_for_news(Schedule *schedule, TimestampTz now)
+{
+	int		   *wave = palloc(sizeof(int) * schedule->count);
+	int			count = md_schedule_wave(schedule->views, schedule->count, now, wave);
+	bool	   *news = palloc0(sizeof(bool) * count);
+	Oid		   *relids = palloc(sizeof(Oid) * count);
+	Snapshot	snapshot;
+
+	for (int i = 0; i < count; i++)
+		relids[i] = schedule->views[wave[i]].relid;
+	begin_transaction();
+	if (!md_catalog_extension_exists())
+		proc_exit(0);
+	snapshot = md_sql_take_snapshot();
+	md_frontier_find_news(relids, count, news, snapshot);
+	UnregisterSnapshot(snapshot);
+	commit_transaction();
+	for (int i = 0; i < count; i++)
+		news[i] |= schedule->views[wave[i]].failures > 0;
+	md_schedule_settle(schedule->views, wave, count, news, now);
 }
 
 void
@@ -346,7 +394,10 @@ md_refresh_worker_main(Datum arg)
 		pick = md_schedule_pick(schedule.views, schedule.count, now, &wake_at);
 		if (pick >= 0)
 		{
-			refresh_view(&schedule.views[pick], cycle);
+			if (schedule.views[pick].has_news)
+				refresh_view(&schedule.views[pick], cycle);
+			else
+				look_for_news(&schedule, now);
 			continue;
 		}
 		pgstat_report_activity(STATE_IDLE, NULL);
@@ -355,5 +406,8 @@ md_refresh_worker_main(Datum arg)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 md_clock_ms_until(now, wake_at), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
+		/* perhaps because another worker is done with what was busy */
+		for (int i = 0; i < schedule.count; i++)
+			schedule.views[i].busy = false;
 	}
 }

@@ -47,9 +47,8 @@
 
 #define GUARD_NAME "medallion_guard"
 
-/* Run one statement of DDL as the owner of the extension. */
-static void
-run_ddl(const char *sql)
+void
+md_relation_run_ddl(const char *sql)
 {
 	MdSecurity	saved;
 
@@ -88,7 +87,7 @@ md_relation_columns(List *names, List *exprs)
 }
 
 Oid
-md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
+md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
 {
 	static MD_RELOPT_NAMESPACE validnsps[] = HEAP_RELOPT_NAMESPACES;
 	CreateStmt *create = makeNode(CreateStmt);
@@ -111,8 +110,16 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 	(void) heap_reloptions(RELKIND_TOASTVALUE, toast_options, true);
 	NewRelationCreateToastTable(address.objectId, toast_options);
 	CommandCounterIncrement();
-	md_relation_guard(address.objectId);
 	return address.objectId;
+}
+
+Oid
+md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like)
+{
+	Oid			relid = md_relation_make_bare_table(name, columns, owner, like);
+
+	md_relation_guard(relid);
+	return relid;
 }
 
 void
@@ -120,7 +127,7 @@ md_relation_guard(Oid relid)
 {
 	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
 		return;
-	run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
+	md_relation_run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
 					 md_read_relation_name(relid)));
@@ -190,11 +197,11 @@ md_relation_make_definition(Oid result, Query *query, List *columns, List *colum
 }
 
 Oid
-md_relation_make_state(Oid result, List *columns, Oid owner)
+md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 {
 	MdSecurity	saved;
 	RangeVar   *name = makeRangeVar("medallion_def",
-									md_relation_internal_name(result, " state"), -1);
+									md_relation_internal_name(result, suffix), -1);
 	Oid			state;
 
 	md_catalog_become_owner(&saved);
@@ -237,6 +244,23 @@ md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums)
 	return found;
 }
 
+void
+md_relation_make_named_index(Oid relid, const char *name, const char *definition)
+{
+	md_relation_run_ddl(psprintf("CREATE INDEX %s ON %s %s", quote_identifier(name),
+					 md_read_relation_name(relid), definition));
+}
+
+Oid
+md_relation_make_index(Oid relid, const char *suffix, const char *definition)
+{
+	Oid			namespace_id = get_rel_namespace(relid);
+	char	   *name = ChooseRelationName(get_rel_name(relid), NULL, suffix, namespace_id, false);
+
+	md_relation_make_named_index(relid, name, definition);
+	return get_relname_relid(name, namespace_id);
+}
+
 Oid
 md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 {
@@ -249,7 +273,7 @@ md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums)
 	for (int i = 0; i < count; i++)
 		appendStringInfo(&columns, "%s%s", i > 0 ? ", " : "",
 						 quote_identifier(get_attname(relid, attnums[i], false)));
-	run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
+	md_relation_run_ddl(psprintf("CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT",
 					 quote_identifier(name), md_read_relation_name(relid), columns.data));
 	return get_relname_relid(name, namespace_id);
 }
@@ -269,15 +293,21 @@ md_relation_attach(Oid part, Oid result)
 }
 
 void
+md_relation_detach(Oid part)
+{
+	deleteDependencyRecordsForClass(RelationRelationId, part, RelationRelationId,
+								   DEPENDENCY_INTERNAL);
+	CommandCounterIncrement();
+}
+
+void
 md_relation_drop_part(Oid part)
 {
 	ObjectAddress address;
 
 	/* without the link, or dropping the part would want to drop the whole */
 	ObjectAddressSet(address, RelationRelationId, part);
-	deleteDependencyRecordsForClass(RelationRelationId, part, RelationRelationId,
-								   DEPENDENCY_INTERNAL);
-	CommandCounterIncrement();
+	md_relation_detach(part);
 	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
 	CommandCounterIncrement();
 }

@@ -18,6 +18,10 @@ extern List *md_relation_columns(List *names, List *exprs);
  */
 extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
 
+/* The same without the trigger. */
+extern Oid	md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner,
+										IntoClause *like);
+
 /* The guard alone (it is lost when triggers are not restored); idempotent. */
 extern void md_relation_guard(Oid relid);
 
@@ -34,14 +38,24 @@ extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber 
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,
 										 const AttrNumber *attnums);
 
-/* A state table for a result. */
-extern Oid	md_relation_make_state(Oid result, List *columns, Oid owner);
+/* An index; definition: "(columns)", the name is made of the suffix or given. */
+extern Oid	md_relation_make_index(Oid relid, const char *suffix, const char *definition);
+extern void md_relation_make_named_index(Oid relid, const char *name, const char *definition);
+
+/* A state table for a result, named after it with a suffix (" state"). */
+extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner);
 
 /* Part of the result: it goes away with it, and cannot go alone; idempotent. */
 extern void md_relation_attach(Oid part, Oid result);
 
 /* Drop a part (index, state table, definition) whose result stays. */
 extern void md_relation_drop_part(Oid part);
+
+/* Run one statement of DDL as the owner of the extension. */
+extern void md_relation_run_ddl(const char *sql);
+
+/* Cut a part loose from its result, to be attached to another. */
+extern void md_relation_detach(Oid part);
 
 /* A name in medallion_def that tells of the result and is free. */
 extern char *md_relation_internal_name(Oid result, const char *suffix);

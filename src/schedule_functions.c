@@ -75,15 +75,19 @@ md_try_schedule(PG_FUNCTION_ARGS)
 	views = palloc0(sizeof(MdScheduled) * Max(1, counts[0]));
 	for (int i = 0; i < counts[0]; i++)
 	{
+		TimestampTz started_at = 0;
+		TimestampTz retry_at = 0;
+
 		if (nulls[0][i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("intervals must not contain nulls")));
 		views[i].interval = *DatumGetIntervalP(intervals[i]);
 		if (i < counts[1] && !nulls[1][i])
-			views[i].started_at = DatumGetTimestampTz(started[i]);
+			started_at = DatumGetTimestampTz(started[i]);
 		if (i < counts[2] && !nulls[2][i])
-			views[i].retry_at = DatumGetTimestampTz(retry[i]);
+			retry_at = DatumGetTimestampTz(retry[i]);
+		md_schedule_set(&views[i], started_at, retry_at);
 		if (i < counts[3] && !nulls[3][i])
 		{
 			views[i].busy = true;

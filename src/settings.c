@@ -18,6 +18,7 @@ bool		md_allow_direct_writes = false;
 int			md_backoff_max_ms = 60000;
 int			md_backoff_min_ms = 250;
 int			md_batch_history_retention_s = 86400;
+int			md_change_log_limit_mb = 1024;
 int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
 int			md_discovery_interval_ms = 30000;
@@ -27,6 +28,7 @@ int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
 int			md_refresh_history_retention_s = 7 * 86400;
 int			md_refresh_workers = 1;
+int			md_swap_lock_timeout_ms = 100;
 bool		md_workers_enabled = true;
 
 void
@@ -53,6 +55,12 @@ md_settings_define(void)
 							"Bounds that a view has not read yet are kept for as long as it needs them.",
 							&md_batch_history_retention_s, 86400, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.change_log_limit",
+							"Size that the change log of one captured relation may have.",
+							"A view that has not read a log of this size when it is given up is refreshed in full.",
+							&md_change_log_limit_mb, 1024, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.dead_letter_retention",
 							"How long dead letters are kept before they are deleted and recorded as gaps.",
@@ -101,6 +109,12 @@ md_settings_define(void)
 							"Refresh workers per database.",
 							NULL, &md_refresh_workers, 1, 0, 64,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.swap_lock_timeout",
+							"How long readers of a view may have to wait for one attempt to change its columns.",
+							"There are up to 100 attempts.",
+							&md_swap_lock_timeout_ms, 100, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("medallion.workers",
 							 "Whether background workers run at all.",

@@ -104,6 +104,21 @@ md_sql_run_into_store(const char *sql, Snapshot snapshot, TupleDesc *tupdesc)
 	return store;
 }
 
+void
+md_sql_write_into_store(const char *sql, Tuplestorestate *store, TupleDesc *tupdesc)
+{
+	SPIExecuteOptions options = {0};
+	SPIPlanPtr	plan = prepare(sql, NULL, 0);
+	List	   *sources = SPI_plan_get_plan_sources(plan);
+
+	*tupdesc = CreateTupleDescCopy(((CachedPlanSource *) linitial(sources))->resultDesc);
+	options.dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext,
+									true, NULL, NULL);
+	check_result(SPI_execute_plan_extended(plan, &options), sql);
+	options.dest->rDestroy(options.dest);
+}
+
 char *
 md_sql_string(uint64 row, int attno)
 {

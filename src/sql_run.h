@@ -42,6 +42,12 @@ extern uint64 md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *ar
 extern Tuplestorestate *md_sql_run_into_store(const char *sql, Snapshot snapshot,
 											  TupleDesc *tupdesc);
 
+/*
+ * Run a statement that writes and returns rows, and add these to a store.  It sees
+ * what is committed now, so it reads only what nobody else writes.
+ */
+extern void md_sql_write_into_store(const char *sql, Tuplestorestate *store, TupleDesc *tupdesc);
+
 /* Column attno of row `row` of the last result; string or datum. */
 extern char *md_sql_string(uint64 row, int attno);
 extern Datum md_sql_datum(uint64 row, int attno, bool *isnull);

@@ -57,14 +57,26 @@ static const char *const setting_functions[] = {
 	"interval_in",
 	"interval_out",
 	"interval_pl_timestamptz",
+	"json_agg",
+	"json_agg_strict",
 	"json_build_array",
 	"json_build_object",
+	"json_object_agg",
+	"json_object_agg_strict",
+	"json_object_agg_unique",
+	"json_object_agg_unique_strict",
 	"json_populate_record",
 	"json_populate_recordset",
 	"json_to_record",
 	"json_to_recordset",
+	"jsonb_agg",
+	"jsonb_agg_strict",
 	"jsonb_build_array",
 	"jsonb_build_object",
+	"jsonb_object_agg",
+	"jsonb_object_agg_strict",
+	"jsonb_object_agg_unique",
+	"jsonb_object_agg_unique_strict",
 	"jsonb_path_exists_tz",
 	"jsonb_path_match_tz",
 	"jsonb_path_query_array_tz",
@@ -236,6 +248,25 @@ md_unstable_find(Node *expr, MdUnstable *found)
 	found->location = -1;
 	(void) find_walker(expr, found);
 	return found->construct != NULL;
+}
+
+static bool
+time_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, time_walker, context, 0);
+	if ((IsA(node, FuncExpr) && is_refresh_time(((FuncExpr *) node)->funcid)) ||
+		(IsA(node, SQLValueFunction) && is_time_value((SQLValueFunction *) node)))
+		return true;
+	return expression_tree_walker(node, time_walker, context);
+}
+
+bool
+md_unstable_has_time(Node *node)
+{
+	return time_walker(node, NULL);
 }
 
 static Const *

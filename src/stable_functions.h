@@ -23,6 +23,9 @@ typedef struct MdUnstable
  */
 extern bool md_unstable_find(Node *expr, MdUnstable *found);
 
+/* Does now() or the like stand anywhere in it, subqueries included? */
+extern bool md_unstable_has_time(Node *node);
+
 /* Replace now(), CURRENT_DATE and the like by what they are at a time. */
 extern Node *md_unstable_fix_time(Node *node, TimestampTz time);
 

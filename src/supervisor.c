@@ -100,7 +100,7 @@ keep_house(void)
 	{
 		md_catalog_become_owner(&saved);
 		SPI_connect();
-		if (SPI_execute("SELECT medallion.prune_history()", false, 0) != SPI_OK_SELECT)
+		if (SPI_execute("SELECT medallion.prune_history(), medallion.prune_change_logs()", false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not prune the history of batches and refreshes");
 		SPI_finish();
 		md_catalog_restore_user(&saved);

@@ -21,6 +21,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
@@ -99,6 +100,24 @@ load_keys(MdView *view, int attno, MemoryContext context)
 	memcpy(view->keys, ARR_DATA_PTR(array), sizeof(AttrNumber) * view->key_count);
 }
 
+/* Likewise the array of state tables. */
+static void
+load_state_tables(MdView *view, int attno, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = md_sql_datum(0, attno, &isnull);
+	MemoryContext old;
+	ArrayType  *array;
+
+	if (isnull)
+		return;
+	array = DatumGetArrayTypeP(value);
+	old = MemoryContextSwitchTo(context);
+	for (int i = 0; i < ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)); i++)
+		view->state_tables = lappend_oid(view->state_tables, ((Oid *) ARR_DATA_PTR(array))[i]);
+	MemoryContextSwitchTo(old);
+}
+
 /* Make an MdView of row 0 of the query of md_view_load. */
 static MdView *
 view_from_row(MemoryContext context)
@@ -111,7 +130,7 @@ view_from_row(MemoryContext context)
 	view->relid = row_oid(1);
 	view->owner = row_oid(2);
 	view->definition = row_oid(3);
-	view->state_table = row_oid(4);
+	load_state_tables(view, 4, context);
 	view->merge_index = row_oid(5);
 	view->key_index = row_oid(6);
 	load_keys(view, 7, context);
@@ -151,7 +170,7 @@ md_view_load(Oid relid, Snapshot snapshot)
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	md_view_sql_begin(&saved);
 	if (md_sql_run_cached(&plan,
-						  "SELECT v.relid::oid, c.relowner, v.definition::oid, v.state_table::oid,"
+						  "SELECT v.relid::oid, c.relowner, v.definition::oid, v.state_tables::oid[],"
 						  "       (SELECT i.oid FROM pg_class i WHERE i.relname = v.merge_index"
 						  "           AND i.relnamespace = c.relnamespace),"
 						  "       (SELECT i.oid FROM pg_class i WHERE i.relname = v.key_index"
@@ -254,6 +273,13 @@ md_view_lock_conditional(Oid relid)
 	return true;
 }
 
+/* A lock of the same kind, on the definition. */
+void
+md_view_lock_definition(Oid relid)
+{
+	LockDatabaseObject(our_table("view"), relid, 1, ExclusiveLock);
+}
+
 static Datum
 keys_datum(const MdView *view)
 {
@@ -262,6 +288,18 @@ keys_datum(const MdView *view)
 	for (int i = 0; i < view->key_count; i++)
 		values[i] = Int16GetDatum(view->keys[i]);
 	return PointerGetDatum(construct_array(values, view->key_count, INT2OID, 2, true, TYPALIGN_SHORT));
+}
+
+static Datum
+state_tables_datum(const MdView *view)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(1, list_length(view->state_tables)));
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, view->state_tables)
+		values[count++] = ObjectIdGetDatum(lfirst_oid(lc));
+	return PointerGetDatum(construct_array(values, count, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
 /* The name of a relation, NULL for none. */
@@ -278,8 +316,8 @@ static void
 definition_args(MdSqlArgs *args, const MdView *view)
 {
 	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->relid), false);
-	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), false);
-	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->state_table), !OidIsValid(view->state_table));
+	md_sql_arg(args, OIDOID, ObjectIdGetDatum(view->definition), !OidIsValid(view->definition));
+	md_sql_arg(args, OIDARRAYOID, state_tables_datum(view), view->state_tables == NIL);
 	name_arg(args, view->merge_index);
 	name_arg(args, view->key_index);
 	md_sql_arg(args, INT2ARRAYOID, view->key_count > 0 ? keys_datum(view) : (Datum) 0,
@@ -310,9 +348,9 @@ md_view_insert(const MdView *view, const char *strategy)
 	MdSqlArgs	args = {0};
 
 	definition_args(&args, view);
-	md_view_sql_run("INSERT INTO medallion.view (relid, definition, state_table, merge_index, key_index,"
-			"       key_columns, refresh_interval, refresh_mode, settings, origin)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, medallion.database_identity())",
+	md_view_sql_run("INSERT INTO medallion.view (relid, definition, state_tables, merge_index, key_index,"
+					"       key_columns, refresh_interval, refresh_mode, settings, origin)"
+					" VALUES ($1, $2, $3::pg_catalog.regclass[], $4, $5, $6, $7, $8, $9, medallion.database_identity())",
 			&args);
 	args.count = 1;
 	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
@@ -325,10 +363,33 @@ md_view_update(const MdView *view)
 	MdSqlArgs	args = {0};
 
 	definition_args(&args, view);
-	md_view_sql_run("UPDATE medallion.view SET definition = $2, state_table = $3, merge_index = $4,"
-			"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
-			"       settings = $9"
-			" WHERE relid = $1", &args);
+	md_view_sql_run("UPDATE medallion.view SET definition = $2,"
+					"       lost_query = CASE WHEN $2 IS NULL THEN lost_query END, state_tables = $3::pg_catalog.regclass[], merge_index = $4,"
+					"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
+					"       settings = $9"
+					" WHERE relid = $1", &args);
+}
+
+void
+md_view_store_lost_query(Oid relid, const char *query)
+{
+	MdSqlArgs	args = {0};
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(query), false);
+	md_view_sql_run("UPDATE medallion.view SET definition = NULL, lost_query = $2 WHERE relid = $1",
+					&args);
+}
+
+void
+md_view_check_query(const MdView *view)
+{
+	if (!OidIsValid(view->definition))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("materialized view \"%s\" has lost its query", get_rel_name(view->relid)),
+				 errdetail("A column that it read was dropped, or has another type; last_error in medallion.materialized_views says which."),
+				 errhint("Call medallion.alter_materialized_view() with a query that reads the table as it is now.")));
 }
 
 void
@@ -343,6 +404,7 @@ md_view_delete(Oid relid)
 	for (int i = 0; i < lengthof(tables); i++)
 		if (OidIsValid(our_table(tables[i])))
 			md_view_sql_run(psprintf("DELETE FROM medallion.%s WHERE relid = $1", tables[i]), &args);
+	md_capture_release_later();
 }
 
 bool

@@ -36,8 +36,8 @@ typedef struct MdView
 {
 	Oid			relid;
 	Oid			owner;
-	Oid			definition;
-	Oid			state_table;	/* InvalidOid: none */
+	Oid			definition;		/* InvalidOid: lost, see view_sources.c */
+	List	   *state_tables;	/* of Oid, in the order in which the plan wants them */
 	Oid			merge_index;	/* InvalidOid: none */
 	Oid			key_index;		/* InvalidOid: none */
 	int			key_count;
@@ -73,10 +73,17 @@ extern void md_view_check_owner(Oid relid);
 extern void md_view_lock(Oid relid);
 extern bool md_view_lock_conditional(Oid relid);
 
+/* Serialize changes of a definition, while refreshes go on. */
+extern void md_view_lock_definition(Oid relid);
+
 /* Definition. */
 extern void md_view_insert(const MdView *view, const char *strategy);
 extern void md_view_update(const MdView *view);
 extern void md_view_delete(Oid relid);
+
+/* Keep the text of a query that cannot be run; ERROR for a view that has such. */
+extern void md_view_store_lost_query(Oid relid, const char *query);
+extern void md_view_check_query(const MdView *view);
 
 /* List the view's sources anew (of Oid), as not read yet. */
 extern void md_view_reset_sources(Oid relid, List *source_ids, List *inlined_ids);

@@ -33,7 +33,7 @@
 #include "catalog.h"
 #include "ddl.h"
 #include "nearest_name.h"
-#include "refresh_exec.h"
+#include "refresh_group.h"
 #include "sql_run.h"
 #include "view_catalog.h"
 #include "view_define.h"
@@ -290,21 +290,20 @@ take_alter_options(AlterTableStmt *stmt, DdlOptions *options)
 	stmt->cmds = commands;
 }
 
-/* The state table belongs to whom the result belongs. */
+/* State tables belong to whom the result belongs. */
 static void
 follow_owner(Oid relid)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
 	MdSecurity	saved;
+	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
-	if (OidIsValid(view->state_table))
-	{
-		md_catalog_become_owner(&saved);
-		ATExecChangeOwner(view->state_table, view->owner, false, AccessExclusiveLock);
-		md_catalog_restore_user(&saved);
-	}
+	md_catalog_become_owner(&saved);
+	foreach(lc, view->state_tables)
+		ATExecChangeOwner(lfirst_oid(lc), view->owner, false, AccessExclusiveLock);
+	md_catalog_restore_user(&saved);
 }
 
 static bool
@@ -408,7 +407,7 @@ refresh_view(MdUtility *u, RefreshMatViewStmt *stmt)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("materialized view \"%s\" cannot be emptied", stmt->relation->relname),
 				 errhint("Leave out WITH NO DATA, or drop the view.")));
-	md_refresh_run(relid, false, NULL, &run, NULL);
+	(void) md_refresh_consistent(relid, false, true, &run, NULL);
 	if (u->completion)
 		SetQueryCompletion(u->completion, CMDTAG_REFRESH_MATERIALIZED_VIEW, 0);
 	return true;

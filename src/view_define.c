@@ -29,14 +29,18 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
-#include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_read.h"
+#include "refresh_target.h"
 #include "relation_make.h"
 #include "sql_run.h"
+#include "view_columns.h"
 #include "view_define.h"
 #include "view_settings.h"
+#include "view_stage.h"
 #include "worker_slots.h"
 
 /* Point at a place of the query in the text that the user gave. */
@@ -72,9 +76,8 @@ md_view_check_interval(const Interval *interval)
 				 errhint("NULL means that the view is refreshed on demand only.")));
 }
 
-/* A view that must be incremental, of a query that cannot be. */
-static void
-check_mode(MdPlan *plan, MdRefreshMode mode, const char *text, bool inner_text)
+void
+md_view_check_mode(MdPlan *plan, MdRefreshMode mode, const char *text, bool inner_text)
 {
 	if (mode != MD_MODE_INCREMENTAL || plan->strategy != MD_STRATEGY_FULL)
 		return;
@@ -86,9 +89,8 @@ check_mode(MdPlan *plan, MdRefreshMode mode, const char *text, bool inner_text)
 			 query_position(text, inner_text, plan->location)));
 }
 
-/* The owner may read all that the query reads: let the executor say so. */
-static void
-check_privileges(const char *query_text, Oid owner)
+void
+md_view_check_privileges(const char *query_text, Oid owner)
 {
 	MdSecurity	saved;
 	Snapshot	snapshot = md_sql_take_snapshot();
@@ -99,36 +101,6 @@ check_privileges(const char *query_text, Oid owner)
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 	UnregisterSnapshot(snapshot);
-}
-
-/* Names and expressions of the query's columns. */
-static void
-output_columns(Query *query, List *given_names, List **names, List **exprs)
-{
-	ListCell   *lc;
-	ListCell   *given = list_head(given_names);
-
-	*names = NIL;
-	*exprs = NIL;
-	foreach(lc, query->targetList)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-		char	   *name = target->resname;
-
-		if (target->resjunk)
-			continue;
-		if (given != NULL)
-		{
-			name = strVal(lfirst(given));
-			given = lnext(given_names, given);
-		}
-		*names = lappend(*names, makeString(pstrdup(name)));
-		*exprs = lappend(*exprs, target->expr);
-	}
-	if (given != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("too many column names were specified")));
 }
 
 /* An error that names the column which the user may have meant. */
@@ -148,9 +120,8 @@ report_missing_column(Oid relid, const char *name)
 			 nearest ? errhint("Perhaps you meant \"%s\".", nearest) : 0));
 }
 
-/* Set the view's key columns from names. */
-static void
-set_keys(MdView *view, List *names)
+void
+md_view_set_keys(MdView *view, List *names)
 {
 	ListCell   *lc;
 
@@ -201,9 +172,25 @@ check_name(MdViewSpec *spec)
 	return true;
 }
 
+/* The table of the result; that of a stage lies where its owner may make none. */
+static Oid
+make_result(MdViewSpec *spec, List *columns, Oid owner)
+{
+	MdSecurity	saved;
+	Oid			relid;
+
+	if (!spec->is_stage)
+		return md_relation_make_table(spec->name, columns, owner, spec->into);
+	md_catalog_become_owner(&saved);
+	relid = md_relation_make_table(spec->name, columns, owner, spec->into);
+	md_catalog_restore_user(&saved);
+	return relid;
+}
+
 Oid
 md_view_create(MdViewSpec *spec)
 {
+	List	   *stages;
 	Oid			owner = GetUserId();
 	MdView		view = {0};
 	MdPlan	   *plan;
@@ -212,137 +199,39 @@ md_view_create(MdViewSpec *spec)
 	List	   *exprs;
 
 	md_worker_slots_require();
-	if (!check_name(spec))
+	if (!spec->is_stage && !check_name(spec))
 		return InvalidOid;
 	md_view_check_interval(spec->refresh_interval);
 	md_query_check(spec->query, spec->query_text);
+	stages = md_stage_make(spec->name, spec->stages, spec->with_data, &spec->query);
 	plan = md_plan_make(spec->query, owner);
-	check_mode(plan, spec->mode, spec->query_text, spec->inner_text);
-	check_privileges(md_query_text(spec->query), owner);
+	md_view_check_mode(plan, spec->mode, spec->query_text, spec->inner_text);
+	md_view_check_privileges(md_query_text(spec->query), owner);
 
-	output_columns(spec->query, spec->column_names, &names, &exprs);
-	view.relid = md_relation_make_table(spec->name, md_relation_columns(names, exprs), owner,
-										spec->into);
+	md_view_output_columns(spec->query, spec->column_names, &names, &exprs);
+	view.relid = make_result(spec, md_relation_columns(names, exprs), owner);
 	view.owner = owner;
 	view.definition = md_relation_make_definition(view.relid, spec->query,
 												  md_relation_columns(names, exprs), names);
 	view.refresh_interval = spec->refresh_interval;
 	view.mode = spec->mode;
 	view.settings = md_view_settings_capture();
-	set_keys(&view, spec->key_columns);
+	md_view_set_keys(&view, spec->key_columns);
 	md_view_insert(&view, md_strategy_name(spec->mode == MD_MODE_FULL ? MD_STRATEGY_FULL :
 										   plan->strategy));
 	md_view_reset_sources(view.relid, plan->source_ids, plan->inlined_ids);
+	md_stage_attach(view.relid, stages);
 	CommandCounterIncrement();
 	if (spec->with_data)
-		md_refresh_run(view.relid, false, NULL, &run, NULL);
+		(void) md_refresh_consistent(view.relid, false, true, &run, NULL);
+	else
+		/* so that the first refresh need not lock writers out while it runs */
+		md_capture_prepare(view.relid);
 	md_definitions_changed();
 	return view.relid;
 }
 
 /* ---------------------------------------------------------------------- */
-
-/*
- * Columns of the new query must begin with those of the old one; what it has
- * more is added, as CREATE OR REPLACE VIEW does.
- */
-static void
-adapt_columns(MdView *view, Query *query)
-{
-	MdTarget   *target = md_target_make(view->relid);
-	List	   *names;
-	List	   *exprs;
-	List	   *columns;
-	List	   *commands = NIL;
-	Relation	rel = table_open(view->relid, AccessShareLock);
-	int			number = 0;
-	ListCell   *lc;
-
-	output_columns(query, NIL, &names, &exprs);
-	columns = md_relation_columns(names, exprs);
-	if (list_length(columns) < target->count)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("cannot drop columns from materialized view \"%s\"", RelationGetRelationName(rel)),
-				 errhint("The new query must give the columns of the old one, and may add some at the end.")));
-	foreach(lc, columns)
-	{
-		ColumnDef  *column = lfirst_node(ColumnDef, lc);
-
-		if (number < target->count)
-		{
-			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel),
-												  target->columns[number].attnum - 1);
-
-			if (att->atttypid != column->typeName->typeOid ||
-				att->atttypmod != column->typeName->typemod ||
-				att->attcollation != column->collOid)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-						 errmsg("cannot change type of column \"%s\" of materialized view \"%s\" from %s to %s",
-								NameStr(att->attname), RelationGetRelationName(rel),
-								format_type_with_typemod(att->atttypid, att->atttypmod),
-								format_type_with_typemod(column->typeName->typeOid,
-														 column->typeName->typemod)),
-						 errhint("The new query must give the columns of the old one, and may add some at the end.")));
-		}
-		else
-		{
-			AlterTableCmd *command = makeNode(AlterTableCmd);
-
-			command->subtype = AT_AddColumn;
-			command->def = (Node *) column;
-			commands = lappend(commands, command);
-		}
-		number++;
-	}
-	table_close(rel, NoLock);
-	if (commands != NIL)
-	{
-		LockRelationOid(view->relid, AccessExclusiveLock);
-		AlterTableInternal(view->relid, commands, false);
-		CommandCounterIncrement();
-	}
-}
-
-/* Names of the columns of the result, of String. */
-static List *
-result_names(Oid relid)
-{
-	MdTarget   *target = md_target_make(relid);
-	List	   *names = NIL;
-
-	for (int i = 0; i < target->count; i++)
-		names = lappend(names, makeString(get_attname(relid, target->columns[i].attnum, false)));
-	return names;
-}
-
-/* Put a new query in the place of the old one. */
-static void
-replace_query(MdView *view, MdViewChange *change)
-{
-	MdPlan	   *plan;
-	List	   *names;
-	List	   *exprs;
-
-	md_query_check(change->query, change->query_text);
-	plan = md_plan_make(change->query, view->owner);
-	if (md_view_is_circular(view->relid, plan->source_ids))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("materialized view \"%s\" cannot read itself", get_rel_name(view->relid))));
-	check_mode(plan, view->mode, change->query_text, true);
-	check_privileges(md_query_text(change->query), view->owner);
-	adapt_columns(view, change->query);
-	md_relation_drop_part(view->definition);
-	names = result_names(view->relid);
-	output_columns(change->query, names, &names, &exprs);
-	view->definition = md_relation_make_definition(view->relid, change->query,
-												   md_relation_columns(names, exprs), names);
-	view->settings = md_view_settings_capture();
-	md_view_reset_sources(view->relid, plan->source_ids, plan->inlined_ids);
-	md_view_forget_frontier(view->relid, md_strategy_name(plan->strategy));
-}
 
 void
 md_view_alter(Oid relid, MdViewChange *change)
@@ -354,37 +243,41 @@ md_view_alter(Oid relid, MdViewChange *change)
 
 	md_worker_slots_require();
 	md_view_check_owner(relid);
+	md_view_check_interval(change->set_interval ? change->refresh_interval : NULL);
+	md_view_lock_definition(relid);
+	if (change->query != NULL)
+	{
+		change->query = md_stage_apply(relid, change->query);
+		md_view_redefine(relid, change);
+		md_definitions_changed();
+		return;
+	}
 	md_view_lock(relid);
 	snapshot = md_sql_take_snapshot();
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
-	rebuild = view->populated && (change->query != NULL || change->set_keys);
+	rebuild = view->populated && change->set_keys && OidIsValid(view->definition);
 
 	if (change->set_interval)
-	{
-		md_view_check_interval(change->refresh_interval);
 		view->refresh_interval = change->refresh_interval;
-	}
 	if (change->set_mode && change->mode != view->mode)
 	{
 		view->mode = change->mode;
-		if (change->query == NULL)
-			check_mode(md_plan_make(md_query_of_definition(view->definition), view->owner),
-					   view->mode, NULL, false);
+		md_view_check_query(view);
+		md_view_check_mode(md_plan_make(md_query_of_definition(view->definition), view->owner),
+							   view->mode, NULL, false);
 	}
-	if (change->query != NULL)
-		replace_query(view, change);
 	if (change->set_keys)
 	{
 		if (OidIsValid(view->key_index))
 			md_relation_drop_part(view->key_index);
 		view->key_index = InvalidOid;
-		set_keys(view, change->key_columns);
+		md_view_set_keys(view, change->key_columns);
 	}
 	md_view_update(view);
 	CommandCounterIncrement();
 	if (rebuild)
-		md_refresh_run(relid, true, NULL, &run, NULL);
+		(void) md_refresh_consistent(relid, true, true, &run, NULL);
 	md_definitions_changed();
 }
 
@@ -401,6 +294,7 @@ md_view_drop(Oid relid, bool cascade)
 	LockRelationOid(relid, AccessExclusiveLock);
 	ObjectAddressSet(address, RelationRelationId, relid);
 	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	md_capture_release_unused();
 }
 
 /* Tie the parts of a view to its result; they come loose in a restore. */
@@ -409,26 +303,33 @@ attach_parts(Oid relid)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
+	ListCell   *lc;
 
 	UnregisterSnapshot(snapshot);
-	md_relation_attach(view->definition, relid);
+	if (OidIsValid(view->definition))
+		md_relation_attach(view->definition, relid);
 	md_relation_guard(relid);
-	if (OidIsValid(view->state_table))
+	foreach(lc, view->state_tables)
 	{
-		md_relation_attach(view->state_table, relid);
-		md_relation_guard(view->state_table);
+		md_relation_attach(lfirst_oid(lc), relid);
+		md_relation_guard(lfirst_oid(lc));
 	}
+	md_stage_attach(relid, md_stage_list(relid));
 }
 
 bool
 md_view_set_paused(Oid relid, bool paused)
 {
+	ListCell   *lc;
+
 	if (!md_view_exists(relid))
 		return false;
 	md_view_check_owner(relid);
 	if (!paused)
 		attach_parts(relid);
 	(void) md_view_store_paused(relid, paused);
+	foreach(lc, md_stage_list(relid))
+		(void) md_view_set_paused(lfirst_oid(lc), paused);
 	md_definitions_changed();
 	return true;
 }

@@ -28,6 +28,8 @@ typedef struct MdViewSpec
 	bool		with_data;
 	bool		if_not_exists;
 	IntoClause *into;			/* storage parameters and so on; NULL: none */
+	List	   *stages;			/* of MdStageSpec: sources with their own interval */
+	bool		is_stage;		/* it is one itself, in medallion_def */
 } MdViewSpec;
 
 /* What is to change; what is not set stays. */
@@ -58,6 +60,22 @@ extern bool md_view_set_paused(Oid relid, bool paused);
  * schedule run.  Views of other owners are left alone.
  */
 extern void md_view_resume_all(void);
+
+/*
+ * Put a new query in the place of the old one (view_redefine.c).  The caller
+ * has checked the owner, and holds the lock on the definition.
+ */
+extern void md_view_redefine(Oid relid, MdViewChange *change);
+
+/* Set key columns from names (of String). */
+extern void md_view_set_keys(MdView *view, List *names);
+
+/* ERROR if a view that must be incremental has a plan that is not. */
+extern void md_view_check_mode(MdPlan *plan, MdRefreshMode mode, const char *text,
+							   bool inner_text);
+
+/* ERROR unless the owner may read all that a query reads. */
+extern void md_view_check_privileges(const char *query_text, Oid owner);
 
 /* ERROR unless an interval between refreshes can be that. */
 extern void md_view_check_interval(const Interval *interval);

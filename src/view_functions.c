@@ -25,17 +25,21 @@
 #include "function_args.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
+#include "refresh_group.h"
 #include "refresh_plan.h"
 #include "sql_run.h"
 #include "view_catalog.h"
 #include "view_define.h"
+#include "view_stage.h"
 
 PG_FUNCTION_INFO_V1(md_create_materialized_view);
 PG_FUNCTION_INFO_V1(md_alter_materialized_view);
 PG_FUNCTION_INFO_V1(md_drop_materialized_view);
 PG_FUNCTION_INFO_V1(md_refresh);
+PG_FUNCTION_INFO_V1(md_refresh_group);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
+PG_FUNCTION_INFO_V1(md_copies);
 
 /* Elements of a text[], of String; NIL for NULL. */
 static List *
@@ -61,7 +65,7 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *name)
 	return names;
 }
 
-/* There are no options yet: name the first one that was given. */
+/* "sources" is the only option: name another one. */
 static void
 check_options(Jsonb *options)
 {
@@ -78,9 +82,13 @@ check_options(Jsonb *options)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options must be a JSON object")));
 	(void) JsonbIteratorNext(&iterator, &key, false);
-	if (JsonbIteratorNext(&iterator, &key, false) != WJB_KEY)
-		return;
-	name = pnstrdup(key.val.string.val, key.val.string.len);
+	do
+	{
+		if (JsonbIteratorNext(&iterator, &key, true) != WJB_KEY)
+			return;
+		name = pnstrdup(key.val.string.val, key.val.string.len);
+		(void) JsonbIteratorNext(&iterator, &key, true);
+	} while (strcmp(name, "sources") == 0);
 	nearest = md_nearest_name(name, valid);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -107,6 +115,7 @@ md_create_materialized_view(PG_FUNCTION_ARGS)
 
 	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
 	spec.query = md_query_analyze(spec.query_text);
+	spec.stages = md_stage_parse(PG_GETARG_JSONB_P(6));
 	PG_RETURN_OID(md_view_create(&spec));
 }
 
@@ -184,7 +193,13 @@ md_refresh(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	md_view_check_owner(PG_GETARG_OID(0));
-	md_refresh_run(PG_GETARG_OID(0), PG_GETARG_BOOL(1), only_where, &run, &frontier);
+	if (only_where != NULL)
+		md_refresh_part(PG_GETARG_OID(0), only_where, &run, &frontier);
+	else
+	{
+		md_stage_refresh(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
+		(void) md_refresh_consistent(PG_GETARG_OID(0), PG_GETARG_BOOL(1), true, &run, &frontier);
+	}
 
 	values[0] = CStringGetTextDatum(run.strategy);
 	nulls[1] = run.reason == NULL;
@@ -196,6 +211,27 @@ md_refresh(PG_FUNCTION_ARGS)
 	set_count(values, nulls, 5, run.rows_deleted);
 	values[6] = JsonbPGetDatum(frontier);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
+}
+
+Datum
+md_refresh_group(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Snapshot	snapshot = md_sql_take_snapshot();
+	List	   *members;
+	Datum	   *elements;
+	int			count = 0;
+	ListCell   *lc;
+
+	md_view_check_owner(relid);
+	(void) md_view_get(relid, snapshot);
+	members = md_refresh_group_members(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	elements = palloc(sizeof(Datum) * Max(1, list_length(members)));
+	foreach(lc, members)
+		elements[count++] = ObjectIdGetDatum(lfirst_oid(lc));
+	PG_RETURN_ARRAYTYPE_P(construct_array(elements, count, REGCLASSOID, sizeof(Oid), true,
+										  TYPALIGN_INT));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -270,6 +306,7 @@ view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
 	md_view_check_owner(relid);
 	view = md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
+	md_view_check_query(view);
 	*owner = view->owner;
 	*mode = view->mode;
 	return md_query_text(md_query_of_definition(view->definition));
@@ -319,4 +356,20 @@ md_verify(PG_FUNCTION_ARGS)
 	md_view_check_owner(PG_GETARG_OID(0));
 	md_refresh_verify(PG_GETARG_OID(0), result->setResult, result->setDesc);
 	return (Datum) 0;
+}
+
+Datum
+md_copies(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *context;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		context = SRF_FIRSTCALL_INIT();
+		context->max_calls = Max(PG_GETARG_INT64(0), 0);
+	}
+	context = SRF_PERCALL_SETUP();
+	if (context->call_cntr >= context->max_calls)
+		SRF_RETURN_DONE(context);
+	SRF_RETURN_NEXT(context, Int64GetDatum((int64) context->call_cntr + 1));
 }

@@ -30,40 +30,53 @@ md_view_forget_frontier(Oid relid, const char *strategy)
 			&args);
 }
 
+/*
+ * The first commit in a source, at any depth below, that a refresh takes in: of
+ * what was not read by the stored frontier.  0 if it is not known.
+ */
+static TimestampTz
+first_commit(Oid relid, Snapshot snapshot)
+{
+	static SPIPlanPtr plan = NULL;
+	MdSqlArgs	args = {0};
+	Datum		value;
+	bool		isnull;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_run_cached(&plan, "SELECT min(since) FROM medallion.source_waiting WHERE relid = $1",
+					  &args, snapshot);
+	value = md_sql_datum(0, 1, &isnull);
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
 void
-md_view_store_state(const MdView *view, const char *strategy, TimestampTz started_at,
-					Snapshot snapshot)
+md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapshot snapshot)
 {
 	static SPIPlanPtr state_plan = NULL;
-	static SPIPlanPtr source_plan = NULL;
+	TimestampTz now = GetCurrentTimestamp();
 	MdSecurity	saved;
 	MdSqlArgs	args = {0};
+
+	run->refresh_number = view->refresh_number;
+	md_view_sql_begin(&saved);
+	run->source_at = first_commit(view->relid, snapshot);
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view->relid), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(view->refresh_number), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(view->rewritten_number), false);
-	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(started_at), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(view->refreshed_at), false);
 	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(view->always_refresh), false);
-	md_view_sql_begin(&saved);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(now), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->source_at), run->source_at == 0);
 	if (md_sql_run_cached(&state_plan,
 						  "UPDATE medallion.view_state SET populated = true, refresh_number = $2,"
 						  "       rewritten_number = $3, started_at = $4, refreshed_at = $5,"
-						  "       strategy = $6, always_refresh = $7 WHERE relid = $1",
+						  "       strategy = $6, always_refresh = $7, duration = $8 - $4,"
+						  "       latency = $8 - $9 WHERE relid = $1",
 						  &args, snapshot) != 1)
 		elog(ERROR, "view %u has no state", view->relid);
-
-	/* the frontier: the sources as this refresh has seen them */
-	args.count = 1;
-	md_sql_run_cached(&source_plan,
-					  "UPDATE medallion.view_source s"
-					  "   SET frontier = p.frontier, history_changes = p.history_changes"
-					  "  FROM medallion.source_position p"
-					  " WHERE s.relid = $1 AND p.relid = s.relid AND p.source = s.source"
-					  "   AND (s.frontier IS DISTINCT FROM p.frontier"
-					  "        OR s.history_changes IS DISTINCT FROM p.history_changes)",
-					  &args, snapshot);
 	md_view_sql_end(&saved);
 }
 
@@ -75,7 +88,33 @@ md_view_store_rewrite(Oid relid)
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	md_view_sql_run("UPDATE medallion.view_state SET refresh_number = refresh_number + 1,"
-			"       rewritten_number = refresh_number + 1 WHERE relid = $1", &args);
+					"       rewritten_number = refresh_number + 1 WHERE relid = $1", &args);
+}
+
+void
+md_view_adopt_state(Oid relid, Oid other, MdRun *run)
+{
+	MdSecurity	saved;
+	MdSqlArgs	args = {0};
+	Snapshot	snapshot = md_sql_take_snapshot();
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(other), false);
+	md_view_sql_begin(&saved);
+	md_sql_run("DELETE FROM medallion.view_source WHERE relid = $1 AND $2 IS NOT NULL", &args, snapshot);
+	md_sql_run("UPDATE medallion.view_source SET relid = $1 WHERE relid = $2", &args, snapshot);
+	if (md_sql_run("UPDATE medallion.view_state s"
+				   "   SET populated = true, refresh_number = s.refresh_number + 1,"
+				   "       rewritten_number = s.refresh_number + 1, started_at = n.started_at,"
+				   "       refreshed_at = n.refreshed_at, strategy = n.strategy,"
+				   "       always_refresh = n.always_refresh"
+				   "  FROM medallion.view_state n"
+				   " WHERE s.relid = $1 AND n.relid = $2 RETURNING s.refresh_number",
+				   &args, snapshot) != 1)
+		elog(ERROR, "view %u or %u has no state", relid, other);
+	run->refresh_number = md_sql_int64(0, 1);
+	md_view_sql_end(&saved);
+	UnregisterSnapshot(snapshot);
 }
 
 void
@@ -118,9 +157,12 @@ md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_inserted), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_updated), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_deleted), false);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(run->refresh_number), false);
+	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->source_at), run->source_at == 0);
 	md_view_sql_run("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, strategy, reason,"
-			"       rows_read, rows_inserted, rows_updated, rows_deleted)"
-			" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", &args);
+					"       rows_read, rows_inserted, rows_updated, rows_deleted, refresh_number,"
+					"       source_at)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", &args);
 }
 
 int

@@ -23,6 +23,8 @@ typedef struct MdRun
 	int64		rows_inserted;
 	int64		rows_updated;
 	int64		rows_deleted;
+	int64		refresh_number; /* of the view after it */
+	TimestampTz source_at;		/* first commit in a source that it took in; 0: not known */
 } MdRun;
 
 /* Forget how far the view is: its definition is new. */
@@ -30,12 +32,15 @@ extern void md_view_forget_frontier(Oid relid, const char *strategy);
 
 /* State after a refresh, and what the views above need to know. */
 extern void md_view_store_state(const MdView *view, const char *strategy,
-								TimestampTz started_at, Snapshot snapshot);
+								MdRun *run, Snapshot snapshot);
 extern void md_view_store_rewrite(Oid relid);
 extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 								 ItemPointer first, ItemPointer last, int64 rows,
 								 Snapshot snapshot);
 extern void md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at);
+
+/* Take over how far another view is, which has the same query; into run, too. */
+extern void md_view_adopt_state(Oid relid, Oid other, MdRun *run);
 
 /* A refresh failed (sqlstate, message), or no more does. */
 extern int	md_view_store_failure(Oid relid, const MdRun *run, const char *sqlstate,

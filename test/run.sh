@@ -3,7 +3,7 @@
 #
 #   test/run.sh [--asan] [PART | TEST]...
 #
-# PART is regress, isolation, pgtap, keys or tap; TEST is the name of one test
+# PART is regress, isolation, pgtap, keys, tap, tpch, fuzz or chaos; TEST is the name of one test
 # ("001_smoke") or its file ("test/t/001_smoke.pl"). Both may be given together:
 # a part runs as a whole, and of the others the tests that are named. Without
 # either, all parts run. --asan builds with the address and undefined-behaviour sanitizers.
@@ -13,14 +13,16 @@
 # listen on loopback or unix sockets and are stopped whatever happens.
 #
 # Environment: PG_CONFIG picks an installed PostgreSQL; MD_CACHE the cache
-# directory; PROVE_FLAGS goes to prove.
+# directory; PROVE_FLAGS goes to prove; MD_FUZZ_QUERIES is how many random
+# queries with a fixed seed there are, MD_CHAOS_ROUNDS how many rounds of chaos.
 set -euo pipefail
 [ -n "${MD_RUN-}" ] || exec "$(dirname "$0")/lib/bootstrap.sh" run.sh "$@"
 
 . test/lib/build.sh
 . test/lib/servers.sh
+. test/lib/chaos.sh
 
-parts=(regress isolation pgtap keys tap)
+parts=(regress isolation pgtap keys tap tpch fuzz chaos)
 whole_parts=() selected_parts=() selected_files=() summary=() failed=0
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' test/run.sh; }
@@ -82,6 +84,14 @@ run_regress() {
         "$(grep -cE '^test .*\.\.\. +FAILED|^not ok [0-9]' "$log" || true)" $code
 }
 
+# Take over the outcome of part $1 that a subshell has left.
+take_result() {
+    local line bad
+    { IFS= read -r line && IFS= read -r bad; } <"$MD_RUN/$1.result"
+    summary+=("$line")
+    [ "$bad" -eq 0 ] || failed=1
+}
+
 # Run prove for part $1 with the rest as its arguments.
 run_prove() {
     local part=$1 log=$MD_RUN/$1.log code=0 total bad
@@ -127,9 +137,31 @@ run_part_tap() {
         run_prove tap -j "${MD_JOBS:-1}" -I "$PG_TEST_DIR/perl" -I test/perl "${files[@]}"
         printf '%s\n' "${summary[-1]}" "$failed" >"$MD_RUN/tap.result"
     )
-    { IFS= read -r line && IFS= read -r bad; } <"$MD_RUN/tap.result"
-    summary+=("$line")
-    [ "$bad" -eq 0 ] || failed=1
+    take_result tap
+}
+
+run_part_tpch() { run_prove tpch --exec 'python3 -B' test/tpch/tpch.py; }
+
+# Random queries: most with seeds that are the same in each run, some with
+# seeds of this run alone. Each that was compared counts as a test.
+run_part_fuzz() {
+    local log=$MD_RUN/fuzz.log code=0
+    python3 -B test/fuzz/main.py --seed 1 --queries "${MD_FUZZ_QUERIES:-1500}" 2>&1 | tee "$log" || code=1
+    python3 -B test/fuzz/main.py --queries "$((${MD_FUZZ_QUERIES:-1500} / 3))" 2>&1 | tee -a "$log" || code=1
+    finish_part fuzz "$(sed -n 's/^fuzz: \([0-9]*\) queries .*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" \
+        "$(sed -n 's/^fuzz: .* \([0-9]*\) failures.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')" $code
+}
+
+# Chaos for some minutes: a schedule that is the same in each run and has steps of
+# nearly every kind, and one with a seed of this run alone, which is printed.
+run_part_chaos() {
+    (
+        use_test_modules
+        run_prove chaos -I "$PG_TEST_DIR/perl" -I test/perl \
+            test/lib/chaos.pl :: --seed 300 --seed random --rounds "${MD_CHAOS_ROUNDS:-4}"
+        printf '%s\n' "${summary[-1]}" "$failed" >"$MD_RUN/chaos.result"
+    )
+    take_result chaos
 }
 
 for arg; do
@@ -137,7 +169,7 @@ for arg; do
         --asan) ;;                      # bootstrap.sh saw to it
         -h | --help) usage && exit 0 ;;
         -*) echo "test/run.sh: unknown option \"$arg\"" >&2 && usage >&2 && exit 2 ;;
-        regress | isolation | pgtap | keys | tap) whole_parts+=("$arg") ;;
+        regress | isolation | pgtap | keys | tap | tpch | fuzz | chaos) whole_parts+=("$arg") ;;
         *) select_test "$arg" ;;
     esac
 done

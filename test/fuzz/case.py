@@ -85,9 +85,10 @@ class Case:
 class CaseMaker:
     """Makes the case of a seed."""
 
-    def __init__(self, seed, points, query_count=12, with_crash=False):
+    def __init__(self, seed, points, query_count=12, with_crash=False, only_streams=False):
         self.rng = random.Random(seed)
         self.seed, self.points, self.query_count, self.with_crash = seed, points, query_count, with_crash
+        self.only_streams = only_streams
         self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
         self.open_tables = {}       # of the long transaction: name -> did it more than insert
         self.detached = set()
@@ -102,12 +103,21 @@ class CaseMaker:
 
     def make_tables(self):
         self.setup += OWN_AGGREGATE
+        if self.only_streams or self.rng.random() < 0.15:
+            kinds = ["stream"] * self.rng.randint(1, 3)
+            for kind in kinds:
+                self.make_table(kind)
+            self.make_rows()
+            return
         kinds = ["stream"] * self.rng.randint(0, 2)
         kinds += self.rng.choices(["table", "keyed", "split"], [60, 20, 20], k=self.rng.randint(1, 3))
-        if self.rng.random() < 0.15:
+        if self.only_streams or self.rng.random() < 0.15:
             kinds += ["parent", "child"]
         for kind in kinds:
             self.make_table(kind)
+        self.make_rows()
+
+    def make_rows(self):
         for table in self.tables:
             rows = [self.row(table) for _ in range(self.rng.randint(0, 14))]
             if rows:
@@ -400,7 +410,7 @@ class CaseMaker:
                                *self.plain_change(), Step("refresh", view=name),
                                Step("sql", head=rng.choice(["COMMIT", "ROLLBACK"]))]
             elif special < 0.05 and self.points:
-                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.plain_change()))
+                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.rows_change()))
             elif special < 0.06 and self.points:
                 self.steps.append(Step("cancel", view=name, point=rng.choice(self.points)))
             elif special < 0.065:
@@ -415,7 +425,7 @@ class CaseMaker:
         """Refreshes while another session writes, then once more when it is done."""
         writes = []
         for _ in range(6):
-            writes += self.plain_change_for_race()
+            writes += self.rows_change()
         if writes:
             body = "; COMMIT; ".join(step.sql() for step in writes)
             self.steps.append(Step("race", "writer", f"DO $body$ BEGIN FOR i IN 1..5 LOOP {perform(body)}; COMMIT;"
@@ -423,7 +433,8 @@ class CaseMaker:
                                    marks=[m for s in writes for m in s.marks]))
             self.steps += [Step("refresh", view=v.name) for v in self.views if v.name in views]
 
-    def plain_change_for_race(self):
+    def rows_change(self):
+        """A change that does not wait for a reader of its table."""
         steps = self.plain_change()
         return [] if any(re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
 

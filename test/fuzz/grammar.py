@@ -107,7 +107,9 @@ class Grammar:
             return ["date_trunc('day', ", again("ts"), ")"]
         if kind == "ints":
             return ["ARRAY[", again("int"), "::int, ", again("int"), "::int]"]
-        return ["jsonb_build_object('a', ", again("int"), ")"]
+        if kind == "json":
+            return ["jsonb_build_object('a', ", again("int"), ")"]
+        return None
 
     def comparison(self, scope):
         kind = self.weighted([("int", 40), ("text", 20), ("num", 10), ("date", 5), ("float", 5)])

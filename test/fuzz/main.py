@@ -9,13 +9,15 @@ import re
 import sys
 import time
 
-from case import CaseMaker
+HERE = os.path.dirname(os.path.abspath(__file__))
+TREE = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(TREE, "test/lib"))
+
+from case import CaseMaker                                  # pylint: disable=wrong-import-position
 from postgres_wire import Connection, ConnectionLost, PgError
 from reduce_case import reduce_case, script
 from run_case import Runner, Statistics
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-TREE = os.path.dirname(os.path.dirname(HERE))
 QUERIES_PER_ROUND = 12
 
 
@@ -43,6 +45,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="rounds at a time (default: one per core)")
     parser.add_argument("--failures", type=int, default=5, help="stop after so many (default 5)")
     parser.add_argument("--crash-share", type=float, default=0.05, help="share of rounds that crash the server")
+    parser.add_argument("--only-streams", action="store_true", help="no ordinary tables, so nothing but new rows")
     parser.add_argument("--no-reduce", action="store_true", help="print failing cases as they are")
     parser.add_argument("--output", help="directory for failing cases; standard output otherwise")
     return parser.parse_args()
@@ -78,10 +81,13 @@ class Worker:
     def fresh_runner(self):
         return Runner(self.database, prelude())
 
+    def make_case(self, seed, with_crash):
+        return CaseMaker(seed, self.points, QUERIES_PER_ROUND, with_crash, self.options.only_streams).make()
+
     def run_round(self, seed, with_crash):
         """(Failure or None, printed case or None, statistics); ConnectionLost if the server went away."""
         runner = self.fresh_runner()
-        case = CaseMaker(seed, self.points, QUERIES_PER_ROUND, with_crash).make()
+        case = self.make_case(seed, with_crash)
         try:
             failure = runner.run(case)
             text = None
@@ -211,7 +217,7 @@ class Run:
                 self.take((seed, failure and (failure.kind, failure.view, failure.detail), text, statistics))
             except ConnectionLost as error:
                 wait_for_server()
-                case = CaseMaker(seed, worker.points, QUERIES_PER_ROUND, with_crash).make()
+                case = worker.make_case(seed, with_crash)
                 self.print_failure(seed, ("crash", "-", f"the server went away: {error}"),
                                    script(case, Unreduced(str(error)), prelude()))
 

@@ -15,9 +15,14 @@ from postgres_wire import Connection, ConnectionLost, PgError, literal
 
 SCHEMA = "fuzz"
 WAIT_SECONDS = 60
+QUERY_SECONDS = 2           # a query that takes longer is left out
+REFRESH_SECONDS = 60        # a refresh that takes longer has failed
 
 # Errors of a query itself, not of its refresh.
 QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", "57014")
+
+# Reasons that lie in the data: a change that touches all rows.
+ALL_ROWS = ("the value of a subquery matters to all rows", "a NULL came to, or went from", "NULLs in several columns")
 
 
 class Failure(Exception):
@@ -60,7 +65,7 @@ class Runner:
     def session(self, name="main"):
         if name not in self.sessions:
             connection = Connection(self.database, f"fuzz {name}")
-            connection.query(f"SET search_path = {SCHEMA}, public; SET lock_timeout = '20s'; SET statement_timeout = '60s';"
+            connection.query(f"SET search_path = {SCHEMA}, public; SET lock_timeout = '20s'; SET statement_timeout = '{REFRESH_SECONDS}s';"
                              " SET client_min_messages = error; SET extra_float_digits = 1")
             self.sessions[name] = connection
         return self.sessions[name]
@@ -74,8 +79,12 @@ class Runner:
         self.sessions = {}
 
     def reconnect(self):
-        """After a crash: all sessions anew, once the server is up."""
-        self.close()
+        """After a crash: all sessions anew, once the server has noticed, ended and come up again."""
+        try:
+            while True:
+                self.query(f"SELECT pg_sleep({REFRESH_SECONDS / 2})")
+        except ConnectionLost:
+            self.close()
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -94,7 +103,10 @@ class Runner:
         self.views = {}
         self.marked = collections.defaultdict(set)      # view: sources with a reason to recompute
         try:
-            self.set_up(case)
+            try:
+                self.set_up(case)
+            except PgError as error:
+                raise Failure("setup", "-", describe(error)) from error
             for step in case.steps:
                 if step.view is None or step.kind == "race" or step.view in self.views:
                     getattr(self, "step_" + step.kind)(step)
@@ -132,7 +144,7 @@ class Runner:
         """Make a view incremental if it can be; leave out what is no query."""
         sql = view.sql()
         try:
-            self.query(sql)
+            self.try_query(view)
         except PgError as error:
             self.statistics.invalid[f"{error.sqlstate} {error.message[:60]}"] += 1
             return
@@ -151,6 +163,14 @@ class Runner:
         if not incremental:
             self.statistics.full_reasons[re.sub(r"\d+|\b[a-z]+\.[a-z0-9]+\b", "*", reason or "?")[:90]] += 1
         self.check(view, "created")
+
+    def try_query(self, view):
+        """Run a view's query by itself; an error if it is none, or takes long."""
+        try:
+            self.query(f"SET statement_timeout = '{QUERY_SECONDS}s'")
+            return self.query(self.query_at(view))
+        finally:
+            self.query(f"SET statement_timeout = '{REFRESH_SECONDS}s'")
 
     def create_in_mode(self, view, sql, mode):
         try:
@@ -191,28 +211,33 @@ class Runner:
         try:
             strategy, reason, written = self.refresh(view)
         except PgError as error:
-            if error.sqlstate == "25P02":
-                return              # the transaction around it has failed before
-            self.refused(view, error)
+            if error.sqlstate == "25P02" or not self.refused(view, error):
+                return              # the transaction around it has failed before, or the query itself fails
             strategy, reason, written = self.refresh(view, ", full_refresh => true")
+            self.mark([view.name])
         self.marked[view.name].clear()
         self.count(view, strategy, reason)
         self.check(view, strategy)
-        if strategy != "none" and not view.uses_time:
+        if view.name in self.views and strategy != "none" and not view.uses_time:
             self.check_quiet(view)
 
     def refused(self, view, error):
-        """Is an error of an incremental refresh one that the documents name?"""
+        """
+        Has an incremental refresh failed for a reason that the documents name? False if the query itself fails;
+        then the view is left out from now on.
+        """
         if "incrementally" not in error.message:
             try:
-                self.query(self.query_at(view))
+                self.try_query(view)
             except PgError as own:
-                if own.sqlstate == error.sqlstate:
-                    return
+                if own.sqlstate in (error.sqlstate, "57014"):
+                    self.views.pop(view.name, None)
+                    return False
             raise Failure("error", view.name, describe(error)) from error
-        if not self.marked[view.name]:
+        if not self.marked[view.name] and not any(reason in error.detail for reason in ALL_ROWS):
             raise Failure("refused", view.name, describe(error)) from error
         self.statistics.refused[re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", "*", error.detail)[:100]] += 1
+        return True
 
     def refresh(self, view, arguments="", session="main"):
         rows = self.query("SELECT strategy, reason, rows_inserted + rows_updated + rows_deleted"
@@ -227,9 +252,9 @@ class Runner:
     def step_full(self, step):
         try:
             self.refresh(self.views[step.view], ", full_refresh => true")
+            self.mark([step.view])
         except PgError as error:
-            if error.sqlstate not in QUERY_ERRORS:
-                raise Failure("error", step.view, describe(error)) from error
+            self.refused(self.views[step.view], error)
 
     def step_hold(self, step):
         """Stop a refresh at a point, change something, and let it go on."""
@@ -242,7 +267,9 @@ class Runner:
         finally:
             self.query("SELECT pg_advisory_unlock_all()", "holder")
         self.finish_other(view, ())
-        self.check_verify(view, f"refreshed beside writes at {step.point}")
+        if view.incremental and view.name in self.views:
+            # others read sources as they are now
+            self.check_verify(view, f"refreshed beside writes at {step.point}")
 
     def step_cancel(self, step):
         view = self.views[step.view]
@@ -313,7 +340,7 @@ class Runner:
 
     def query_at(self, view):
         """The view's query at the time of its last refresh."""
-        if not view.uses_time:
+        if not view.uses_time or view.name not in self.views:
             return view.sql()
         moment = self.query(f"SELECT refreshed_at FROM medallion.view_state WHERE relid = {literal(view.name)}::regclass")
         return view.sql().replace("now()", f"{literal(moment[0][0])}::timestamptz")
@@ -327,6 +354,7 @@ class Runner:
                               " UNION ALL SELECT 'missing', * FROM (TABLE q EXCEPT ALL TABLE v) b")
         except PgError as error:
             if error.sqlstate in QUERY_ERRORS:
+                self.views.pop(view.name, None)
                 return
             raise Failure("error", view.name, "comparison: " + describe(error)) from error
         if rows and not equal_but_for_rounding(rows, view.columns):

@@ -28,6 +28,9 @@ for (@seeds)
 }
 die "chaos.pl: --rounds takes a number that is greater than 0\n" if $rounds < 1;
 
+# whoever ends us early ends the servers, too
+$SIG{TERM} = $SIG{INT} = $SIG{HUP} = sub { die "ended by a signal\n" };
+
 my $started = time;
 while (defined(my $seed = shift @seeds))
 {

@@ -76,7 +76,7 @@ needed_packages() {
     major=$(postgres_major)
     echo "postgresql-$major" "postgresql-server-dev-$major"
     case $command in
-        run.sh)
+        run.sh | chaos)
             echo "postgresql-$major-pgtap" libipc-run-perl python3
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven

@@ -58,7 +58,7 @@ sub do_kill_session_at
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
 	my $query = $step->{point} =~ /replay/ ? ChaosRepair::replay_query($world, $step->{table}, $step->{percent}, 100)
-	  : ChaosRepair::requeue_query($world, $step->{table}, 100);
+	  : ChaosRepair::correct_query($world, $step->{table}, 100);
 	my $session = $world->start_background($ChaosRepair::REPLAY_MAY_FAIL, "SET medallion.debug_points = '$step->{point}!'", $query);
 	$world->join_background;
 	$world->wait_for('true');
@@ -208,6 +208,8 @@ sub do_recreate_topic
 	my $topic = $world->{topics}{ $step->{topic} };
 	$world->join_background;
 	ChaosRepair::drop($world, $_) for grep { $_ ne 'clicks' } $world->tables_on($step->{topic});
+	$world->finish_feed($step->{topic});
+	ChaosRepair::run_action($world, 'seek', 'clicks', 100) if $step->{seek_first};
 	$world->start_feeds($step);
 	$world->finish_feed($step->{topic});
 	$world->read_ledger($step->{topic});

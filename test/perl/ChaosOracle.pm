@@ -73,7 +73,7 @@ sub load_held
 sub gap_is_due
 {
 	my ($table, $topic, $p, $offset, $reason) = @_;
-	return $offset < $topic->{low}[$p] if $reason =~ /deleted in Kafka/;
+	return $offset < ($topic->{deleted}[$p] // 0) if $reason =~ /deleted in Kafka/;
 	return $table->{sought} if $reason eq 'skipped by seek';
 	return $table->{expired} if $reason eq 'expired';
 	return $table->{discarded}{"$p:$offset"} if $reason eq 'discarded';
@@ -188,7 +188,9 @@ sub world_ok
 	}
 	for my $view (@ChaosPlan::VIEWS)
 	{
-		$world->sql("SELECT medallion.refresh('gold.$view')");
+		# with refresh_mode = incremental, rows that came late must be let in
+		$world->sql("SELECT medallion.refresh('gold.$view')", qr/cannot refresh materialized view "\w+" incrementally/)
+		  // $world->sql("SELECT medallion.refresh('gold.$view', full_refresh => true)");
 		my @problems = map { "$_->[0]: $_->[1], $_->[2] times" } rows($world, "SELECT * FROM medallion.verify('gold.$view')");
 		report($world, \@problems, "$what: view $view equals its query");
 	}

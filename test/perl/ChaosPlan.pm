@@ -53,7 +53,7 @@ my @KINDS = (
 	{ kind => 'add_partitions',  weight => 3, kafka => 1, if => \&can_grow, make => \&make_add_partitions },
 	{ kind => 'delete_records',  weight => 3, kafka => 1, make => \&make_delete_records },
 	{ kind => 'gap',             weight => 4, kafka => 1, unlocked => 1, make => \&make_gap },
-	{ kind => 'recreate_topic',  weight => 3, kafka => 1, table => 'clicks', running => 1, make => \&make_recreate },
+	{ kind => 'recreate_topic',  weight => 4, kafka => 1, table => 'clicks', running => 1, make => \&make_recreate },
 	{ kind => 'toggle_column',   weight => 4, table => 'columns' },
 	{ kind => 'rename_column',   weight => 3, table => 'columns' },
 	{ kind => 'rename_table',    weight => 2, table => 'any', make => \&make_rename_table },
@@ -66,19 +66,19 @@ my @KINDS = (
 	{ kind => 'poison',          weight => 4, kafka => 1, make => \&make_poison },
 	{ kind => 'stuck',           weight => 3, kafka => 1, table => 'strict', running => 1, make => \&make_stuck },
 	{ kind => 'pause',           weight => 4, table => 'any', running => 1, make => \&make_pause },
-	{ kind => 'requeue',         weight => 5, table => 'any', make => \&make_requeue },
-	{ kind => 'discard',         weight => 4, table => 'any', make => \&make_percent },
+	{ kind => 'requeue',         weight => 6, table => 'columns', make => \&make_requeue },
+	{ kind => 'discard',         weight => 3, table => 'any', make => \&make_percent },
 	{ kind => 'expire',          weight => 1, make => sub { } },
 	{ kind => 'replay',          weight => 6, kafka => 1, table => 'any', make => \&make_replay },
 	{ kind => 'lose',            weight => 2, kafka => 1, table => 'plain', make => \&make_percent },
 	{ kind => 'seek',            weight => 4, kafka => 1, table => 'any', make => \&make_seek },
 	{ kind => 'ingest_once',     weight => 4, kafka => 1, table => 'any', make => \&make_ingest_once },
-	{ kind => 'race',            weight => 4, kafka => 1, table => 'any', make => \&make_race },
+	{ kind => 'race',            weight => 5, kafka => 1, table => 'columns', make => \&make_race },
 	{ kind => 'workers',         weight => 3, make => \&make_workers },
 	{ kind => 'forget_batches',  weight => 1, make => sub { } },
 	{ kind => 'alter_options',   weight => 2, table => 'any', make => \&make_alter_options },
 	{ kind => 'new_table',       weight => 3, kafka => 1, make => \&make_new_table },
-	{ kind => 'drop_table',      weight => 2, table => 'extra' });
+	{ kind => 'drop_table',      weight => 2, table => 'extra', make => sub { my ($plan, $step) = @_; delete $plan->{tables}{ $step->{table} }; return } });
 
 sub make_plan
 {
@@ -238,7 +238,8 @@ sub make_kill_refresh_at
 sub make_kill_session_at
 {
 	my ($plan, $step) = @_;
-	$step->{point} = $plan->pick(qw(replay-begin replay-stored requeue-locked requeue-slice));
+	$step->{point} = $plan->pick(qw(replay-begin replay-stored requeue-locked requeue-slice requeue-slice));
+	$step->{table} = 'orders' if $step->{point} =~ /requeue/ && !$plan->{tables}{orders}{locked};
 	$step->{percent} = $plan->between(0, 60);
 	return;
 }
@@ -252,7 +253,7 @@ sub make_hold
 {
 	my ($plan, $step) = @_;
 	$step->{point} = $plan->pick(@INGEST_POINTS);
-	$step->{action} = $plan->pick(qw(seek pause ingest_once toggle_column rename_column check requeue replay
+	$step->{action} = $plan->pick(qw(seek pause ingest_once toggle_column rename_column check requeue correct replay
 		  vacuum_full kill terminate second_reader));
 	$step->{percent} = $plan->between(10, 100);
 	# what needs columns is done to a table that has some
@@ -306,11 +307,17 @@ sub make_recreate
 	my ($plan, $step) = @_;
 	my $partitions = $plan->between(1, 3);
 	$plan->add_feed($step, 'clicks', transactional => 0, rate => 0);
+	# after a seek, nothing is known of partitions that get no record
+	if ($plan->chance(50))
+	{
+		$step->{seek_first} = 1;
+		$step->{feeds}[-1]{only} //= $plan->{random}->below($plan->{partitions}{clicks});
+	}
 	$step->{topic} = 'clicks';
 	$step->{while} = $plan->pick(qw(running running paused stopped killed));
 	$plan->{partitions}{clicks} = $step->{total} = $partitions;
 	my $later = { feeds => [] };
-	$plan->add_feed($later, 'clicks', n => $plan->pick(1, 5, 50, 500), transactional => 0, rate => 0, poison => 0);
+	$plan->add_feed($later, 'clicks', n => $plan->pick(1, 5, 50, 500, 1500), transactional => 0, rate => 0, poison => 0);
 	$step->{second_feed} = $later->{feeds}[0];
 	# it takes all tables of the topic along
 	delete $plan->{tables}{$_} for grep { $plan->{tables}{$_}{extra} && $plan->{tables}{$_}{topic} eq 'clicks' } keys %{ $plan->{tables} };
@@ -328,7 +335,7 @@ sub make_rename_table
 sub make_check
 {
 	my ($plan, $step) = @_;
-	$step->{modulus} = $plan->pick(0, 0, 3, 7, 20);
+	$step->{modulus} = $plan->pick(0, 3, 7, 20);
 	return;
 }
 
@@ -375,7 +382,8 @@ sub make_requeue
 {
 	my ($plan, $step) = @_;
 	$plan->make_percent($step);
-	$step->{corrected} = $plan->chance(30) ? 1 : 0;
+	$step->{corrected} = $plan->chance(50) ? 1 : 0;
+	$step->{uncheck} = $plan->chance(50) ? 1 : 0;
 	return;
 }
 
@@ -410,7 +418,7 @@ sub make_ingest_once
 sub make_race
 {
 	my ($plan, $step) = @_;
-	$step->{sessions} = [ map { $plan->pick(qw(requeue requeue discard replay ingest_once)) } 1 .. $plan->between(2, 4) ];
+	$step->{sessions} = [ map { $plan->pick(qw(requeue correct correct discard replay ingest_once)) } 1 .. $plan->between(2, 4) ];
 	$step->{percent} = $plan->between(30, 100);
 	return;
 }

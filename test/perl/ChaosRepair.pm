@@ -30,13 +30,21 @@ sub letter_ids { my ($world, $name, $percent) = @_; return 'ARRAY(SELECT dead_le
 
 sub requeue_query { my ($world, $name, $percent) = @_; return 'SELECT medallion.requeue(' . letter_ids($world, $name, $percent) . ')' }
 
+# The first letters with payloads that their tables can store.
+sub correct_query
+{
+	my ($world, $name, $percent) = @_;
+	return q{SELECT medallion.requeue(ARRAY[dead_letter_id], convert_to('{"id": ' || substr(convert_from(kafka_key, 'UTF8'), 2) || ', "name": "fixed", "amount": 2}', 'UTF8'))}
+	  . ' FROM (' . letters($world, $name, $percent) . ' ORDER BY 1 LIMIT 20) l JOIN medallion.dead_letters USING (dead_letter_id)';
+}
+
 # Which letters may be discarded is known before.
 sub discard_query
 {
 	my ($world, $name, $percent) = @_;
 	my @letters = map { [ split /\t/ ] } split /\n/, $world->sql(letters($world, $name, $percent));
 	$world->{tables}{$name}{discarded}{"$_->[1]:$_->[2]"} = 1 for @letters;
-	return q{SELECT medallion.discard('{} . join(',', map { $_->[0] } @letters) . q{}')};
+	return "SELECT medallion.discard('{" . join(',', map { $_->[0] } @letters) . "}')";
 }
 
 # A list of offsets, so many percent of the way between two per partition.
@@ -95,7 +103,8 @@ sub queries_for
 	my $table = $world->table_name($name);
 	my $oid = oid($world, $name);
 	return ($REPLAY_MAY_FAIL, replay_query($world, $name, 100 - $percent, 100)) if $action eq 'replay';
-	return ($REPLAY_MAY_FAIL, requeue_query($world, $name, $percent)) if $action eq 'requeue';
+	return (undef, requeue_query($world, $name, $percent)) if $action eq 'requeue';
+	return (undef, correct_query($world, $name, $percent)) if $action eq 'correct';
 	return (undef, discard_query($world, $name, $percent)) if $action eq 'discard';
 	return ($SEEK_MAY_FAIL, seek_query($world, $name, $percent)) if $action eq 'seek';
 	return ($INGEST_MAY_FAIL, "SELECT medallion.ingest_once($oid, $percent)") if $action eq 'ingest_once';
@@ -309,13 +318,8 @@ sub do_requeue
 {
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
-	if ($step->{corrected})
-	{
-		$world->sql(q{SELECT medallion.requeue(ARRAY[dead_letter_id], convert_to('{"id": ' || substr(convert_from(kafka_key, 'UTF8'), 2) || ', "name": "fixed"}', 'UTF8'))}
-			  . ' FROM (' . letters($world, $step->{table}, $step->{percent}) . ' LIMIT 1) l JOIN medallion.dead_letters USING (dead_letter_id)');
-		return;
-	}
-	run_action($world, 'requeue', $step->{table}, $step->{percent});
+	$world->sql('ALTER TABLE ' . $world->table_name($step->{table}) . ' DROP CONSTRAINT IF EXISTS chaos_check') if $step->{uncheck};
+	run_action($world, $step->{corrected} ? 'correct' : 'requeue', $step->{table}, $step->{percent});
 	return;
 }
 

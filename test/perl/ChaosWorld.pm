@@ -6,7 +6,9 @@
 # anything is deleted.  For each incarnation of a topic:
 #
 #   $topic->{ledger}[partition]{offset} = [ key, md5 of the value ]
-#   $topic->{end}[partition], $topic->{low}[partition]
+#   $topic->{end}[partition], $topic->{low}[partition]: as Kafka says
+#   $topic->{deleted}[partition]: all before it was deleted once; a broker that
+#       is killed soon afterwards has it again
 #   $topic->{sent}{id}
 #
 # A key is "C<id>" or, in a transaction that was aborted, "A<id>".
@@ -79,16 +81,16 @@ my %DEFINITIONS = (
 		medallion.flush_interval = '20 ms')});
 
 my %VIEW_DEFINITIONS = (
-	silver => [ 'orders', 'SELECT medallion.hash_key(name) AS name_key, id, amount, kafka_partition FROM %s WHERE amount > 1' ],
-	gold => [ 'silver', 'SELECT name_key, count(*), sum(amount), avg(amount), max(id) FROM %s GROUP BY 1' ],
-	event_sizes => [ 'events_copy', 'SELECT kafka_partition, length(payload) AS bytes, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
-	click_names => [ 'clicks', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ]);
+	silver => [ 'orders', 'auto', 'SELECT medallion.hash_key(name) AS name_key, id, amount, kafka_partition FROM %s WHERE amount > 1' ],
+	gold => [ 'silver', 'auto', 'SELECT name_key, count(*), sum(amount), avg(amount), max(id) FROM %s GROUP BY 1' ],
+	event_sizes => [ 'events_copy', 'incremental', 'SELECT kafka_partition, length(payload) AS bytes, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
+	click_names => [ 'clicks', 'auto', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ]);
 
 sub make_topic
 {
 	my ($world, $name, $partitions) = @_;
 	my $topic = $world->{topics}{$name} //= { name => create_topic($world->{kafka}, $name, $partitions) };
-	@$topic{qw(ledger end low sent)} = ([], [], [ (0) x $partitions ], {});
+	@$topic{qw(ledger end low deleted sent)} = ([], [], [ (0) x $partitions ], [ (0) x $partitions ], {});
 	return;
 }
 
@@ -124,10 +126,10 @@ sub know_table
 sub make_view
 {
 	my ($world, $name) = @_;
-	my ($source, $query) = @{ $VIEW_DEFINITIONS{$name} };
+	my ($source, $mode, $query) = @{ $VIEW_DEFINITIONS{$name} };
 	my $from = $world->{tables}{$source} ? $world->table_name($source) : "gold.$source";
 	$world->sql(sprintf "CREATE MATERIALIZED VIEW gold.$name WITH (medallion.refresh_interval = '100 ms',"
-		  . " medallion.refresh_mode = incremental) AS $query", $from);
+		  . " medallion.refresh_mode = $mode) AS $query", $from);
 	return;
 }
 
@@ -398,6 +400,7 @@ sub delete_before
 	return if $before == $low;
 	delete_records($world->{kafka}, $topic->{name}, $p, $before);
 	$topic->{low}[$p] = $before;
+	$topic->{deleted}[$p] = $before if $before > ($topic->{deleted}[$p] // 0);
 	return;
 }
 

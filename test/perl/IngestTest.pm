@@ -56,7 +56,7 @@ sub wait_for_log
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (count_log($node, $pattern) <= ($n // 0))
 	{
-		die "timed out waiting for the log: $pattern" if time > $deadline;
+		die "timed out waiting for the log: $pattern\n" . processes_of($node) if time > $deadline;
 		usleep(20_000);
 	}
 	return 1;

@@ -30,6 +30,7 @@ our @EXPORT = qw(
   kill_worker
   new_node
   produce
+  processes_of
   produce_lines
   start_broker
   start_mock
@@ -246,7 +247,16 @@ sub wait_for
 		last if time > $deadline;
 		usleep(20_000);
 	}
-	die "timed out waiting for: $query\nlast answer: $stdout$stderr";
+	die "timed out waiting for: $query\nlast answer: $stdout$stderr\n" . processes_of($node);
+}
+
+# What the server's processes do, for whoever asks why a test timed out.
+sub processes_of
+{
+	my ($node) = @_;
+	my ($ok, $stdout, $stderr) = try_query($node,
+		q{SELECT pid, backend_type, datname, state, wait_event_type, wait_event, left(query, 100) FROM pg_stat_activity});
+	return "processes:\n$stdout$stderr\n";
 }
 
 # How often the server has restarted after a crash of one of its processes.

@@ -1,7 +1,7 @@
 -- Contracts of the functions and views of materialized views: names of
 -- arguments, volatility, strictness, parallel safety, comments, privileges.
 BEGIN;
-SELECT plan(33);
+SELECT plan(37);
 
 CREATE TEMP TABLE contract (name name PRIMARY KEY, arguments text, result text, volatility text, strict boolean, parallel "char");
 INSERT INTO contract VALUES
@@ -9,6 +9,7 @@ INSERT INTO contract VALUES
 	('alter_materialized_view', 'view regclass, query text DEFAULT NULL::text, refresh_interval interval DEFAULT ''-00:00:01''::interval, refresh_mode text DEFAULT NULL::text, key_columns text[] DEFAULT ''{*}''::text[]', 'void', 'v', false, 'u'),
 	('drop_materialized_view', 'view regclass, cascade boolean DEFAULT false', 'void', 'v', true, 'u'),
 	('refresh', 'view regclass, full_refresh boolean DEFAULT false, only_where text DEFAULT NULL::text, OUT strategy text, OUT reason text, OUT rows_read bigint, OUT rows_inserted bigint, OUT rows_updated bigint, OUT rows_deleted bigint, OUT frontier jsonb', 'record', 'v', false, 'u'),
+	('refresh_group', 'view regclass', 'regclass[]', 'v', true, 'u'),
 	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text', 'SETOF record', 'v', true, 'u'),
 	('verify', 'view regclass, OUT difference text, OUT row_data jsonb, OUT copies bigint', 'SETOF record', 'v', true, 'u');
 
@@ -25,11 +26,11 @@ SELECT function_privs_are('medallion', 'prune_history', ARRAY[]::text[], 'public
 SELECT ok(has_table_privilege('public', 'medallion.' || v, 'SELECT'), format('everyone may read %s', v))
   FROM unnest(ARRAY['materialized_views', 'refresh_history']) v;
 SELECT ok(NOT has_table_privilege('public', 'medallion.' || t, 'SELECT, INSERT, UPDATE, DELETE'), format('%s is ours', t))
-  FROM unnest(ARRAY['view', 'view_state', 'view_source', 'view_change', 'view_status', 'refresh_run', 'source_position']) t;
+  FROM unnest(ARRAY['view', 'view_state', 'view_source', 'view_change', 'view_status', 'refresh_run', 'source_position', 'source_waiting']) t;
 SELECT ok(NOT has_schema_privilege('public', 'medallion_def', 'CREATE'), 'nobody makes things in medallion_def');
 SELECT columns_are('medallion', 'materialized_views', ARRAY['view', 'owner', 'query', 'refresh_mode', 'refresh_interval', 'key_columns',
-	'populated', 'strategy', 'refreshed_at', 'freshness', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',
-	'failures', 'failing_since', 'state_table', 'result_bytes', 'state_bytes']);
+	'state', 'populated', 'strategy', 'refreshed_at', 'last_duration', 'freshness', 'latency', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',
+	'failures', 'failing_since', 'state_tables', 'result_bytes', 'state_bytes']);
 SELECT columns_are('medallion', 'refresh_history', ARRAY['run_id', 'view', 'started_at', 'finished_at', 'duration', 'strategy', 'reason',
 	'rows_read', 'rows_inserted', 'rows_updated', 'rows_deleted', 'sqlstate', 'message']);
 

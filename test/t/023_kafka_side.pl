@@ -180,6 +180,32 @@ for my $n (1 .. 3)
 	sql('DROP TABLE paused');
 }
 
+# A partition that was empty proves nothing: it is not read before another has
+# told, be that one another worker's.
+for my $workers (1, 2)
+{
+	set_include($node, "medallion.ingest_workers = $workers\n");
+	my $topic = create_topic($kafka, 'empty', 3);
+	stream_table("empty_$workers", $topic);
+	send_ids($topic, 0, 1 .. 4);
+	wait_until_caught_up($node, "empty_$workers", $kafka, $topic);
+	sql("SELECT medallion.pause('empty_$workers')");
+	delete_topic($kafka, $topic);
+	kafka_tool('create', $kafka, $topic, 3);
+	send_ids($topic, $_, 101 .. 120) for 1, 2;
+	sql("SELECT medallion.resume('empty_$workers')");
+	like(wait_for_trouble("empty_$workers", 'XX001'), qr/made anew/, "with $workers workers, partition 0 tells that the topic is another");
+	is(ids("empty_$workers"), '1 2 3 4', 'and nothing of the others is stored');
+	send_ids($topic, 0, 101 .. 110);
+	like(wait_for_trouble("empty_$workers", 'XX001'), qr/made anew/, 'nor when it is longer');
+	sql("SELECT medallion.pause('empty_$workers')");
+	sql("SELECT medallion.resume('empty_$workers')");
+	wait_for($node, "SELECT failures > 1 FROM medallion.stream_status WHERE relid = 'empty_$workers'::regclass");
+	is(ids("empty_$workers"), '1 2 3 4', 'and still nothing is mixed');
+	sql("DROP TABLE empty_$workers");
+}
+set_include($node, '');
+
 # The broker goes away, softly and hard, and comes back: the state says so and
 # recovers, without a record's help.
 my $restarts = create_topic($kafka, 'restarts', 2);

@@ -25,12 +25,19 @@ sub as
 
 sub refused { my ($role, $query, $name) = @_; return like(as($role, $query), qr/ERROR:  42501:/, $name // "refused: $query") }
 
+# Wait for the state and its reason: another may come first, while the worker
+# still works with what was set before.
 sub state_is
 {
 	my ($table, $state, $pattern) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $reason;
 	wait_for($node, "SELECT state = '$state' FROM medallion.streaming_tables WHERE table_name = '$table'::regclass");
-	return like(sql("SELECT concat(sqlstate, ' ', reason) FROM medallion.streaming_tables WHERE table_name = '$table'::regclass"),
-		$pattern, "$table is $state");
+	do
+	{
+		$reason = sql("SELECT concat(sqlstate, ' ', reason) FROM medallion.streaming_tables WHERE table_name = '$table'::regclass");
+	} until ($reason =~ $pattern || time > $deadline);
+	return like($reason, $pattern, "$table is $state");
 }
 
 sub wait_for_rows { my ($table, $n) = @_; return wait_for($node, "SELECT count(*) = $n FROM $table") }

@@ -1,0 +1,96 @@
+-- DISTINCT ON keeps the first row of each key, and always equals the query.
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set test_schema view_latest
+\set ECHO none
+\i :abs_srcdir/sql/include/simulate_ingest.sql
+\set ECHO all
+\pset null '(null)'
+SELECT make_stream('events', 'id bigint, kind text, n numeric, at timestamptz, doc json');
+
+-- (kafka_partition, kafka_offset) is unique: the order of these queries is total
+CREATE TABLE queries (name text PRIMARY KEY, query text);
+INSERT INTO queries VALUES
+    ('shown', $$SELECT DISTINCT ON (id) id, kind, n, at, kafka_partition, kafka_offset FROM events ORDER BY id, at DESC, kafka_partition, kafka_offset DESC$$),
+    ('hidden', $$SELECT DISTINCT ON (id) id, upper(kind) AS kind, n FROM events ORDER BY id, at DESC, kafka_partition, kafka_offset DESC$$),
+    ('ascending', $$SELECT DISTINCT ON (id, kind) kind, n, id FROM events WHERE n IS NOT NULL ORDER BY kind, id, n, at, kafka_partition, kafka_offset$$),
+    ('nulls_first', $$SELECT DISTINCT ON (kind) kind, n, at FROM events ORDER BY kind, n NULLS FIRST, at DESC NULLS LAST, kafka_offset, kafka_partition$$),
+    ('nulls_last', $$SELECT DISTINCT ON (kind) kind, n, at FROM events ORDER BY kind, n DESC NULLS LAST, at, kafka_offset, kafka_partition$$),
+    ('json_beside', $$SELECT DISTINCT ON (id) id, doc::text AS doc FROM events ORDER BY id, kafka_offset DESC, kafka_partition$$),
+    ('expression_key', $$SELECT DISTINCT ON (id % 5) id % 5 AS k, kind, n FROM events ORDER BY id % 5, at, kafka_offset, kafka_partition$$),
+    ('key_only', $$SELECT DISTINCT ON (kind) kind FROM events$$),
+    ('numeric_key', $$SELECT DISTINCT ON (n) n, id FROM events ORDER BY n, id DESC$$),
+    ('no_order', $$SELECT DISTINCT ON (id) id, (id % 7)::text AS t FROM events$$),
+    ('numbered', $$SELECT id, kind, n FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY at DESC, kafka_partition, kafka_offset) AS rn FROM events) s WHERE rn = 1$$),
+    ('numbered_with', $$WITH r AS (SELECT id, kind, kind || '!' AS k, n, row_number() OVER (PARTITION BY id, kind ORDER BY n DESC NULLS LAST, at, kafka_partition, kafka_offset) AS place FROM events WHERE id > 3) SELECT id + 1 AS i, k, id, kind, k AS again, place, n FROM r WHERE place < 2$$);
+SELECT count(medallion.create_materialized_view('v_' || name, query, NULL, 'incremental')) FROM queries;
+SELECT q.name, e.step, e.strategy, e.changes, e.detail
+  FROM queries q, medallion.explain_refresh(q.query) e WHERE e.step ~ 'First' ORDER BY q.name;
+
+SELECT setseed(0.17);
+CREATE FUNCTION random_rows(n int) RETURNS TABLE (id bigint, kind text, n numeric, at timestamptz, doc json)
+    LANGUAGE sql VOLATILE AS $$
+    SELECT nullif(floor(random() * 25), 9)::bigint,
+           (ARRAY['a', 'b', 'c', NULL, 'A'])[1 + floor(random() * 5)],
+           (ARRAY[1.0, 1.00, 2.5, NULL, -3.125, 'NaN'])[1 + floor(random() * 6)],
+           nullif('2026-03-01 00:00+00'::timestamptz + floor(random() * 200) * interval '17 minutes', '2026-03-01 17:00+00'),
+           json_build_object('x', floor(random() * 3))
+      FROM generate_series(1, n)
+$$;
+CREATE FUNCTION run_batches(batches int) RETURNS TABLE (batch int, name text, differs bigint, strategy text) LANGUAGE plpgsql AS $$
+DECLARE
+    q record;
+    r record;
+BEGIN
+    FOR batch IN 1..batches LOOP
+        PERFORM ingest('events', (random() * 3)::int, format('SELECT * FROM random_rows(%s)', floor(random() * 12)));
+        FOR q IN SELECT * FROM queries LOOP
+            CONTINUE WHEN random() < 0.5 AND batch < batches;
+            SELECT * INTO r FROM medallion.refresh(('v_' || q.name)::regclass);
+            differs := differences(('v_' || q.name)::regclass, q.query);
+            IF differs <> 0 OR r.strategy NOT IN ('latest', 'none') THEN
+                name := q.name;
+                strategy := r.strategy || coalesce(': ' || r.reason, '');
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+    END LOOP;
+END $$;
+SELECT * FROM run_batches(100);
+SELECT q.name, v.* FROM queries q, medallion.verify(('v_' || q.name)::regclass) v;
+SELECT count(*) FROM v_hidden WHERE id IS NULL;
+
+-- A full refresh finds nothing to change.
+SELECT q.name, r.strategy, r.rows_inserted, r.rows_updated, r.rows_deleted
+  FROM queries q, medallion.refresh(('v_' || q.name)::regclass, full_refresh => true) r
+ WHERE r.rows_inserted + r.rows_updated + r.rows_deleted > 0;
+SELECT * FROM run_batches(5);
+
+-- Ties: the smallest of the remaining columns, in whatever order rows arrive.
+SELECT medallion.create_materialized_view('v_ties', 'SELECT DISTINCT ON (id) id, kind, n FROM events ORDER BY id, n', NULL, 'incremental');
+SELECT medallion.create_materialized_view('v_ties_hidden', 'SELECT DISTINCT ON (id) id, kind FROM events ORDER BY id, n', NULL, 'incremental');
+SELECT ingest('events', 0, $$VALUES (1001, 'b', 5.0, now(), NULL::json), (1001, 'c', 5, now(), NULL)$$);
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties');
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties_hidden');
+SELECT ingest('events', 0, $$VALUES (1001, 'a', 5.00, now(), NULL::json), (1001, 'a', 7, now(), NULL)$$);
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties');
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties_hidden');
+SELECT id, kind, n FROM v_ties WHERE id > 1000;
+SELECT id, kind FROM v_ties_hidden WHERE id > 1000;
+SELECT * FROM medallion.verify('v_ties') UNION ALL SELECT * FROM medallion.verify('v_ties_hidden');
+
+-- Rows that come later in the order, or again, write nothing.
+SELECT ingest('events', 0, $$VALUES (1001, 'a', 8, now(), NULL::json), (1001, 'a', 5, now(), NULL)$$);
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties');
+SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties_hidden');
+
+-- What is not kept by its first row.
+SELECT query, strategy, detail FROM unnest(ARRAY[
+    'SELECT DISTINCT ON (id) kind FROM events ORDER BY id',
+    'SELECT DISTINCT ON (kind) kind, count(*) FROM events GROUP BY kind, id ORDER BY kind, 2',
+    'SELECT id FROM (SELECT *, row_number() OVER (ORDER BY at) AS rn FROM events) s WHERE rn = 1',
+    'SELECT id FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY at) AS rn FROM events) s WHERE rn = 2',
+    'SELECT id FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY at) AS rn FROM events) s WHERE rn = 1 AND n > 0',
+    'SELECT id FROM (SELECT *, rank() OVER (PARTITION BY id ORDER BY at) AS rn FROM events) s WHERE rn = 1']) query,
+    LATERAL (SELECT strategy, detail FROM medallion.explain_refresh(query) LIMIT 1) e;
+
+DROP SCHEMA view_latest CASCADE;

@@ -1,0 +1,104 @@
+/*
+ * refresh_exec_regroup.c
+ *		Computing rows of touched keys again.
+ *
+ *		change of the input --> keys --> the query restricted to them
+ *									\--> the result restricted to them
+ *
+ * and what differs between the two is applied.  Where the result does not show
+ * the keys, its rows are told by the query over the sources as they were.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+
+#include "refresh_exec.h"
+#include "refresh_normal.h"
+#include "refresh_tree.h"
+#include "sql_run.h"
+#include "stable_functions.h"
+
+/* SQL of queries under UNION ALL. */
+static char *
+union_text(List *queries)
+{
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, queries)
+		appendStringInfo(&sql, "%s(%s)", sql.len > 0 ? " UNION ALL " : "",
+						 md_delta_text(lfirst_node(Query, lc)));
+	return sql.data;
+}
+
+/* The result's rows of some keys, as queries of its columns and ctid. */
+static List *
+present_rows(MdRefresh *refresh, MdKeys *keys)
+{
+	const MdTarget *target = refresh->result;
+	Query	   *query = md_engine_analyze(refresh->engine,
+										  psprintf("SELECT %s, r.ctid AS tid FROM %s r",
+												   md_target_columns(target, "r", NIL), target->name));
+	List	   *exprs = NIL;
+	ListCell   *lc;
+
+	foreach(lc, refresh->plan->key_columns)
+		exprs = lappend(exprs, md_tree_target(query, lfirst_int(lc))->expr);
+	return md_keys_restrict(refresh->engine, query, exprs, keys, false);
+}
+
+/* Differences between the query's and the result's rows of the keys. */
+static char *
+difference_sql(MdRefresh *refresh, MdKeys *keys)
+{
+	const MdTarget *target = refresh->result;
+	char	   *numbered = md_target_numbered(target, NULL, NIL);
+	List	   *now = md_keys_restrict(refresh->engine, refresh->plan->normal,
+									   refresh->plan->keys, keys, false);
+
+	return psprintf("SELECT %s pg_catalog.sum(u.w)::pg_catalog.int8 AS w, pg_catalog.min(u.tid) AS tid"
+					" FROM (SELECT %s, -1 AS w, o.tid FROM (%s) o(%s, tid) UNION ALL"
+					"       SELECT %s, 1, NULL FROM (%s) n(%s)) u"
+					" GROUP BY %s HAVING pg_catalog.sum(u.w) <> 0",
+					md_diff_output(target),
+					numbered, union_text(present_rows(refresh, keys)), numbered,
+					numbered, union_text(now), numbered,
+					md_target_numbered_comparable(target, "u", NIL));
+}
+
+void
+md_regroup_apply(MdRefresh *refresh)
+{
+	MdPlan	   *plan = refresh->plan;
+	MdEngine   *engine = refresh->engine;
+	MdBlockKind kind = md_block_kind(plan->normal);
+	MdKeys	   *keys;
+	TupleDesc	tupdesc;
+	Tuplestorestate *changes;
+
+	if (!md_engine_changes(engine, plan->normal))
+		return;
+	if (plan->keys == NIL && kind != MD_BLOCK_SET)
+	{
+		/* one row, or the first rows by some order */
+		md_diff_apply(refresh->result,
+					  md_delta_text(md_state_query(engine, plan->normal, false)),
+					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, &refresh->run);
+		return;
+	}
+	if (plan->key_columns == NIL || kind == MD_BLOCK_DISTINCT)
+	{
+		md_signed_apply(refresh);
+		return;
+	}
+	keys = md_delta_touched(engine, plan->normal, plan->keys);
+	if (keys == NULL || keys->count == 0 || engine->why_full != NULL)
+		return;
+	changes = md_sql_run_into_store(difference_sql(refresh, keys), refresh->snapshot, &tupdesc);
+	md_diff_apply_store(refresh->result, changes, tupdesc, md_refresh_unique_columns(refresh),
+						refresh->snapshot, &refresh->run);
+	tuplestore_end(changes);
+}
