@@ -22,6 +22,7 @@
 #include "ingest.h"
 #include "kafka_request.h"
 #include "settings.h"
+#include "stream_start.h"
 
 /* A topic that ends before what was read of it is not the one that we read. */
 static void
@@ -103,6 +104,32 @@ store_batch(MdLane *lane, MdIngestStream *stream)
 	md_ingest_stored(lane);
 }
 
+/*
+ * Kafka does not have where we read a partition.  If that was the record which
+ * proves the topic's identity, and retention took it, go on without; else throw.
+ */
+static void
+settle_out_of_range(MdIngestStream *stream, MdPartition *partition)
+{
+	MdKafkaPosition first = {
+		.topic = partition->topic,
+		.partition = partition->partition,
+		.query = MD_KAFKA_EARLIEST
+	};
+
+	md_kafka_request_positions(stream->lane->asker, stream->def->server, &first, 1,
+							   md_kafka_timeout_ms);
+	if (!md_ingest_give_up_proof(partition, first.offset))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("topic \"%s\" partition %d does not have offset %lld",
+						partition->topic, partition->partition,
+						(long long) partition->next_offset),
+				 errhint("Resume the table: its worker records the gap, or says what is wrong.")));
+	partition->out_of_range = false;
+	md_ingest_reassign(stream);
+}
+
 /* Trouble that the client tells of; it goes on trying what waiting may cure. */
 static void
 check_errors(MdIngestStream *stream, List *errors)
@@ -121,19 +148,8 @@ check_errors(MdIngestStream *stream, List *errors)
 					 errdetail("Kafka says: %s.", event->error.message)));
 	}
 	foreach(lc, stream->partitions)
-	{
-		MdPartition *partition = lfirst(lc);
-
-		if (partition->out_of_range && md_ingest_give_up_proof(partition, md_kafka_timeout_ms))
-			partition->out_of_range = false;
-		if (partition->out_of_range)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("topic \"%s\" partition %d does not have offset %lld",
-							partition->topic, partition->partition,
-							(long long) partition->next_offset),
-					 errhint("Resume the table: its worker records the gap, or says what is wrong.")));
-	}
+		if (((MdPartition *) lfirst(lc))->out_of_range)
+			settle_out_of_range(stream, lfirst(lc));
 }
 
 /* Wait for the client's queue; ERROR when nothing came for too long. */
@@ -202,6 +218,7 @@ md_ingest_once(Oid relid, int64 max_records)
 {
 	MemoryContext context;
 	MdStream   *def;
+	MdLane	   *lane;
 	MdIngestStream *stream;
 	MdShare		share = {.index = 0,.n = 1,.foreground = true};
 	List	   *lanes = NIL;
@@ -216,7 +233,10 @@ md_ingest_once(Oid relid, int64 max_records)
 
 	/* on an error the context goes with the caller's, and the client with it */
 	context = AllocSetContextCreate(CurrentMemoryContext, "ingest once", ALLOCSET_DEFAULT_SIZES);
-	stream = md_ingest_add_stream(&lanes, def, share, context);
+	lane = md_ingest_find_lane(&lanes, def, share.foreground, context);
+	/* nobody else looks for partitions that the topic got */
+	md_stream_initialize_now(def, lane->asker, md_kafka_timeout_ms);
+	stream = md_ingest_add_stream(&lanes, def, NULL, share, context);
 	n_records = run_to(stream, find_ends(stream), max_records);
 	md_ingest_close_lane(stream->lane);
 	MemoryContextDelete(context);

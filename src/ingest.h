@@ -78,6 +78,7 @@ struct MdIngestStream
 	MdDecoder  *decoder;
 	bool		needs_headers;
 	int			n_known;		/* partitions of the topic, of any worker's share */
+	int			n_offered;		/* as Kafka told when it was asked last */
 	List	   *partitions;		/* of MdPartition: our share */
 	MdPartition *witness;		/* of another's share, read as a proof alone; NULL */
 	bool		waits;			/* some partitions are not read before a proof */
@@ -95,6 +96,15 @@ typedef struct MdBadRecord
 	int			index;			/* in lane->records */
 	MdDecodeError error;
 } MdBadRecord;
+
+/* What a worker wants to know of Kafka. */
+typedef enum MdQuestion
+{
+	MD_QUESTION_START,			/* where a stream begins that was never initialized */
+	MD_QUESTION_TOPICS,			/* have topics more partitions? */
+	MD_QUESTION_PARTITIONS,		/* where those begin */
+	MD_QUESTION_POSITIONS		/* what there is in place of an offset that is not */
+} MdQuestion;
 
 struct MdLane
 {
@@ -120,11 +130,17 @@ struct MdLane
 	bool		try_again;		/* the attempt failed for what is settled now */
 	bool		collects_bad_records;	/* in bad_records; else they become dead letters */
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
-	/* waiting */
+	/* in a worker: what the asker is asked at the moment, and for which definition */
+	MdQuestion	question;
+	Oid			question_relid;
+	int64		question_generation;
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
+	/* waiting */
 	bool		hurries;		/* a stream has joined: its first records are stored at once */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
+	TimestampTz looked_at;		/* at the queue, while it waits for flush_interval */
+	int			queue_seen;		/* its length then */
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
 	uint64		mirror_lsn;		/* 0: nothing is pending */
 	bool		mirror_dirty;	/* more was stored since */
@@ -153,14 +169,19 @@ typedef struct MdBatchResult
 /* ingest_lane.c: lanes and what is assigned to them */
 
 /*
- * Find a lane in *lanes for the stream, or open one, and start reading its
- * partitions at their checkpoints.  Kafka is asked for the topic if the stream
- * was never initialized, and in the foreground, where nobody else looks for
- * new partitions.  ERROR if anything is wrong; nothing is left behind then.
- * Needs a transaction.
+ * A lane in *lanes that the stream can join, or a new one in context.  Needs a
+ * transaction.
+ */
+extern MdLane *md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground,
+								   MemoryContext context);
+
+/*
+ * Find a lane and start reading the stream's partitions at their checkpoints,
+ * which are made first where a survey of the topic is given.  ERROR if anything
+ * is wrong; nothing but the lane is left behind then.  Needs a transaction.
  */
 extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
-											MdShare share,
+											const MdKafkaSurvey *survey, MdShare share,
 											MemoryContext context);
 
 /* Read the stream's partitions from its positions again, those that may be read. */
@@ -182,13 +203,6 @@ extern void md_ingest_close_lane(MdLane *lane);
 extern MdPartition *md_ingest_find_partition(MdLane *lane, const char *topic,
 											 int32 partition);
 
-/*
- * Ask once for all topics of the lane, and give those partitions a checkpoint
- * that came since the streams were added; their definitions' generation moves
- * then, so that every worker deals partitions out anew.  Needs a transaction.
- */
-extern void md_ingest_discover(MdLane *lane, int timeout_ms);
-
 /* All properties of the server as the stream's owner sees them, as one string. */
 extern char *md_ingest_properties_key(const MdStream *def, Oid owner);
 
@@ -205,11 +219,11 @@ extern int64 md_ingest_checksum(const MdRecord *record);
 extern void md_ingest_prove(MdPartition *partition, const MdRecord *record);
 
 /*
- * Kafka does not have where we read a partition; true if that was the record
- * that proves the topic's identity only, and is so old that Kafka has deleted
- * it: it is read from next_offset then.
+ * Kafka does not have where we read a partition, whose log now begins at first;
+ * true if that was the record that proves the topic's identity only, and is so
+ * old that Kafka has deleted it: the stream is to be reassigned then.
  */
-extern bool md_ingest_give_up_proof(MdPartition *partition, int timeout_ms);
+extern bool md_ingest_give_up_proof(MdPartition *partition, int64 first);
 
 /* Is there a partition whose record has not been compared yet? */
 extern bool md_ingest_is_proving(const MdIngestStream *stream);

@@ -4,12 +4,14 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/pg_class.h"
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "checkpoint.h"
 #include "ingest.h"
@@ -28,10 +30,11 @@
 #define FETCH_WAIT_MS 100
 #define FETCH_WAIT_FOREGROUND_MS 50
 
+/* Who shares commits over a longer time than this does so from the beginning. */
+#define MAX_HURRY_MS 1000
+
 /* Kafka's limit on the length of a topic's name is 249. */
 #define TOPIC_NAME_LEN 256
-/* What a worker waits for Kafka at a stream's first start: others wait for it. */
-#define WORKER_REQUEST_MS 2000
 
 typedef struct LanePartitionKey
 {
@@ -128,7 +131,8 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	lane->properties_key = md_ingest_properties_key(def, owner);
 	lane->flush_interval_ms = def->flush_interval_ms;
 	lane->batch_max_records = def->batch_max_records;
-	lane->batch_max_bytes = def->batch_max_bytes;
+	/* a queue that is full before a batch is would wait for flush_interval */
+	lane->batch_max_bytes = Min(def->batch_max_bytes, (int64) md_ingest_memory_kb * 1024 / 2);
 	lane->mirror = def->group_id != NULL;
 	lane->mirror_dirty = lane->mirror;
 	memset(&hash, 0, sizeof(hash));
@@ -154,11 +158,25 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	return lane;
 }
 
-/* A lane that the stream can join, or a new one. */
-static MdLane *
-find_lane(List **lanes, const MdStream *def, Oid owner, bool foreground,
-		  MemoryContext context)
+static Oid
+table_owner(Oid relid)
 {
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+MdLane *
+md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryContext context)
+{
+	Oid			owner = table_owner(def->relid);
 	char	   *key = lane_key(def, owner);
 	char	   *properties = md_ingest_properties_key(def, owner);
 	MdLane	   *lane;
@@ -318,7 +336,7 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 	foreach(lc, all_partitions(stream))
 		enter_partition(lane, lfirst(lc));
 	md_ingest_assign(stream);
-	lane->hurries = true;
+	lane->hurries = lane->flush_interval_ms <= MAX_HURRY_MS;
 }
 
 MdIngestStream *
@@ -348,21 +366,14 @@ md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 	return stream;
 }
 
-/* Lock the table without waiting for anybody; returns its owner. */
-static Oid
+/* Lock the table without waiting for anybody. */
+static void
 lock_table(Oid relid)
 {
-	Relation	rel;
-	Oid			owner;
-
 	if (!ConditionalLockRelationOid(relid, AccessShareLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("the table is locked by another session")));
-	rel = relation_open(relid, NoLock);
-	owner = rel->rd_rel->relowner;
-	relation_close(rel, NoLock);
-	return owner;
 }
 
 /* The lane's records of this stream go nowhere any more. */
@@ -378,39 +389,31 @@ leave_lane(MdIngestStream *stream)
 }
 
 MdIngestStream *
-md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryContext context)
+md_ingest_add_stream(List **lanes, const MdStream *def, const MdKafkaSurvey *survey,
+					 MdShare share, MemoryContext context)
 {
-	volatile int lanes_before = list_length(*lanes);
-	MdStream   *start = palloc(sizeof(MdStream));
-	MemoryContext stream_context;
+	MdStream	start = *def;
+	MemoryContext stream_context = AllocSetContextCreate(context, "ingest stream",
+														 ALLOCSET_SMALL_SIZES);
 	MdIngestStream *volatile stream = NULL;
-	MdLane	   *volatile lane = NULL;
-	Oid			owner = lock_table(def->relid);
 
-	/* initializing marks the definition, and the one given is not ours */
-	*start = *def;
-	stream_context = AllocSetContextCreate(context, "ingest stream", ALLOCSET_SMALL_SIZES);
 	PG_TRY();
 	{
-		lane = find_lane(lanes, def, owner, share.foreground, context);
-		/* in a worker, md_ingest_discover() finds partitions that came later */
-		if (share.foreground)
-			md_stream_initialize(start, lane->asker, md_kafka_timeout_ms);
-		else if (!def->initialized)
-			md_stream_initialize(start, lane->asker, Min(md_kafka_timeout_ms, WORKER_REQUEST_MS));
+		MdLane	   *lane;
+
+		lock_table(def->relid);
+		lane = md_ingest_find_lane(lanes, def, share.foreground, context);
+		/* which marks the definition, and the one given is not ours */
+		if (survey != NULL)
+			md_stream_initialize(&start, survey);
 		stream = md_ingest_make_stream(def, lane, stream_context);
 		keep_share(stream, share);
 		join_lane(stream, lane);
 	}
 	PG_CATCH();
 	{
-		if (lane != NULL && stream != NULL)
+		if (stream != NULL)
 			leave_lane(stream);
-		if (lane != NULL && list_length(*lanes) > lanes_before)
-		{
-			*lanes = list_delete_ptr(*lanes, lane);
-			md_ingest_close_lane(lane);
-		}
 		MemoryContextDelete(stream_context);
 		PG_RE_THROW();
 	}
@@ -421,51 +424,9 @@ md_ingest_add_stream(List **lanes, const MdStream *def, MdShare share, MemoryCon
 void
 md_ingest_remove_stream(MdIngestStream *stream)
 {
-	MdLane	   *lane = stream->lane;
-
 	leave_lane(stream);
-	/* an empty lane is closed as a whole */
-	if (lane->streams != NIL)
-		unassign(stream, all_partitions(stream));
+	unassign(stream, all_partitions(stream));
 	MemoryContextDelete(stream->context);
-}
-
-static int
-compare_topics(const void *a, const void *b)
-{
-	return strcmp((*(MdKafkaTopic *const *) a)->name, (*(MdKafkaTopic *const *) b)->name);
-}
-
-void
-md_ingest_discover(MdLane *lane, int timeout_ms)
-{
-	MdKafkaTopic **topics;
-	List	   *list;
-	MdKafkaError error;
-	int			n = 0;
-	ListCell   *lc;
-
-	if (!md_kafka_topics(lane->asker, NULL, timeout_ms,
-						 &list, &error))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("%s", error.message)));
-	topics = palloc(sizeof(MdKafkaTopic *) * Max(1, list_length(list)));
-	foreach(lc, list)
-		topics[n++] = lfirst(lc);
-	qsort(topics, n, sizeof(MdKafkaTopic *), compare_topics);
-
-	foreach(lc, lane->streams)
-	{
-		MdIngestStream *stream = lfirst(lc);
-		MdKafkaTopic wanted = {.name = stream->def->topic};
-		MdKafkaTopic *key = &wanted;
-		MdKafkaTopic **found = bsearch(&key, topics, n, sizeof(MdKafkaTopic *), compare_topics);
-
-		if (found == NULL || (*found)->n_partitions <= stream->n_known)
-			continue;
-		if (md_stream_initialize(stream->def, lane->asker, timeout_ms) > 0)
-			md_catalog_bump_generation(stream->def->relid);
-	}
 }
 
 void

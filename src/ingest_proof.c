@@ -47,20 +47,12 @@ md_ingest_prove(MdPartition *partition, const MdRecord *record)
 }
 
 bool
-md_ingest_give_up_proof(MdPartition *partition, int timeout_ms)
+md_ingest_give_up_proof(MdPartition *partition, int64 first)
 {
-	MdKafkaPosition first = {.topic = partition->topic,.partition = partition->partition,.query = MD_KAFKA_EARLIEST};
-	MdKafkaError error;
-
-	if (!partition->proving)
-		return false;
-	/* behind the end, or unknown: to read on could mix the records of two topics */
-	if (!md_kafka_resolve(partition->stream->lane->asker, &first, 1, timeout_ms, &error) ||
-		first.offset <= partition->last_offset)
+	/* at the end of the topic, or behind it: to read on could mix two topics */
+	if (!partition->proving || first <= partition->last_offset)
 		return false;
 	partition->proving = false;
-	if (partition != partition->stream->witness)
-		md_ingest_reassign(partition->stream);
 	return true;
 }
 

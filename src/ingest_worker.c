@@ -11,7 +11,7 @@
  *	  ingest_worker_batches.c		from a lane's queue into tables
  *	  ingest_worker_failures.c		what is said of trouble, and when to try again
  *	  ingest_worker_positions.c		positions that Kafka does not have
- *	  ingest_worker_discovery.c		partitions that topics get
+ *	  ingest_worker_questions.c		what it asks Kafka, while its streams go on
  *	  ingest_worker_mirror.c		progress for Kafka's own tools
  *
  * Commits are asynchronous: if the server crashes before their WAL is flushed,
@@ -44,6 +44,8 @@
 
 /* A queue that fills before its flush is due is looked at this often. */
 #define QUEUE_CHECK_MS 1000
+/* What brokers take unless they are told otherwise. */
+#define LARGE_RECORD_BYTES INT64CONST(1048576)
 #define MIRROR_CHECK_MS 200
 /* A worker that was busy and has had nothing to do for so long gives memory back. */
 #define IDLE_MS 1000
@@ -109,16 +111,37 @@ md_ingest_forget_wait_set(void)
 	wait_set = NULL;
 }
 
+/*
+ * Has a queue that could be full stopped to grow?  How large its records are
+ * is not known before they are taken: they may be larger than those before.
+ */
+static bool
+has_stopped(MdLane *lane, TimestampTz now)
+{
+	int			length = md_kafka_queue_length(lane->client);
+	bool		stopped;
+
+	if (md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->looked_at, QUEUE_CHECK_MS)) > 0)
+		return false;
+	stopped = length == lane->queue_seen &&
+		length * LARGE_RECORD_BYTES >= md_ingest_memory_kb * INT64CONST(1024);
+	lane->looked_at = now;
+	lane->queue_seen = length;
+	return stopped;
+}
+
 /* Has what waits in the lane's queue waited long enough, or grown enough? */
 static bool
 is_due(MdLane *lane)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	if (!lane->rung)
 		return false;
-	return lane->flush_interval_ms == 0 || lane->hurries ||
-		md_clock_ms_until(GetCurrentTimestamp(),
-						  TimestampTzPlusMilliseconds(lane->rung_at, lane->flush_interval_ms)) == 0 ||
-		md_kafka_queue_length(lane->client) >= lane->batch_max_records;
+	return lane->flush_interval_ms == 0 || lane->hurries || has_stopped(lane, now) ||
+		md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->rung_at, lane->flush_interval_ms)) == 0 ||
+		md_kafka_queue_length(lane->client) >= lane->batch_max_records ||
+		md_kafka_queue_bytes(lane->client) >= lane->batch_max_bytes;
 }
 
 /* How long nothing is due. */
@@ -137,7 +160,9 @@ next_wait_ms(void)
 			return 0;			/* to be loaded again, at once */
 		if (entry->owes_status && entry->failures == 0)
 			wait_ms = Min(wait_ms, QUEUE_CHECK_MS);
-		if (entry->stream == NULL || md_ingest_is_silent(entry))
+		/* for an answer that it needs first the asker's descriptor rings */
+		if ((entry->stream == NULL && !(entry->lane != NULL && md_ingest_is_due(entry))) ||
+			md_ingest_is_silent(entry))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->retry_at));
 	}
 	foreach(lc, md_ingest_worker.lanes)
@@ -184,12 +209,18 @@ wait_for_work(void)
 	if (wait_set == NULL || wait_set_lanes != list_length(md_ingest_worker.lanes))
 	{
 		md_ingest_forget_wait_set();
-		wait_set = md_create_wait_event_set(list_length(md_ingest_worker.lanes) + 2);
+		wait_set = md_create_wait_event_set(list_length(md_ingest_worker.lanes) * 2 + 2);
 		AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		foreach(lc, md_ingest_worker.lanes)
+		{
+			MdLane	   *lane = lfirst(lc);
+
 			AddWaitEventToSet(wait_set, WL_SOCKET_READABLE,
-							  md_kafka_event_fd(((MdLane *) lfirst(lc))->client), NULL, lfirst(lc));
+							  md_kafka_event_fd(lane->client), NULL, lane);
+			AddWaitEventToSet(wait_set, WL_SOCKET_READABLE,
+							  md_kafka_event_fd(lane->asker), NULL, lane);
+		}
 		wait_set_lanes = list_length(md_ingest_worker.lanes);
 	}
 	if (md_ingest_worker.memory_to_give_back)
@@ -204,7 +235,10 @@ wait_for_work(void)
 
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		if (events[i].events & WL_SOCKET_READABLE)
+		if (events[i].events & WL_SOCKET_READABLE &&
+			events[i].fd == md_kafka_event_fd(lane->asker))
+			md_kafka_serve(lane->asker);
+		else if (events[i].events & WL_SOCKET_READABLE)
 		{
 			/* silence it until the queue is drained: it rings for 0 to 1 only */
 			md_kafka_clear_ring(lane->client);
@@ -246,16 +280,20 @@ md_ingest_worker_main(Datum arg)
 				proc_exit(0);
 			loaded_generation = generation;
 		}
+		md_ingest_hear_answers();
 		md_ingest_start_due();
 		md_ingest_ask_for_life();
-		foreach(lc, list_copy(md_ingest_worker.lanes))
+		foreach(lc, md_ingest_worker.lanes)
 		{
-			if (is_due(lfirst(lc)))
-				md_ingest_flush(lfirst(lc));
-			if (list_member_ptr(md_ingest_worker.lanes, lfirst(lc)) && ((MdLane *) lfirst(lc))->mirror)
-				md_ingest_mirror(lfirst(lc));
+			MdLane	   *lane = lfirst(lc);
+
+			if (is_due(lane))
+				md_ingest_flush(lane);
+			if (lane->mirror)
+				md_ingest_mirror(lane);
 		}
-		md_ingest_discover_due();
+		md_ingest_ask_due();
+		md_ingest_close_unused_lanes();
 		md_ingest_write_owed_statuses();
 		if (!md_worker_has_news(generation))
 			wait_for_work();

@@ -21,6 +21,9 @@ typedef struct MdIngestEntry
 	MdStream   *new_def;		/* during a reload, in new_context: what changed */
 	MemoryContext new_context;	/* NULL: nothing did */
 	MdIngestStream *stream;		/* NULL: waits for retry_at */
+	MdLane	   *lane;			/* by which Kafka is asked before the start; NULL: it is not */
+	int			n_queries;		/* and what for: see md_stream_start_queries() */
+	int64		queries[MD_KAFKA_MAX_QUERIES];
 	int			failures;
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
@@ -56,8 +59,20 @@ extern void md_ingest_forget_wait_set(void);
 /* Read all definitions; false if the extension is gone. */
 extern bool md_ingest_reload(void);
 
-/* Start the streams whose time has come. */
+/*
+ * Start the streams whose time has come.  Those that were never initialized
+ * get a lane by which Kafka is asked for their topic first, and are started
+ * with the answer.
+ */
 extern void md_ingest_start_due(void);
+extern void md_ingest_start(MdIngestEntry *entry, const MdKafkaSurvey *survey);
+
+/* Is it the time to start the entry's stream? */
+extern bool md_ingest_is_due(const MdIngestEntry *entry);
+extern MdIngestEntry *md_ingest_find_entry(Oid relid);
+
+/* Close lanes by which nothing is read any more, nor asked. */
+extern void md_ingest_close_unused_lanes(void);
 
 /* Assign streams anew for which Kafka has been silent for too long. */
 extern void md_ingest_ask_for_life(void);
@@ -84,10 +99,16 @@ extern void md_ingest_write_owed_statuses(void);
 extern void md_ingest_flush(MdLane *lane);
 
 /* ingest_worker_positions.c: positions that Kafka does not have */
-extern void md_ingest_settle_positions(MdLane *lane);
 
-/* ingest_worker_discovery.c: partitions that topics get */
-extern void md_ingest_discover_due(void);
+/* Has the stream partitions whose position is to be settled? */
+extern bool md_ingest_is_out_of_range(const MdIngestStream *stream);
+
+/* Decide, by what the topic has, what becomes of them, and of the stream. */
+extern void md_ingest_settle_positions(MdIngestStream *stream, const MdKafkaSurvey *survey);
+
+/* ingest_worker_questions.c: what a worker asks Kafka, while it goes on */
+extern void md_ingest_hear_answers(void);
+extern void md_ingest_ask_due(void);
 extern bool md_ingest_wants_discovery(const MdLane *lane);
 
 /* ingest_worker_mirror.c: progress for the consumer group of a lane */

@@ -196,11 +196,8 @@ md_ingest_flush(MdLane *lane)
 		lane->mirror_dirty |= taken && lane->mirror;
 		lane->hurries &= !taken;
 		note_errors(lane, errors);
-		md_ingest_settle_positions(lane);
 		note_recoveries(lane);
 		end_batch(lane);
-		if (!list_member_ptr(md_ingest_worker.lanes, lane))
-			return;
 		if (md_clock_ms_until(GetCurrentTimestamp(), stop_at) == 0)
 			break;
 	}

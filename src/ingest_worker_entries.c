@@ -18,35 +18,54 @@
 #include "checkpoint.h"
 #include "clock.h"
 #include "ingest_worker.h"
+#include "stream_start.h"
 #include "worker.h"
 
 /* A stream in trouble has this long to hear of Kafka: some waits of a fetch. */
 #define SIGN_OF_LIFE_MS 3000
 
-static void
-close_lane(MdLane *lane)
-{
-	md_ingest_forget_wait_set();
-	md_ingest_worker.lanes = list_delete_ptr(md_ingest_worker.lanes, lane);
-	md_ingest_close_lane(lane);
-}
-
 void
 md_ingest_stop_entry(MdIngestEntry *entry)
 {
-	MdLane	   *lane;
-
 	if (entry->stream == NULL)
 		return;
-	lane = entry->stream->lane;
 	md_ingest_remove_stream(entry->stream);
 	entry->stream = NULL;
-	if (lane->streams == NIL)
-		close_lane(lane);
 }
 
-static MdIngestEntry *
-find_entry(Oid relid)
+/* Does a stream read by the lane, or wait for what is asked of it? */
+static bool
+is_used(const MdLane *lane)
+{
+	ListCell   *lc;
+
+	if (lane->streams != NIL)
+		return true;
+	foreach(lc, md_ingest_worker.entries)
+		if (((MdIngestEntry *) lfirst(lc))->lane == lane)
+			return true;
+	return false;
+}
+
+void
+md_ingest_close_unused_lanes(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_ingest_worker.lanes)
+	{
+		MdLane	   *lane = lfirst(lc);
+
+		if (is_used(lane))
+			continue;
+		md_ingest_forget_wait_set();
+		md_ingest_worker.lanes = foreach_delete_current(md_ingest_worker.lanes, lc);
+		md_ingest_close_lane(lane);
+	}
+}
+
+MdIngestEntry *
+md_ingest_find_entry(Oid relid)
 {
 	ListCell   *lc;
 
@@ -73,7 +92,7 @@ make_entry(Oid relid)
 static void
 read_definition(const MdStream *def)
 {
-	MdIngestEntry *entry = find_entry(def->relid);
+	MdIngestEntry *entry = md_ingest_find_entry(def->relid);
 	char	   *name = get_rel_name(def->relid);
 
 	if (entry == NULL)
@@ -125,6 +144,7 @@ take_over_definition(MdIngestEntry *entry)
 	entry->new_context = NULL;
 	entry->new_def = NULL;
 	entry->last_message = NULL;
+	entry->lane = NULL;
 	entry->retry_at = 0;
 }
 
@@ -215,30 +235,72 @@ md_ingest_ask_for_life(void)
 	}
 }
 
-/* Start an entry's stream, for md_ingest_transaction(). */
+/* An entry whose stream is to be started, and what Kafka said of its topic. */
+typedef struct Starting
+{
+	MdIngestEntry *entry;
+	const MdKafkaSurvey *survey;	/* NULL: it was initialized before */
+} Starting;
+
+/*
+ * For md_ingest_transaction(): start the stream, or find the lane by which to
+ * ask for what must be known first.
+ */
 static void
 start_entry(void *arg)
 {
-	MdIngestEntry *entry = arg;
+	Starting   *starting = arg;
+	MdIngestEntry *entry = starting->entry;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
+	md_ingest_forget_wait_set();
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
-	{
 		/* dropped: the definition, which is loaded again, is gone with it */
 		entry->def = NULL;
-		PopActiveSnapshot();
+	else if (!entry->def->initialized && starting->survey == NULL)
+	{
+		entry->n_queries = md_stream_start_queries(entry->def, entry->queries);
+		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, entry->def, false,
+										  md_ingest_worker.context);
+	}
+	else
+	{
+		entry->stream = md_ingest_add_stream(&md_ingest_worker.lanes, entry->def, starting->survey,
+											 md_ingest_worker.share, md_ingest_worker.context);
+		entry->stream->entry = entry;
+		/* what an earlier worker had to say is of no interest any more */
+		if (entry->failures == 0)
+			md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
+	}
+	PopActiveSnapshot();
+}
+
+void
+md_ingest_start(MdIngestEntry *entry, const MdKafkaSurvey *survey)
+{
+	Starting	starting = {entry, survey};
+	ErrorData  *error = md_ingest_transaction(start_entry, &starting);
+
+	if (error != NULL)
+	{
+		/* a failed commit leaves the stream running on nothing */
+		md_ingest_stop_entry(entry);
+		md_ingest_note_failure(entry, error->sqlerrcode, error->message);
 		return;
 	}
-	md_ingest_forget_wait_set();
-	entry->stream = md_ingest_add_stream(&md_ingest_worker.lanes, entry->def,
-										 md_ingest_worker.share, md_ingest_worker.context);
-	entry->stream->entry = entry;
+	if (entry->stream == NULL)
+		return;
+	entry->lane = NULL;
+	entry->def->initialized = true;
 	entry->stream->lane->next_discovery = 0;
 	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SIGN_OF_LIFE_MS);
-	/* what an earlier worker had to say is of no interest any more */
-	if (entry->failures == 0)
-		md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
-	PopActiveSnapshot();
+}
+
+bool
+md_ingest_is_due(const MdIngestEntry *entry)
+{
+	return entry->stream == NULL && entry->def != NULL &&
+		md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) == 0;
 }
 
 void
@@ -249,18 +311,11 @@ md_ingest_start_due(void)
 	foreach(lc, md_ingest_worker.entries)
 	{
 		MdIngestEntry *entry = lfirst(lc);
-		ErrorData  *error;
 
-		if (entry->stream != NULL || entry->def == NULL ||
-			md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) > 0)
+		/* what has a lane waits for the answer to a question */
+		if (!md_ingest_is_due(entry) || entry->lane != NULL)
 			continue;
-		error = md_ingest_transaction(start_entry, entry);
-		if (error != NULL)
-		{
-			/* a failed commit leaves the stream running on nothing */
-			md_ingest_stop_entry(entry);
-			md_ingest_note_failure(entry, error->sqlerrcode, error->message);
-		}
+		md_ingest_start(entry, NULL);
 		CHECK_FOR_INTERRUPTS();
 	}
 }

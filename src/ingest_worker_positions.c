@@ -3,7 +3,9 @@
  *		Positions that Kafka does not have.
  *
  * A next_offset before the first record is a gap, to be recorded or to fail by
- * the table's option; one behind the end tells of another topic.
+ * the table's option; one behind the end tells of another topic.  Reading begins
+ * with the last record before next_offset, which proves that the topic is the
+ * one we know, and may be what is missing.
  */
 #include "postgres.h"
 
@@ -11,9 +13,6 @@
 
 #include "checkpoint.h"
 #include "ingest_worker.h"
-
-/* Requests to Kafka hold up all streams of the worker: they must be short. */
-#define REQUEST_TIMEOUT_MS 2000
 
 /* A partition whose records before first are gone. */
 typedef struct Gap
@@ -35,80 +34,125 @@ move_checkpoint(void *arg)
 	PopActiveSnapshot();
 }
 
-static void
+/* What becomes of a stream, by one of its partitions. */
+typedef struct Verdict
+{
+	enum
+	{
+		GOES_ON,				/* reads on, from next_offset */
+		BEGINS_ANEW,			/* at once, from its checkpoints */
+		FAILS
+	}			kind;
+	int			sqlstate;
+	char	   *message;
+} Verdict;
+
+static Verdict
 record_gap(MdPartition *partition, int64 first)
 {
 	Gap			gap = {partition, first};
 	ErrorData  *error = md_ingest_transaction(move_checkpoint, &gap);
 
 	if (error != NULL)
-	{
-		md_ingest_skip(partition->stream, error->sqlerrcode, error->message);
-		return;
-	}
+		return (Verdict) {FAILS, error->sqlerrcode, error->message};
 	ereport(LOG,
 			(errmsg("topic \"%s\" partition %d no longer has offsets %lld to %lld: recorded as a gap",
 					partition->topic, partition->partition,
 					(long long) partition->next_offset, (long long) first - 1)));
-	md_ingest_skip(partition->stream, 0, "a gap was recorded");
+	return (Verdict) {.kind = BEGINS_ANEW};
 }
 
-/* Decide what becomes of a partition whose next_offset is not in the log. */
-static void
-settle_out_of_range(MdLane *lane, MdPartition *partition)
+/*
+ * A partition was read at an offset that its log did not have; now its offsets
+ * are [first, last).
+ */
+static Verdict
+settle_log(MdPartition *partition, int64 first, int64 last)
 {
-	MdIngestStream *stream = partition->stream;
-	MdKafkaPosition first = {.topic = partition->topic,.partition = partition->partition};
-	MdKafkaPosition last = first;
-	MdKafkaError error;
-
-	first.query = MD_KAFKA_EARLIEST;
-	last.query = MD_KAFKA_LATEST;
-	if (!md_kafka_resolve(lane->asker, &first, 1, REQUEST_TIMEOUT_MS, &error) ||
-		!md_kafka_resolve(lane->asker, &last, 1, REQUEST_TIMEOUT_MS, &error))
-		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE, error.message);
-	else if (first.offset < 0 || last.offset < 0)
-		md_ingest_skip(stream, ERRCODE_CONNECTION_FAILURE,
-					   first.offset < 0 ? first.error.message : last.error.message);
-	else if (partition->next_offset > last.offset)
-		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
-								partition->topic, partition->partition,
-								(long long) last.offset, (long long) partition->next_offset));
-	else if (partition->next_offset >= first.offset)
-		md_ingest_skip(stream, 0, "the position is in the log again");
-	else if (stream->def->on_gap_fail)
-		md_ingest_skip(stream, ERRCODE_DATA_CORRUPTED,
-					   psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
-								partition->topic, partition->partition,
-								(long long) partition->next_offset, (long long) first.offset - 1));
-	else
-		record_gap(partition, first.offset);
+	if (partition->next_offset > last)
+		return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
+			psprintf("topic \"%s\" partition %d ends at offset %lld, before next_offset %lld: the topic was deleted and made anew, or lost records",
+					 partition->topic, partition->partition,
+					 (long long) last, (long long) partition->next_offset)};
+	/* the record that proves the topic's identity is gone, the next one is not */
+	if ((partition->next_offset >= first || partition == partition->stream->witness) &&
+		md_ingest_give_up_proof(partition, first))
+		return (Verdict) {.kind = GOES_ON};
+	/* a log that did not have it and now has it may be another one: prove it */
+	if (partition->next_offset >= first)
+		return (Verdict) {.kind = BEGINS_ANEW};
+	if (partition->stream->def->on_gap_fail)
+		return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
+			psprintf("topic \"%s\" partition %d no longer has offsets %lld to %lld",
+					 partition->topic, partition->partition,
+					 (long long) partition->next_offset, (long long) first - 1)};
+	return record_gap(partition, first);
 }
 
-static void
-settle_partition(MdLane *lane, MdPartition *partition)
+static Verdict
+settle_partition(MdPartition *partition, const MdKafkaSurvey *survey)
 {
-	if (partition == NULL || !partition->out_of_range)
-		return;
+	int			p = partition->partition;
+
 	partition->out_of_range = false;
-	if (!md_ingest_give_up_proof(partition, REQUEST_TIMEOUT_MS))
-		settle_out_of_range(lane, partition);
+	if (p < survey->n_partitions)
+		return settle_log(partition, survey->offsets[0][p], survey->offsets[1][p]);
+	return (Verdict) {FAILS, ERRCODE_DATA_CORRUPTED,
+		psprintf("topic \"%s\" has no partition %d any more: the topic was deleted and made anew",
+				 partition->topic, p)};
+}
+
+bool
+md_ingest_is_out_of_range(const MdIngestStream *stream)
+{
+	ListCell   *lc;
+
+	if (stream->witness != NULL && stream->witness->out_of_range)
+		return true;
+	foreach(lc, stream->partitions)
+		if (((MdPartition *) lfirst(lc))->out_of_range)
+			return true;
+	return false;
+}
+
+/* The most severe of the verdicts on its partitions is that on the stream. */
+static Verdict
+settle_stream(MdIngestStream *stream, const MdKafkaSurvey *survey)
+{
+	Verdict		worst = {.kind = GOES_ON};
+	ListCell   *lc;
+
+	if (stream->witness != NULL && stream->witness->out_of_range)
+		worst = settle_partition(stream->witness, survey);
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+		Verdict		verdict;
+
+		if (!partition->out_of_range)
+			continue;
+		verdict = settle_partition(partition, survey);
+		if (verdict.kind > worst.kind)
+			worst = verdict;
+	}
+	return worst;
 }
 
 void
-md_ingest_settle_positions(MdLane *lane)
+md_ingest_settle_positions(MdIngestStream *stream, const MdKafkaSurvey *survey)
 {
-	ListCell   *lc;
-	ListCell   *lp;
+	MdIngestEntry *entry = stream->entry;
+	Verdict		verdict = settle_stream(stream, survey);
 
-	foreach(lc, lane->streams)
+	if (verdict.kind == GOES_ON)
 	{
-		MdIngestStream *stream = lfirst(lc);
-
-		settle_partition(lane, stream->witness);
-		foreach(lp, stream->partitions)
-			settle_partition(lane, lfirst(lp));
+		md_ingest_reassign(stream);
+		md_ingest_settle_proofs(stream->lane);
+		return;
 	}
-	md_ingest_settle_proofs(lane);
+	md_ingest_stop_entry(entry);
+	if (verdict.kind == FAILS)
+		md_ingest_note_failure(entry, verdict.sqlstate, verdict.message);
+	else
+		entry->def = NULL;		/* loaded again, with its checkpoints */
 }

@@ -6,6 +6,9 @@
  * file: a client is closed with the memory context that it was opened in, and
  * what is still open when the process exits is closed then.  Messages are
  * released before their handle, or its destruction would wait for ever.
+ *
+ * To end a handle can take seconds, so a thread does it, and nobody waits but
+ * a process that exits.
  */
 #include "postgres.h"
 
@@ -24,15 +27,37 @@
 
 /* Sockets and pipes that a handle has open, as far as we can tell: told to fd.c. */
 #define FDS_PER_CLIENT 4
-/* How long the destruction of a handle is waited for. */
+/* How long the ends of handles are waited for, when the process exits. */
 #define DESTROY_LIMIT_S 5
+/* Handles that end at a time; who closes one more waits for one of them. */
+#define MAX_DESTRUCTIONS 16
 /* The first fetch after an assignment is answered by then; see settle_fetches(). */
 #define FIRST_FETCH_MS 5000
 #define SETTLE_TIMEOUT_MS 1000
 
 static MdKafkaClient *open_clients = NULL;
 static bool exit_callback_registered = false;
-static bool handle_abandoned = false;
+
+/* Threads that end handles: how many there are, guarded by the mutex. */
+static pthread_mutex_t destructions_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t destruction_done;
+static int	n_destructions = 0;
+static bool handles_abandoned = false;
+
+bool
+md_kafka_start_thread(void *(*main) (void *), void *arg, pthread_t *thread)
+{
+	sigset_t	all_signals;
+	sigset_t	old_signals;
+	int			failed;
+
+	/* signals are for the process's own thread */
+	sigfillset(&all_signals);
+	pthread_sigmask(SIG_SETMASK, &all_signals, &old_signals);
+	failed = pthread_create(thread, NULL, main, arg);
+	pthread_sigmask(SIG_SETMASK, &old_signals, NULL);
+	return failed == 0;
+}
 
 /*
  * A thread of the library (2.0 at least) locks itself out for ever if the
@@ -42,116 +67,94 @@ static bool handle_abandoned = false;
  * connections.
  */
 static void
-settle_fetches(MdKafkaClient *client)
+settle_fetches(rd_kafka_t *rk)
 {
 	rd_kafka_topic_partition_list_t *list = NULL;
 
-	if (client->rk == NULL || !client->told->consuming ||
-		TimestampDifferenceExceeds(client->assigned_at, GetCurrentTimestamp(), FIRST_FETCH_MS))
+	if (rd_kafka_assignment(rk, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
 		return;
-	if (rd_kafka_assignment(client->rk, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return;
-	(void) rd_kafka_assign(client->rk, NULL);
+	(void) rd_kafka_assign(rk, NULL);
 	for (int i = 0; i < list->cnt; i++)
 		list->elems[i].offset = MD_KAFKA_LATEST;
 	if (list->cnt > 0)
-		(void) rd_kafka_offsets_for_times(client->rk, list, SETTLE_TIMEOUT_MS);
+		(void) rd_kafka_offsets_for_times(rk, list, SETTLE_TIMEOUT_MS);
 	rd_kafka_topic_partition_list_destroy(list);
 }
 
-/* A handle on its way out, shared with the thread that destroys it. */
-typedef struct Destruction
+/* A handle on its way out, and what ends with it; malloc'd. */
+typedef struct MdKafkaDestruction
 {
 	rd_kafka_t *rk;
-	pthread_mutex_t mutex;
-	pthread_cond_t done_cond;
-	bool		done;
-} Destruction;
+	bool		settle;
+	int			event_fd;
+	MdKafkaTold *told;
+	MdKafkaQuestion *question;	/* still being asked; NULL: none */
+} MdKafkaDestruction;
+
+static void
+destroy(MdKafkaDestruction *destruction)
+{
+	md_kafka_drop_question(destruction->question);
+	if (destruction->rk != NULL)
+	{
+		if (destruction->settle)
+			settle_fetches(destruction->rk);
+		rd_kafka_destroy_flags(destruction->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+	}
+	if (destruction->event_fd >= 0)
+		close(destruction->event_fd);
+	free(destruction->told->partition_errors);
+	free(destruction->told);
+	free(destruction);
+}
 
 /* Runs in: a thread of its own, which knows nothing of PostgreSQL. */
 static void *
 destruction_main(void *arg)
 {
-	Destruction *destruction = arg;
-
-	rd_kafka_destroy_flags(destruction->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-	pthread_mutex_lock(&destruction->mutex);
-	destruction->done = true;
-	pthread_cond_signal(&destruction->done_cond);
-	pthread_mutex_unlock(&destruction->mutex);
+	destroy(arg);
+	pthread_mutex_lock(&destructions_mutex);
+	n_destructions--;
+	pthread_cond_signal(&destruction_done);
+	pthread_mutex_unlock(&destructions_mutex);
 	return NULL;
 }
 
-/* At the very end of a process that could not end the library's threads. */
-static void
-exit_at_once(int code, Datum arg)
-{
-	if (handle_abandoned)
-		_exit(code);
-}
-
-/*
- * Destroy a handle, and wait for that, but not for ever: librdkafka up to 2.5
- * can hang there when a topic that it reads was deleted, and a server that is
- * told to stop would wait for us.  A handle that takes too long is left to its
- * thread, and false returned; the process then exits without the C library's
- * exit handlers, which would pull what the threads use from under them.
- */
+/* Wait until no more than n handles are ending, but not for ever. */
 static bool
-destroy_handle(rd_kafka_t *rk)
+wait_for_destructions(int n)
 {
-	Destruction *destruction = malloc(sizeof(Destruction));
-	pthread_condattr_t clock;
 	struct timespec deadline;
-	sigset_t	all_signals;
-	sigset_t	old_signals;
-	pthread_t	thread;
-	int			failed;
-
-	if (destruction == NULL)
-	{
-		rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-		return true;
-	}
-	destruction->rk = rk;
-	destruction->done = false;
-	pthread_mutex_init(&destruction->mutex, NULL);
-	pthread_condattr_init(&clock);
-	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-	pthread_cond_init(&destruction->done_cond, &clock);
-	pthread_condattr_destroy(&clock);
-
-	/* signals are for the process's own thread */
-	sigfillset(&all_signals);
-	pthread_sigmask(SIG_SETMASK, &all_signals, &old_signals);
-	failed = pthread_create(&thread, NULL, destruction_main, destruction);
-	pthread_sigmask(SIG_SETMASK, &old_signals, NULL);
-	if (failed)
-	{
-		free(destruction);
-		rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-		return true;
-	}
+	bool		reached;
+	int			failed = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += DESTROY_LIMIT_S;
-	pthread_mutex_lock(&destruction->mutex);
-	failed = 0;
-	while (!destruction->done && !failed)
-		failed = pthread_cond_timedwait(&destruction->done_cond, &destruction->mutex, &deadline);
-	failed = !destruction->done;
-	pthread_mutex_unlock(&destruction->mutex);
-	if (failed)
-	{
+	pthread_mutex_lock(&destructions_mutex);
+	while (n_destructions > n && !failed)
+		failed = pthread_cond_timedwait(&destruction_done, &destructions_mutex, &deadline);
+	reached = n_destructions <= n;
+	pthread_mutex_unlock(&destructions_mutex);
+	return reached;
+}
+
+/*
+ * End a handle by a thread, since that takes its time: until questions are
+ * answered or given up, and the library's threads have ended.
+ */
+static void
+start_destruction(MdKafkaDestruction *destruction)
+{
+	pthread_t	thread;
+
+	(void) wait_for_destructions(MAX_DESTRUCTIONS - 1);
+	pthread_mutex_lock(&destructions_mutex);
+	n_destructions++;
+	pthread_mutex_unlock(&destructions_mutex);
+	if (md_kafka_start_thread(destruction_main, destruction, &thread))
 		pthread_detach(thread);
-		handle_abandoned = true;
-		return false;
-	}
-	pthread_join(thread, NULL);
-	pthread_cond_destroy(&destruction->done_cond);
-	pthread_mutex_destroy(&destruction->mutex);
-	free(destruction);
-	return true;
+	else
+		(void) destruction_main(destruction);
 }
 
 /* Release the library's side of a client; may be called more than once. */
@@ -159,6 +162,7 @@ static void
 client_destroy(MdKafkaClient *client)
 {
 	MdKafkaClient **link = &open_clients;
+	MdKafkaDestruction *destruction = client->destruction;
 
 	while (*link != NULL && *link != client)
 		link = &(*link)->next;
@@ -167,26 +171,26 @@ client_destroy(MdKafkaClient *client)
 	*link = client->next;
 
 	md_kafka_release(client);
-	settle_fetches(client);
 	if (client->queue != NULL)
 	{
 		rd_kafka_queue_io_event_enable(client->queue, -1, NULL, 0);
 		rd_kafka_queue_destroy(client->queue);
 	}
-	/* what callbacks write to stays with a handle that is left alone */
-	if (client->rk == NULL || destroy_handle(client->rk))
-	{
-		free(client->told->partition_errors);
-		free(client->told);
-	}
+	destruction->rk = client->rk;
+	destruction->settle = client->told->consuming &&
+		!TimestampDifferenceExceeds(client->assigned_at, GetCurrentTimestamp(), FIRST_FETCH_MS);
+	destruction->event_fd = client->event_fd;
+	destruction->told = client->told;
+	destruction->question = client->question;
 	client->queue = NULL;
 	client->rk = NULL;
-	client->told = NULL;
-	if (client->event_fd >= 0)
-		close(client->event_fd);
 	client->event_fd = -1;
+	client->told = NULL;
+	client->question = NULL;
+	client->destruction = NULL;
 	for (; client->reserved_fds > 0; client->reserved_fds--)
 		ReleaseExternalFD();
+	start_destruction(destruction);
 }
 
 static void
@@ -195,12 +199,47 @@ client_on_reset(void *arg)
 	client_destroy(arg);
 }
 
-/* At exit: threads of the library must be gone before the process is. */
+/*
+ * At exit: threads of the library must be gone before the process is.  But
+ * librdkafka up to 2.5 can hang there when a topic that it reads was deleted,
+ * and a server that is told to stop would wait for us: a handle that takes too
+ * long is left to its thread.
+ */
 static void
 destroy_all_clients(int code, Datum arg)
 {
 	while (open_clients != NULL)
 		client_destroy(open_clients);
+	handles_abandoned = !wait_for_destructions(0);
+}
+
+/*
+ * At the very end of a process that could not end the library's threads: the
+ * exit handlers of the C library would pull what they use from under them.
+ */
+static void
+exit_at_once(int code, Datum arg)
+{
+	if (handles_abandoned)
+		_exit(code);
+}
+
+/* Before the first client is opened. */
+static void
+prepare_exit(void)
+{
+	pthread_condattr_t clock;
+
+	if (exit_callback_registered)
+		return;
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(&destruction_done, &clock);
+	pthread_condattr_destroy(&clock);
+	/* the first to be registered is the last to be called */
+	on_proc_exit(exit_at_once, (Datum) 0);
+	before_shmem_exit(destroy_all_clients, (Datum) 0);
+	exit_callback_registered = true;
 }
 
 void
@@ -257,19 +296,19 @@ md_kafka_open(const List *properties, const MdKafkaConsumerConfig *config,
 
 	client->context = context;
 	client->event_fd = -1;
+	/* what the end of the client needs is there from its beginning */
 	client->told = calloc(1, sizeof(MdKafkaTold));
-	if (client->told == NULL)
+	client->destruction = calloc(1, sizeof(MdKafkaDestruction));
+	if (client->told == NULL || client->destruction == NULL)
+	{
+		free(client->told);
+		free(client->destruction);
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-	pg_atomic_init_u32(&client->told->verify_error, 0);
-	if (!exit_callback_registered)
-	{
-		/* the first to be registered is the last to be called */
-		on_proc_exit(exit_at_once, (Datum) 0);
-		before_shmem_exit(destroy_all_clients, (Datum) 0);
-		exit_callback_registered = true;
 	}
+	pg_atomic_init_u32(&client->told->verify_error, 0);
+	prepare_exit();
 	/* from here on the context or the process's exit closes what is open */
 	client->next = open_clients;
 	open_clients = client;

@@ -114,6 +114,41 @@ extern bool md_kafka_topics(MdKafkaClient *client, const char *topic, int timeou
 extern bool md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 							 int n_positions, int timeout_ms, MdKafkaError *error);
 
+/*
+ * Ask in the background for a topic's partitions, and queries (as in
+ * MdKafkaPosition) of all of them; or for all topics (topic NULL, no queries).
+ * One question per client at a time.  The event fd of the client, which should
+ * not be consuming, rings when there is an answer: md_kafka_serve() silences
+ * it, and keeps errors of the client from piling up.
+ */
+#define MD_KAFKA_MAX_QUERIES 2
+
+typedef struct MdKafkaSurvey
+{
+	const char *topic;
+	int			n_partitions;
+	int			n_queries;
+	int64		queries[MD_KAFKA_MAX_QUERIES];
+	int64	   *offsets[MD_KAFKA_MAX_QUERIES];	/* of each partition; -1: there is none */
+} MdKafkaSurvey;
+
+typedef enum MdKafkaAnswer
+{
+	MD_KAFKA_ASKING,			/* there is no answer yet */
+	MD_KAFKA_ANSWERED,
+	MD_KAFKA_REFUSED,			/* *error is about the topic */
+	MD_KAFKA_SILENT				/* *error is about the client as a whole */
+} MdKafkaAnswer;
+
+extern void md_kafka_ask(MdKafkaClient *client, const char *topic,
+						 const int64 *queries, int n_queries, int timeout_ms);
+extern bool md_kafka_is_asking(const MdKafkaClient *client);
+
+/* *survey, or *topics (of MdKafkaTopic), is filled; the question is then over. */
+extern MdKafkaAnswer md_kafka_answer(MdKafkaClient *client, MdKafkaSurvey *survey,
+									 List **topics, MdKafkaError *error);
+extern void md_kafka_serve(MdKafkaClient *client);
+
 /* Consuming starts at `offset` of each position, never at the group's. */
 extern void md_kafka_assign(MdKafkaClient *client,
 							const MdKafkaPosition *positions, int n_positions);
@@ -138,7 +173,10 @@ extern int	md_kafka_take(MdKafkaClient *client, MdRecord **records,
 						  int max_records, int64 max_bytes,
 						  List **events, bool *drained);
 extern void md_kafka_release(MdKafkaClient *client);
+
+/* What waits in the queue; its bytes by the average of the last take. */
 extern int	md_kafka_queue_length(MdKafkaClient *client);
+extern int64 md_kafka_queue_bytes(MdKafkaClient *client);
 extern void md_kafka_fetch_headers(MdRecord *record);	/* in CurrentMemoryContext */
 
 /* End of the partition as the last fetch told, -1 if none did; no network. */

@@ -25,23 +25,21 @@ serve_errors(MdKafkaClient *client)
 	}
 }
 
-/* A request was answered: what was wrong before is over. */
-static bool
-request_succeeded(MdKafkaClient *client)
+void
+md_kafka_request_succeeded(MdKafkaClient *client)
 {
 	serve_errors(client);
 	client->told->knows_why = false;
 	if (!client->told->consuming)
 		client->told->has_last_error = false;
-	return true;
 }
 
 /*
- * A request failed: say why the client as a whole is in trouble, if it is,
- * because "timed out" alone tells nobody that the password is wrong.
+ * Say why the client as a whole is in trouble, if it is, because "timed out"
+ * alone tells nobody that the password is wrong.
  */
-static bool
-request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
+void
+md_kafka_request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *error)
 {
 	serve_errors(client);
 	if (client->told->has_last_error)
@@ -51,7 +49,13 @@ request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code, MdKafkaError *er
 	}
 	else
 		md_kafka_fill_error(error, code, NULL);
-	return false;
+}
+
+void
+md_kafka_serve(MdKafkaClient *client)
+{
+	md_kafka_clear_ring(client);
+	serve_errors(client);
 }
 
 bool
@@ -65,7 +69,10 @@ md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 
 	code = rd_kafka_metadata(client->rk, 0, NULL, &metadata, timeout_ms);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return request_failed(client, code, error);
+	{
+		md_kafka_request_failed(client, code, error);
+		return false;
+	}
 	for (int i = 0; i < metadata->broker_cnt; i++)
 		brokers = psprintf("%s%s%s:%d", brokers, i ? ", " : "",
 						   metadata->brokers[i].host, metadata->brokers[i].port);
@@ -77,7 +84,28 @@ md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 	info->cluster_id = cluster_id ? pstrdup(cluster_id) : NULL;
 	if (cluster_id)
 		rd_kafka_mem_free(client->rk, cluster_id);
-	return request_succeeded(client);
+	md_kafka_request_succeeded(client);
+	return true;
+}
+
+/* The topics that can be read, of MdKafkaTopic. */
+List *
+md_kafka_metadata_topics(const struct rd_kafka_metadata *metadata)
+{
+	List	   *topics = NIL;
+
+	for (int i = 0; i < metadata->topic_cnt; i++)
+	{
+		MdKafkaTopic *found;
+
+		if (metadata->topics[i].err != RD_KAFKA_RESP_ERR_NO_ERROR)
+			continue;
+		found = palloc(sizeof(MdKafkaTopic));
+		found->name = pstrdup(metadata->topics[i].topic);
+		found->n_partitions = metadata->topics[i].partition_cnt;
+		topics = lappend(topics, found);
+	}
+	return topics;
 }
 
 bool
@@ -101,28 +129,21 @@ md_kafka_topics(MdKafkaClient *client, const char *topic, int timeout_ms,
 	if (only != NULL)
 		rd_kafka_topic_destroy(only);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return request_failed(client, code, error);
-
-	*topics = NIL;
-	for (int i = 0; i < metadata->topic_cnt; i++)
 	{
-		MdKafkaTopic *found;
-
-		if (metadata->topics[i].err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		{
-			if (topic == NULL)
-				continue;
-			md_kafka_fill_error(error, metadata->topics[i].err, NULL);
-			rd_kafka_metadata_destroy(metadata);
-			return false;
-		}
-		found = palloc(sizeof(MdKafkaTopic));
-		found->name = pstrdup(metadata->topics[i].topic);
-		found->n_partitions = metadata->topics[i].partition_cnt;
-		*topics = lappend(*topics, found);
+		md_kafka_request_failed(client, code, error);
+		return false;
 	}
+
+	if (topic != NULL && metadata->topic_cnt == 1 && metadata->topics[0].err)
+	{
+		md_kafka_fill_error(error, metadata->topics[0].err, NULL);
+		rd_kafka_metadata_destroy(metadata);
+		return false;
+	}
+	*topics = md_kafka_metadata_topics(metadata);
 	rd_kafka_metadata_destroy(metadata);
-	return request_succeeded(client);
+	md_kafka_request_succeeded(client);
+	return true;
 }
 
 /*
@@ -141,7 +162,8 @@ md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		rd_kafka_topic_partition_list_destroy(list);
-		return request_failed(client, code, error);
+		md_kafka_request_failed(client, code, error);
+		return false;
 	}
 	for (int i = 0; i < n_positions; i++)
 	{
@@ -154,5 +176,6 @@ md_kafka_resolve(MdKafkaClient *client, MdKafkaPosition *positions,
 			md_kafka_fill_error(&positions[i].error, answer->err, NULL);
 	}
 	rd_kafka_topic_partition_list_destroy(list);
-	return request_succeeded(client);
+	md_kafka_request_succeeded(client);
+	return true;
 }

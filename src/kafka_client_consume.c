@@ -115,6 +115,12 @@ md_kafka_queue_length(MdKafkaClient *client)
 	return (int) rd_kafka_queue_length(client->queue);
 }
 
+int64
+md_kafka_queue_bytes(MdKafkaClient *client)
+{
+	return md_kafka_queue_length(client) * client->record_bytes;
+}
+
 /* Room for n more messages in the arrays of the client. */
 static void
 reserve_messages(MdKafkaClient *client, int n)
@@ -246,13 +252,12 @@ wake_brokers(MdKafkaClient *client)
  * half of a full queue is read, the threads get a request.
  */
 static void
-keep_fetching(MdKafkaClient *client, int64 bytes)
+keep_fetching(MdKafkaClient *client)
 {
-	int64		queued;
+	int64		queued = md_kafka_queue_bytes(client);
 
 	if (!client->stops_long || client->n_messages == 0)
 		return;
-	queued = (int64) rd_kafka_queue_length(client->queue) * (bytes / client->n_messages);
 	if (queued > client->queue_max_bytes / 5 * 4)
 		client->was_full = true;
 	else if (client->was_full && queued < client->queue_max_bytes / 2)
@@ -318,7 +323,9 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 		bytes += sort_messages(client, first, n, events);
 		*drained = n < asked;
 	}
-	keep_fetching(client, bytes);
+	if (client->n_messages > 0)
+		client->record_bytes = bytes / client->n_messages;
+	keep_fetching(client);
 	tell_errors(client, events);
 	*records = client->records;
 	return client->n_messages;

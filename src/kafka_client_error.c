@@ -26,6 +26,26 @@ cut_circumstances(char *message)
 		*cut = '\0';
 }
 
+/*
+ * The library has two texts for a handshake that fails: "broker: SSL handshake
+ * failed: error:..." and "broker: error:...".  Make one of them.
+ */
+static void
+name_handshake(MdKafkaError *error)
+{
+	static const char handshake[] = "SSL handshake failed: ";
+	static const char failed[] = "failed";
+	char	   *found = strstr(error->message, ": error:");
+	char		rest[sizeof(error->message)];
+
+	if (found == NULL || (found - error->message >= strlen(failed) &&
+						  strncmp(found - strlen(failed), failed, strlen(failed)) == 0))
+		return;
+	found += strlen(": ");
+	strlcpy(rest, found, sizeof(rest));
+	snprintf(found, error->message + sizeof(error->message) - found, "%s%s", handshake, rest);
+}
+
 void
 md_kafka_fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *message)
 {
@@ -49,6 +69,8 @@ md_kafka_fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *m
 			message != NULL && message[0] != '\0' ? message : rd_kafka_err2str(code),
 			sizeof(error->message));
 	cut_circumstances(error->message);
+	if (code == RD_KAFKA_RESP_ERR__SSL)
+		name_handshake(error);
 }
 
 bool
@@ -105,11 +127,7 @@ verify_error_text(uint32 x509_error)
 	}
 }
 
-/*
- * Say in *error why a broker's certificate was refused, if that was it.  The
- * library has two texts for it: "broker: SSL handshake failed: error:..." and
- * "broker: error:...".
- */
+/* Say in *error why a broker's certificate was refused, if that was it. */
 static void
 explain_verify_error(MdKafkaTold *told, MdKafkaError *error)
 {
@@ -117,8 +135,6 @@ explain_verify_error(MdKafkaTold *told, MdKafkaError *error)
 	const char *text = verify_error_text(pg_atomic_read_u32(&told->verify_error));
 	char	   *start = strstr(error->message, "SSL handshake failed: ");
 
-	if (start == NULL)
-		start = strstr(error->message, "error:");
 	if (text != NULL && start != NULL && strstr(start, "certificate verify failed") != NULL)
 		snprintf(start, error->message + sizeof(error->message) - start,
 				 "SSL handshake failed: %s", text);

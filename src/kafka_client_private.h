@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 
 #include "port/atomics.h"
 
@@ -24,7 +25,7 @@ typedef struct MdKafkaPartitionError
 
 /*
  * What callbacks of the library leave for us.  Malloc'd: it is the library's as
- * long as the handle is, which may outlive the client (see destroy_handle()).
+ * long as the handle is, which may outlive the client.
  */
 typedef struct MdKafkaTold
 {
@@ -38,6 +39,8 @@ typedef struct MdKafkaTold
 	int			n_partition_errors;
 } MdKafkaTold;
 
+typedef struct MdKafkaQuestion MdKafkaQuestion;
+
 struct MdKafkaClient
 {
 	rd_kafka_t *rk;
@@ -45,6 +48,7 @@ struct MdKafkaClient
 	int			event_fd;
 	int			reserved_fds;
 	int64		queue_max_bytes;
+	int64		record_bytes;	/* of a record, on average, when some were taken last */
 	bool		stops_long;		/* the library stops for a second at a full queue */
 	bool		was_full;
 	TimestampTz assigned_at;	/* the last time that they were */
@@ -53,10 +57,15 @@ struct MdKafkaClient
 	int			max_messages;
 	MdRecord   *records;
 	MdKafkaTold *told;
+	MdKafkaQuestion *question;	/* asked in the background; NULL: none */
+	struct MdKafkaDestruction *destruction; /* malloc'd: takes over at the end */
 	MemoryContext context;
 	MemoryContextCallback on_reset;
 	MdKafkaClient *next;		/* in open_clients */
 };
+
+/* kafka_client.c: a thread without signals, which must not call PostgreSQL. */
+extern bool md_kafka_start_thread(void *(*main) (void *), void *arg, pthread_t *thread);
 
 /* kafka_client_error.c */
 extern void md_kafka_fill_error(MdKafkaError *error, rd_kafka_resp_err_t code,
@@ -67,6 +76,21 @@ extern void md_kafka_set_callbacks(rd_kafka_conf_t *conf, MdKafkaTold *told);
 extern rd_kafka_conf_t *md_kafka_make_conf(const List *properties,
 										   const MdKafkaConsumerConfig *config,
 										   MdKafkaClient *client);
+
+/*
+ * kafka_client_ask.c: what was known of the client as a whole says more than
+ * the code of a request that failed; and a request that was answered ends it.
+ */
+extern void md_kafka_request_failed(MdKafkaClient *client, rd_kafka_resp_err_t code,
+									MdKafkaError *error);
+extern void md_kafka_request_succeeded(MdKafkaClient *client);
+extern List *md_kafka_metadata_topics(const struct rd_kafka_metadata *metadata);
+
+/*
+ * kafka_client_background.c: wait for the end of a question that nobody wants
+ * answered.  Runs in: any thread.
+ */
+extern void md_kafka_drop_question(MdKafkaQuestion *question);
 
 /* kafka_client_consume.c: for the library; the caller destroys it. */
 extern rd_kafka_topic_partition_list_t *md_kafka_partition_list(const MdKafkaPosition *positions,

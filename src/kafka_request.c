@@ -228,3 +228,31 @@ md_kafka_request_positions(MdKafkaClient *client, const char *server_name,
 		!ask(client, timeout_ms, attempt_positions, &question, &error))
 		refuse(server_name, &error);
 }
+
+MdKafkaSurvey *
+md_kafka_request_survey(MdKafkaClient *client, const char *server_name, const char *topic,
+						const int64 *queries, int n_queries, int timeout_ms)
+{
+	MdKafkaSurvey *survey = palloc0(sizeof(MdKafkaSurvey));
+	int			n = md_kafka_request_topic(client, server_name, topic, timeout_ms)->n_partitions;
+	MdKafkaPosition *positions = palloc0(sizeof(MdKafkaPosition) * n);
+
+	survey->topic = topic;
+	survey->n_partitions = n;
+	survey->n_queries = n_queries;
+	for (int q = 0; q < n_queries; q++)
+	{
+		survey->queries[q] = queries[q];
+		survey->offsets[q] = palloc(sizeof(int64) * n);
+		for (int i = 0; i < n; i++)
+		{
+			positions[i].topic = topic;
+			positions[i].partition = i;
+			positions[i].query = queries[q];
+		}
+		md_kafka_request_positions(client, server_name, positions, n, timeout_ms);
+		for (int i = 0; i < n; i++)
+			survey->offsets[q][i] = positions[i].offset;
+	}
+	return survey;
+}

@@ -30,4 +30,9 @@ extern void md_kafka_request_positions(MdKafkaClient *client, const char *server
 									   MdKafkaPosition *positions, int n_positions,
 									   int timeout_ms);
 
+/* All queries of all partitions of a topic; both of the errors above. */
+extern MdKafkaSurvey *md_kafka_request_survey(MdKafkaClient *client, const char *server_name,
+											  const char *topic, const int64 *queries,
+											  int n_queries, int timeout_ms);
+
 #endif							/* MD_KAFKA_REQUEST_H */

@@ -62,7 +62,7 @@ md_stream_seek(Oid relid, const char *to_position)
 	/* an error closes the client with the context */
 	client = md_kafka_open(md_server_properties(stream->server, md_stream_table_owner(relid)),
 						   NULL, context);
-	md_stream_initialize(stream, client, md_kafka_timeout_ms);
+	md_stream_initialize_now(stream, client, md_kafka_timeout_ms);
 	partitions = md_stream_partitions(relid, &n);
 	offsets = md_stream_partition_offsets(stream, client, "to_position", to_position, partitions, n);
 	for (int i = 0; i < n; i++)

@@ -190,7 +190,7 @@ initialize(MdStream *stream)
 	config.read_uncommitted = stream->read_uncommitted;
 	client = md_kafka_open(md_server_properties(stream->server, md_stream_table_owner(stream->relid)),
 						   &config, context);
-	md_stream_initialize(stream, client, md_kafka_timeout_ms);
+	md_stream_initialize_now(stream, client, md_kafka_timeout_ms);
 	MemoryContextDelete(context);
 }
 

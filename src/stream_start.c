@@ -282,17 +282,29 @@ mark_initialized(MdStream *stream)
 	stream->initialized = true;
 }
 
-/* Ask Kafka the same question about all n positions. */
-static void
-resolve(const MdStream *stream, MdKafkaClient *client, MdKafkaPosition *positions,
-		int n, int64 query, int timeout_ms)
+/* What to ask Kafka for the start; returns the number of queries. */
+static int
+start_queries(const Start *start, int64 *queries)
 {
-	for (int i = 0; i < n; i++)
+	switch (start->kind)
 	{
-		positions[i].query = query;
-		positions[i].offset = -1;
+		case START_EARLIEST:
+			queries[0] = MD_KAFKA_EARLIEST;
+			return 1;
+		case START_LATEST:
+			queries[0] = MD_KAFKA_LATEST;
+			return 1;
+		case START_TIME:
+			/* the end first: what arrives in between is after it, and is read */
+			queries[0] = MD_KAFKA_LATEST;
+			queries[1] = start->time_ms;
+			return 2;
+		case START_OFFSETS:
+			queries[0] = MD_KAFKA_EARLIEST;
+			queries[1] = MD_KAFKA_LATEST;
+			return 2;
 	}
-	md_kafka_request_positions(client, stream->server, positions, n, timeout_ms);
+	return 0;
 }
 
 /* ERROR unless the given offsets name all n partitions, and no other. */
@@ -313,43 +325,16 @@ require_all_partitions(const MdStream *stream, const Start *start, int n)
 						start->offsets[n].partition, stream->topic, n)));
 }
 
-/* A time: the first record at or after it, or the end where there is none. */
-static void
-resolve_time(const MdStream *stream, MdKafkaClient *client, int64 time_ms,
-			 MdKafkaPosition *positions, int n, int timeout_ms)
-{
-	int64	   *end = palloc(n * sizeof(int64));
-
-	/* the end first: what arrives in between is after it, and is read */
-	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
-	for (int i = 0; i < n; i++)
-		end[i] = positions[i].offset;
-	resolve(stream, client, positions, n, time_ms, timeout_ms);
-	for (int i = 0; i < n; i++)
-		if (positions[i].offset < 0)
-			positions[i].offset = end[i];
-}
-
 /*
- * The offsets that are given for some of the partitions, checked against what
- * the topic has; the others are left at -1.
+ * The offsets that are given for some of the partitions, checked against the
+ * first and last that the topic has; the others are left at -1.
  */
 static void
-resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *start,
-				MdKafkaPosition *positions, int n, int timeout_ms)
+settle_offsets(const Start *start, MdKafkaPosition *positions, int n,
+			   const int64 *first, const int64 *last)
 {
-	int64	   *first = palloc(n * sizeof(int64));
-	int64	   *last = palloc(n * sizeof(int64));
-
-	resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
 	for (int i = 0; i < n; i++)
-		first[i] = positions[i].offset;
-	resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
-	for (int i = 0; i < n; i++)
-	{
-		last[i] = positions[i].offset;
 		positions[i].offset = -1;
-	}
 	for (int s = 0; s < start->n_offsets; s++)
 	{
 		StartOffset given = start->offsets[s];
@@ -373,26 +358,22 @@ resolve_offsets(const MdStream *stream, MdKafkaClient *client, const Start *star
 	}
 }
 
-/* A start as offsets of n partitions; -1 for those that it leaves out. */
+/*
+ * A start as offsets of n partitions, -1 for those that it leaves out, by the
+ * answers to start_queries() for each of them.
+ */
 static void
-resolve_start(const MdStream *stream, MdKafkaClient *client, const Start *start,
-			  MdKafkaPosition *positions, int n, int timeout_ms)
+settle_start(const Start *start, MdKafkaPosition *positions, int n, int64 *const *answers)
 {
-	switch (start->kind)
+	if (start->kind == START_OFFSETS)
 	{
-		case START_EARLIEST:
-			resolve(stream, client, positions, n, MD_KAFKA_EARLIEST, timeout_ms);
-			break;
-		case START_LATEST:
-			resolve(stream, client, positions, n, MD_KAFKA_LATEST, timeout_ms);
-			break;
-		case START_TIME:
-			resolve_time(stream, client, start->time_ms, positions, n, timeout_ms);
-			break;
-		case START_OFFSETS:
-			resolve_offsets(stream, client, start, positions, n, timeout_ms);
-			break;
+		settle_offsets(start, positions, n, answers[0], answers[1]);
+		return;
 	}
+	/* a time: the first record at or after it, or the end where there is none */
+	for (int i = 0; i < n; i++)
+		positions[i].offset = start->kind == START_TIME && answers[1][i] >= 0 ?
+			answers[1][i] : answers[0][i];
 }
 
 void
@@ -406,42 +387,65 @@ md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
 						   const char *argument, const char *position,
 						   MdKafkaPosition *positions, int n, int timeout_ms)
 {
+	Start	   *start = parse_start(argument, position);
+	int64		queries[MD_KAFKA_MAX_QUERIES];
+	int			n_queries = start_queries(start, queries);
+	int64	   *answers[MD_KAFKA_MAX_QUERIES];
+
+	for (int q = 0; q < n_queries; q++)
+	{
+		answers[q] = palloc(sizeof(int64) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			positions[i].query = queries[q];
+		md_kafka_request_positions(client, stream->server, positions, n, timeout_ms);
+		for (int i = 0; i < n; i++)
+			answers[q][i] = positions[i].offset;
+	}
 	if (n > 0)
-		resolve_start(stream, client, parse_start(argument, position), positions, n, timeout_ms);
+		settle_start(start, positions, n, answers);
+}
+
+/* Where partitions begin that have no checkpoint: new ones at their beginning. */
+static Start *
+start_of(const MdStream *stream)
+{
+	return parse_start("start_at", stream->initialized ? words[START_EARLIEST] : stream->start_at);
 }
 
 int
-md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+md_stream_start_queries(const MdStream *stream, int64 *queries)
 {
-	MdKafkaTopic *topic = md_kafka_request_topic(client, stream->server, stream->topic, timeout_ms);
-	bool	   *known = palloc0(topic->n_partitions * sizeof(bool));
-	MdKafkaPosition *positions = palloc0(topic->n_partitions * sizeof(MdKafkaPosition));
-	Start	   *start = parse_start("start_at", stream->initialized ? words[START_EARLIEST] : stream->start_at);
+	return start_queries(start_of(stream), queries);
+}
+
+int
+md_stream_initialize(MdStream *stream, const MdKafkaSurvey *survey)
+{
+	bool	   *known = palloc0(survey->n_partitions * sizeof(bool));
+	MdKafkaPosition *positions = palloc0(survey->n_partitions * sizeof(MdKafkaPosition));
+	int64	   *answers[MD_KAFKA_MAX_QUERIES];
+	Start	   *start = start_of(stream);
 	MdSecurity	saved;
 	int			n = 0;
 
-	md_catalog_become_owner(&saved);
-	SPI_connect();
-	mark_known_partitions(stream, known, topic->n_partitions);
-	SPI_finish();
-	md_catalog_restore_user(&saved);
-
-	for (int i = 0; i < topic->n_partitions; i++)
-		if (!known[i])
-		{
-			positions[n].topic = stream->topic;
-			positions[n++].partition = i;
-		}
-	if (n == 0 && stream->initialized)
-		return 0;
-
-	if (start->kind == START_OFFSETS)
-		require_all_partitions(stream, start, n);
-	resolve_start(stream, client, start, positions, n, timeout_ms);
-
+	for (int q = 0; q < survey->n_queries; q++)
+		answers[q] = palloc(sizeof(int64) * survey->n_partitions);
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	require_unchanged(stream);
+	mark_known_partitions(stream, known, survey->n_partitions);
+	for (int i = 0; i < survey->n_partitions; i++)
+	{
+		if (known[i])
+			continue;
+		for (int q = 0; q < survey->n_queries; q++)
+			answers[q][n] = survey->offsets[q][i];
+		positions[n].topic = stream->topic;
+		positions[n++].partition = i;
+	}
+	if (start->kind == START_OFFSETS)
+		require_all_partitions(stream, start, n);
+	settle_start(start, positions, n, answers);
 	for (int i = 0; i < n; i++)
 		insert_checkpoint(stream, &positions[i]);
 	if (!stream->initialized)
@@ -449,4 +453,15 @@ md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms)
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 	return n;
+}
+
+int
+md_stream_initialize_now(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+{
+	int64		queries[MD_KAFKA_MAX_QUERIES];
+	int			n_queries = md_stream_start_queries(stream, queries);
+
+	return md_stream_initialize(stream,
+								md_kafka_request_survey(client, stream->server, stream->topic,
+														queries, n_queries, timeout_ms));
 }

@@ -18,23 +18,31 @@
 extern char *md_stream_start_canonical(const char *start_at);
 
 /*
- * Make sure that each partition of the topic has a checkpoint.  The first
- * time all of them start at start_at: the first record at or after a time (the
- * end if there is none), or exactly the given offsets, which must name each
- * partition and lie in its log; and stream->initialized is set, here and in
- * the catalog.  Later, partitions that are new start at their beginning,
- * because nothing in them was there before.  Returns the number of new
- * checkpoints.
+ * What to ask Kafka before md_stream_initialize(), of all partitions of the
+ * topic; returns the number of queries, MD_KAFKA_MAX_QUERIES at most.
+ */
+extern int	md_stream_start_queries(const MdStream *stream, int64 *queries);
+
+/*
+ * Make sure that each partition of the topic has a checkpoint, by what Kafka
+ * says of it.  The first time all of them start at start_at: the first record
+ * at or after a time (the end if there is none), or exactly the given offsets,
+ * which must name each partition and lie in its log; and stream->initialized
+ * is set, here and in the catalog.  Later, partitions that are new start at
+ * their beginning, because nothing in them was there before.  Returns the
+ * number of new checkpoints.
  *
- * ERROR when the topic or the start is not there, when Kafka does not answer,
- * and when stream->generation is not the current one any more.  The table
- * need not be locked while Kafka is asked: the row of the definition is locked
- * and compared before anything is written.
+ * ERROR when the start is not there, and when stream->generation is not the
+ * current one any more.  The table need not be locked while Kafka is asked: the
+ * row of the definition is locked and compared before anything is written.
  *
  * Runs in: ingest worker or session, inside a transaction; writes as the owner
  * of the extension.
  */
-extern int	md_stream_initialize(MdStream *stream, MdKafkaClient *client, int timeout_ms);
+extern int	md_stream_initialize(MdStream *stream, const MdKafkaSurvey *survey);
+
+/* The same in a session, which asks first; ERROR when Kafka does not answer. */
+extern int	md_stream_initialize_now(MdStream *stream, MdKafkaClient *client, int timeout_ms);
 
 /* ERROR unless it has the form of start_at; errors call it by its argument. */
 extern void md_stream_check_position(const char *argument, const char *position);

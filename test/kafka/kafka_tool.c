@@ -15,6 +15,7 @@
  *	kafka_tool group-offsets BOOTSTRAP GROUP TOPIC	"partition offset" per line
  *	kafka_tool produce BOOTSTRAP TOPIC [--codec C] [--transactional-id ID]
  *		[--rate LINES_PER_SECOND]					(kafka_produce.c)
+ *	kafka_tool arrive BOOTSTRAP TOPIC COUNT		(kafka_arrive.c)
  *	kafka_tool dump BOOTSTRAP TOPIC [PARTITION:OFFSET]...	(kafka_dump.c)
  *	kafka_tool gen BOOTSTRAP TOPIC COUNT [options]	(kafka_generate.c)
  */
@@ -145,6 +146,7 @@ main(int argc, char **argv)
 	}			commands[] =
 	{
 		{"add-partitions", admin_add_partitions},
+		{"arrive", time_arrivals},
 		{"create", admin_create},
 		{"delete", admin_delete},
 		{"delete-records", admin_delete_records},

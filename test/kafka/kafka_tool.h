@@ -50,6 +50,7 @@ extern int	admin_delete_records(int argc, char **argv);
 extern int	admin_watermarks(int argc, char **argv);
 extern int	admin_group_offsets(int argc, char **argv);
 extern int	dump_records(int argc, char **argv);
+extern int	time_arrivals(int argc, char **argv);
 extern int	produce_records(int argc, char **argv);
 extern int	generate_records(int argc, char **argv);
 extern int	run_mock_cluster(int argc, char **argv);

@@ -40,10 +40,10 @@ watch_peak_mib() {
 wal_position() { query "SELECT pg_current_wal_insert_lsn() - '0/0'"; }
 
 # A server as one would set it up for this work: durable, no checkpoint and no
-# autovacuum in the middle of a measurement.
+# autovacuum in the middle of a measurement. Arguments are lines of configuration.
 start_bench_postgres() {
     start_postgres "fsync = on" "shared_buffers = '${MD_BENCH_SHARED_BUFFERS:-2GB}'" "max_wal_size = '16GB'" \
-        "checkpoint_timeout = '1h'" "autovacuum = off" "TimeZone = 'UTC'"
+        "checkpoint_timeout = '1h'" "autovacuum = off" "TimeZone = 'UTC'" "$@"
     query 'CREATE EXTENSION pg_medallion'
 }
 

@@ -3,8 +3,10 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time usleep);
 
 use IngestTest;
 use MedallionTest;
@@ -160,6 +162,9 @@ is($count->(), 1, 'a session has one thread');
 $session->query(q{SELECT medallion.ingest_once('bronze.numbers')}) for 1 .. 3;
 $session->query(q{SELECT medallion.ingest_once('bronze.numbers') / 0});
 wait_for($node, "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $backend");
+# The library's threads end in the background, one last one of ours with them.
+my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+usleep(20_000) while $count->() > 1 && time < $end;
 is($count->(), 1, 'and after ingest_once, failed or not, again');
 $session->quit;
 
@@ -186,6 +191,32 @@ wait_for($node, 'SELECT ' . processes('ingest') . ' = 0');
 is(sql('SELECT count(*) FROM medallion.checkpoint'), 4, 'DROP TABLE takes its checkpoints');
 sql(q{SELECT medallion.resume('bronze.numbers')});
 
+# A server that takes connections and never answers.  What waits for its first
+# answer holds no lock meanwhile, and holds up nobody on the same worker.
+my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 100) or die $!;
+my $failures = q{SELECT coalesce(max(failures), 0) FROM medallion.stream_status WHERE relid = 'waits'::regclass};
+my $late = create_topic($kafka, 'late', 2);
+send_numbers($late, 1, 3);
+create_server($node, 'silent', '127.0.0.1:' . $silent->sockport);
+sql(qq{CREATE TABLE waits (id int) WITH (medallion.server = silent, medallion.topic = '$late', medallion.check_topic = false)});
+wait_for($node, "SELECT ($failures) > 0");
+like(status_of($node, 'waits'), qr/^08006 could not get an answer from Kafka server "silent"/, 'a server that does not answer: the state says so');
+my $failed = sql($failures);
+my $locks = 0;
+while (sql($failures) < $failed + 3)
+{
+	$locks += sql(q{SELECT count(*) FROM pg_locks WHERE relation = 'waits'::regclass AND pid <> pg_backend_pid()});
+	send_numbers($topic, 1, 1);
+	wait_until_caught_up($node, 'bronze.numbers', $kafka, $topic);
+}
+is($locks, 0, 'it is asked without a lock on the table');
+is(status_of($node, 'bronze.numbers'), '', 'and others go on');
+sql("ALTER SERVER silent OPTIONS (SET bootstrap_servers '$kafka')");
+wait_until_caught_up($node, 'waits', $kafka, $late);
+exactly_once_ok($node, 'waits', $kafka, $late);
+sql('DROP TABLE waits');
+close $silent;
+
 # Shutdown in each mode, with records on the way.
 for my $mode (qw(smart fast immediate))
 {
@@ -210,6 +241,19 @@ $node->reload;
 send_numbers($topic, 1, 50);
 wait_until_caught_up($node, 'bronze.numbers', $kafka, $topic);
 exactly_once_ok($node, 'bronze.numbers', $kafka, $topic);
+
+# What fills the memory for records does not wait for flush_interval, be it by
+# records that are larger than those before.
+$node->append_conf('postgresql.conf', "medallion.ingest_memory = '4MB'\n");
+$node->restart;
+my $large = create_topic($kafka, 'large', 2);
+send_numbers($large, 1, 1);
+sql(qq{CREATE TABLE large () WITH (medallion.server = kafka, medallion.topic = '$large', medallion.format = text, medallion.flush_interval = '1 h')});
+wait_until_caught_up($node, 'large', $kafka, $large);
+send_numbers($large, 2, 2);
+produce_lines($kafka, $large, {}, map { "\\N\t\\N\t$_\t" . ('x' x 10000) } 3 .. 1500);
+wait_for($node, 'SELECT count(*) > 1000 FROM large');
+pass('a queue that is full does not wait for flush_interval');
 
 $node->stop('fast');
 done_testing();

@@ -1,0 +1,352 @@
+/*
+ * ingest_worker_questions.c
+ *		What a worker asks Kafka, while its streams go on.
+ *
+ * A lane's asker is asked one question at a time, in the background, and no
+ * transaction is open meanwhile: a server that does not answer holds up nobody
+ * but the streams that read from it.  When the answer is there, the asker's
+ * event descriptor rings; by then the definition, or the stream, that it was
+ * asked for may be another one, and the answer is of no interest.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "clock.h"
+#include "ingest_worker.h"
+#include "settings.h"
+#include "stream_start.h"
+
+/* When an answer is given up. */
+#define QUESTION_TIMEOUT_MS 2000
+
+/* --- asking --- */
+
+static void
+ask(MdLane *lane, MdQuestion question, const MdStream *def, const int64 *queries, int n_queries)
+{
+	lane->question = question;
+	lane->question_relid = def != NULL ? def->relid : InvalidOid;
+	lane->question_generation = def != NULL ? def->generation : 0;
+	md_kafka_ask(lane->asker, def != NULL ? def->topic : NULL, queries, n_queries,
+				 Min(QUESTION_TIMEOUT_MS, md_kafka_timeout_ms));
+}
+
+/* For a stream that waits for its first start. */
+static bool
+ask_for_start(MdLane *lane)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_ingest_worker.entries)
+	{
+		MdIngestEntry *entry = lfirst(lc);
+
+		if (entry->lane != lane || !md_ingest_is_due(entry))
+			continue;
+		ask(lane, MD_QUESTION_START, entry->def, entry->queries, entry->n_queries);
+		return true;
+	}
+	return false;
+}
+
+/* For a stream that reads at a position which Kafka does not have. */
+static bool
+ask_for_positions(MdLane *lane)
+{
+	static const int64 queries[] = {MD_KAFKA_EARLIEST, MD_KAFKA_LATEST};
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (!md_ingest_is_out_of_range(stream))
+			continue;
+		ask(lane, MD_QUESTION_POSITIONS, stream->def, queries, lengthof(queries));
+		return true;
+	}
+	return false;
+}
+
+/* For a stream whose topic has more partitions than it knows. */
+static bool
+ask_for_partitions(MdLane *lane)
+{
+	static const int64 queries[] = {MD_KAFKA_EARLIEST};
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->n_offered <= stream->n_known)
+			continue;
+		ask(lane, MD_QUESTION_PARTITIONS, stream->def, queries, lengthof(queries));
+		return true;
+	}
+	return false;
+}
+
+/* A broker that does not answer anyhow is not asked for what is new. */
+bool
+md_ingest_wants_discovery(const MdLane *lane)
+{
+	ListCell   *lc;
+
+	if (md_kafka_is_asking(lane->asker))
+		return false;
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->partitions == NIL || md_ingest_any_alive(stream))
+			return true;
+	}
+	return false;
+}
+
+/* For all topics, now and then. */
+static void
+ask_for_topics(MdLane *lane)
+{
+	if (!md_ingest_wants_discovery(lane) ||
+		md_clock_ms_until(GetCurrentTimestamp(), lane->next_discovery) > 0)
+		return;
+	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
+	ask(lane, MD_QUESTION_TOPICS, NULL, NULL, 0);
+}
+
+void
+md_ingest_ask_due(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_ingest_worker.lanes)
+	{
+		MdLane	   *lane = lfirst(lc);
+
+		if (!md_kafka_is_asking(lane->asker) &&
+			!ask_for_start(lane) && !ask_for_positions(lane) && !ask_for_partitions(lane))
+			ask_for_topics(lane);
+	}
+}
+
+/* --- answers --- */
+
+/* Why a stream cannot go on that needs an answer. */
+static void
+note_no_answer(MdIngestEntry *entry, const MdKafkaError *error)
+{
+	const MdStream *def = entry->def;
+
+	if (md_kafka_error_is_unknown_topic(error))
+		md_ingest_note_failure(entry, ERRCODE_UNDEFINED_OBJECT,
+							   psprintf("topic \"%s\" does not exist on server \"%s\"",
+										def->topic, def->server));
+	else
+		md_ingest_note_failure(entry, ERRCODE_CONNECTION_FAILURE,
+							   psprintf("could not get an answer from Kafka server \"%s\": %s",
+										def->server, error->message));
+}
+
+static void
+hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, const MdKafkaError *error)
+{
+	MdIngestEntry *asked = md_ingest_find_entry(lane->question_relid);
+	ListCell   *lc;
+
+	if (answer == MD_KAFKA_SILENT)
+	{
+		/* it says so to all who wait for this lane */
+		foreach(lc, md_ingest_worker.entries)
+		{
+			MdIngestEntry *entry = lfirst(lc);
+
+			if (entry->lane == lane && md_ingest_is_due(entry))
+				note_no_answer(entry, error);
+		}
+		return;
+	}
+	if (asked == NULL || asked->lane != lane || !md_ingest_is_due(asked) ||
+		asked->def->generation != lane->question_generation)
+		return;
+	if (answer == MD_KAFKA_REFUSED)
+		note_no_answer(asked, error);
+	else
+		md_ingest_start(asked, survey);
+}
+
+/* The stream that a question was asked for, if it is still the same. */
+static MdIngestStream *
+asked_stream(const MdLane *lane)
+{
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		if (stream->def->relid == lane->question_relid &&
+			stream->def->generation == lane->question_generation)
+			return stream;
+	}
+	return NULL;
+}
+
+static void
+hear_positions(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, const MdKafkaError *error)
+{
+	MdIngestStream *stream = asked_stream(lane);
+
+	if (stream == NULL || !md_ingest_is_out_of_range(stream))
+		return;
+	if (answer == MD_KAFKA_ANSWERED)
+		md_ingest_settle_positions(stream, survey);
+	else
+	{
+		MdIngestEntry *entry = stream->entry;
+
+		md_ingest_stop_entry(entry);
+		note_no_answer(entry, error);
+	}
+}
+
+static int
+compare_topics(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((MdKafkaTopic *) lfirst(a))->name, ((MdKafkaTopic *) lfirst(b))->name);
+}
+
+/* How many partitions the topic has; 0: it is not there. */
+static int
+partitions_offered(const List *sorted_topics, const char *topic)
+{
+	int			low = 0;
+	int			high = list_length(sorted_topics) - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		MdKafkaTopic *found = list_nth(sorted_topics, middle);
+		int			order = strcmp(topic, found->name);
+
+		if (order == 0)
+			return found->n_partitions;
+		if (order < 0)
+			high = middle - 1;
+		else
+			low = middle + 1;
+	}
+	return 0;
+}
+
+static void
+hear_topics(MdLane *lane, List *topics)
+{
+	ListCell   *lc;
+
+	list_sort(topics, compare_topics);
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+
+		stream->n_offered = partitions_offered(topics, stream->def->topic);
+	}
+}
+
+/* New partitions of a topic, and the stream that is to read them. */
+typedef struct NewPartitions
+{
+	MdIngestStream *stream;
+	const MdKafkaSurvey *survey;
+} NewPartitions;
+
+/*
+ * For md_ingest_transaction(): give them checkpoints.  The definition's
+ * generation moves, so that every worker deals partitions out anew.
+ */
+static void
+add_partitions(void *arg)
+{
+	NewPartitions *new = arg;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (md_stream_initialize(new->stream->def, new->survey) > 0)
+		md_catalog_bump_generation(new->stream->def->relid);
+	PopActiveSnapshot();
+}
+
+static void
+hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
+{
+	NewPartitions new = {asked_stream(lane), survey};
+	ErrorData  *error;
+
+	if (new.stream == NULL)
+		return;
+	error = md_ingest_transaction(add_partitions, &new);
+	if (error != NULL)
+		ereport(DEBUG1, (errmsg_internal("could not add partitions: %s", error->message)));
+}
+
+/* The consumer itself says when a broker is not there. */
+static void
+note_not_discovered(MdLane *lane, const MdKafkaError *error)
+{
+	ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+}
+
+static void
+hear_answer(MdLane *lane)
+{
+	MdKafkaSurvey survey;
+	List	   *topics = NIL;
+	MdKafkaError error;
+	MdKafkaAnswer answer = md_kafka_answer(lane->asker, &survey, &topics, &error);
+	MdIngestStream *stream;
+
+	if (answer == MD_KAFKA_ASKING)
+		return;
+	switch (lane->question)
+	{
+		case MD_QUESTION_START:
+			hear_start(lane, answer, &survey, &error);
+			break;
+		case MD_QUESTION_POSITIONS:
+			hear_positions(lane, answer, &survey, &error);
+			break;
+		case MD_QUESTION_TOPICS:
+			if (answer == MD_KAFKA_ANSWERED)
+				hear_topics(lane, topics);
+			else
+				note_not_discovered(lane, &error);
+			break;
+		case MD_QUESTION_PARTITIONS:
+			/* whatever comes of it, the next look at the topics tells */
+			stream = asked_stream(lane);
+			if (stream != NULL)
+				stream->n_offered = 0;
+			if (answer == MD_KAFKA_ANSWERED)
+				hear_partitions(lane, &survey);
+			else
+				note_not_discovered(lane, &error);
+			break;
+	}
+}
+
+void
+md_ingest_hear_answers(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, list_copy(md_ingest_worker.lanes))
+	{
+		if (md_kafka_is_asking(((MdLane *) lfirst(lc))->asker))
+			hear_answer(lfirst(lc));
+		CHECK_FOR_INTERRUPTS();
+	}
+}
