@@ -291,6 +291,17 @@ md_clear_nulling(Var *var)
 #endif
 }
 
+/* The columns of a range table entry; 18 can mean those of OLD or NEW. */
+static inline void
+md_expand_rte(RangeTblEntry *rte, int rt_index, bool include_dropped, List **names, List **vars)
+{
+#if PG_VERSION_NUM >= 180000
+	expandRTE(rte, rt_index, 0, VAR_RETURNING_DEFAULT, -1, include_dropped, names, vars);
+#else
+	expandRTE(rte, rt_index, 0, -1, include_dropped, names, vars);
+#endif
+}
+
 /* PG_MODULE_MAGIC_EXT names the library and its version since 18. */
 #if PG_VERSION_NUM >= 180000
 #define MD_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "pg_medallion", .version = "0.1.0")
