@@ -1,6 +1,6 @@
 /*
  * debug_point.c
- *		Named places at which a test can stop or kill a process.
+ *		Named places at which a test can stop or kill a process, or have it fail.
  */
 #include "postgres.h"
 

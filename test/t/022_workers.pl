@@ -255,7 +255,7 @@ wait_for($node, q{SELECT count(*) = 1 FROM medallion.workers WHERE database = 't
 is(sql($short), '', 'and it starts when a process is free');
 my $busy = background_sql($node, 'third');
 $busy->query_safe('SELECT 1');
-ok(!$node->psql('postgres', 'DROP DATABASE third', on_error_die => 0) ? 0 : 1, 'DROP DATABASE fails while somebody is connected');
+isnt($node->psql('postgres', 'DROP DATABASE third'), 0, 'DROP DATABASE fails while somebody is connected, and the processes come back');
 wait_for($node, q{SELECT count(*) = 1 FROM medallion.workers WHERE database = 'third' AND kind = 'supervisor' AND state = 'running'});
 sql('DROP DATABASE third WITH (FORCE)');
 is(sql(q{SELECT count(*) FROM medallion.workers WHERE database IS NULL AND kind <> 'launcher'}), 0, 'WITH (FORCE) it ends sessions and processes');

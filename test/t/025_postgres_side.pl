@@ -103,6 +103,30 @@ wait_until_caught_up($node, 'held', $kafka, $topic{held});
 is(dead_letters($node, 'held'), '', 'none of this made a dead letter');
 exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
 
+# A full disk.  In one table alone, as if it had a tablespace of its own: the
+# others go on; in tables that all of them need, at each place of a batch.
+sql(q{CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END$$;
+	CREATE TRIGGER fill BEFORE INSERT ON held FOR EACH ROW EXECUTE FUNCTION fill()});
+send_some($topic{$_}) for sort keys %topic;
+wait_for($node, q{SELECT failures >= 2 FROM medallion.streaming_tables WHERE table_name = 'held'::regclass});
+like(state_of('held'), qr/^failing 53100 could not extend file HINT Free disk space/, 'a full disk of one table: the state says what to do');
+wait_until_caught_up($node, 'beside', $kafka, $topic{beside});
+is(status_of($node, 'beside'), '', 'and the others go on');
+sql('DROP TRIGGER fill ON held');
+wait_until_caught_up($node, 'held', $kafka, $topic{held});
+for my $point (qw(ingest-begin ingest-fenced ingest-stored ingest-commit))
+{
+	set_include($node, "medallion.debug_points = '$point=53100'\n");
+	send_some($topic{$_}) for sort keys %topic;
+	wait_for($node, q{SELECT count(*) = 2 FROM medallion.streaming_tables WHERE failures >= 3 AND retry_at > failing_since});
+	like(state_of('beside'), qr/^failing 53100 .* at point "$point" HINT Free disk space/, "a full disk at $point");
+	set_include($node, '');
+	wait_until_caught_up_all($node, $kafka, 'postgres', %topic);
+	wait_for($node, q{SELECT bool_and(state = 'running') FROM medallion.streaming_tables});
+}
+is(dead_letters($node, 'held') . dead_letters($node, 'beside'), '', 'no dead letter came of it');
+exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
+
 $session->quit;
 is(count_log($node, qr/terminated by signal|PANIC|TRAP/), 0, 'nothing crashed');
 $node->stop('fast');
