@@ -218,6 +218,17 @@ md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *
 #endif
 }
 
+/* How a row of a partitioned table becomes one of a partition; NULL: it is one. */
+static inline TupleConversionMap *
+md_root_to_child_map(ResultRelInfo *child, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecGetRootToChildMap(child, estate);
+#else
+	return child->ri_RootToPartitionMap;
+#endif
+}
+
 /* A set of events to wait for that lives until it is freed. */
 static inline WaitEventSet *
 md_create_wait_event_set(int n_events)

@@ -70,7 +70,7 @@ md_settings_define(void)
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 
 	DefineCustomStringVariable("medallion.debug_points",
-							   "Named places at which processes stop (or, with \"!\", die), for tests.",
+							   "Named places at which processes stop (with \"!\" die, with \"=SQLSTATE\" fail), for tests.",
 							   NULL, &md_debug_points, "",
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
