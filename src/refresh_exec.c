@@ -35,6 +35,7 @@
 #include "debug_point.h"
 #include "frontier.h"
 #include "guard.h"
+#include "refresh_analyze.h"
 #include "refresh_exec.h"
 #include "refresh_part.h"
 #include "refresh_state.h"
@@ -165,6 +166,7 @@ append_apply(MdRefresh *refresh)
 {
 	MdChange	change;
 	MdView	   *view = refresh->view;
+	MdStepKind	step;
 	Oid			guarded;
 	bool		isnull;
 	ItemPointerData first;
@@ -175,6 +177,7 @@ append_apply(MdRefresh *refresh)
 		return;
 	if (change.is_signed)
 		elog(ERROR, "rows can go from a view that was taken for append-only");
+	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	guarded = md_guard_open(view->relid);
 	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
 						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
@@ -182,6 +185,7 @@ append_apply(MdRefresh *refresh)
 						md_delta_text(change.query)),
 			   NULL, refresh->snapshot);
 	md_guard_open(guarded);
+	(void) md_step(&refresh->run.steps, step);
 	refresh->run.rows_inserted = md_sql_int64(0, 1);
 	if (refresh->run.rows_inserted == 0)
 		return;
@@ -240,6 +244,7 @@ rebuild(MdRefresh *refresh)
 	MdRun		before;
 
 	run->rows_read = -1;
+	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -253,6 +258,7 @@ rebuild(MdRefresh *refresh)
 		md_diff_forget();
 		fill(refresh);
 	}
+	(void) md_step(&run->steps, MD_STEP_INDEX);
 	md_state_index(view, refresh->plan);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
@@ -300,6 +306,9 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	char	   *why_full;
 
 	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
+	refresh->engine->steps = &refresh->run.steps;
+	md_step_rows(&refresh->run.steps, MD_STEP_FIND, count_read(inputs));
+	(void) md_step(&refresh->run.steps, MD_STEP_COMPUTE);
 	refresh->run.strategy = md_strategy_name(strategy);
 	refresh->run.rows_read = count_read(inputs);
 	switch (strategy)
@@ -355,6 +364,7 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = "refresh_mode is full";
 	}
 	md_state_prepare(view, plan);
+	(void) md_step(&refresh->run.steps, MD_STEP_FIND);
 	if (reason == NULL)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
@@ -397,9 +407,13 @@ run_refresh(MdRefresh *refresh, bool full)
 	}
 	SPI_connect();
 	apply(refresh, full, old_time);
+	md_analyze_view(view, &refresh->run.steps);
 	if (refresh->run.reason != NULL)
 		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
 	SPI_finish();
+	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
+	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +
+				 refresh->run.rows_updated + refresh->run.rows_deleted);
 	MD_DEBUG_POINT("refresh-applied");
 	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
 	view->populated = true;
@@ -408,7 +422,9 @@ run_refresh(MdRefresh *refresh, bool full)
 						&refresh->run, refresh->snapshot);
 	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	(void) md_step(&refresh->run.steps, MD_STEP_PRUNE);
 	md_frontier_prune(refresh->sources);
+	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 }
 
 /*
@@ -458,6 +474,7 @@ static void
 begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 {
 	refresh->run.started_at = GetCurrentTimestamp();
+	md_steps_begin(&refresh->run.steps);
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
@@ -492,7 +509,10 @@ md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
 	md_refresh_lock(relid);
 	snapshot = md_sql_take_snapshot();
 	begin_refresh(&refresh, relid, snapshot);
+	(void) md_step(&refresh.run.steps, MD_STEP_RECOMPUTE);
 	md_part_apply(&refresh, only_where);
+	md_step_rows(&refresh.run.steps, MD_STEP_APPLY, refresh.run.rows_inserted +
+				 refresh.run.rows_updated + refresh.run.rows_deleted);
 	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
 	*frontier = md_frontier_summary(refresh.sources);
 	UnregisterSnapshot(snapshot);

@@ -143,9 +143,10 @@ md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 }
 
 void
-md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
+md_view_store_run(Oid relid, MdRun *run, TimestampTz finished_at)
 {
 	MdSqlArgs	args = {0};
+	char	   *steps = md_steps_json(&run->steps);
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
@@ -159,10 +160,11 @@ md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_deleted), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->refresh_number), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->source_at), run->source_at == 0);
+	md_sql_arg(&args, TEXTOID, steps ? CStringGetTextDatum(steps) : (Datum) 0, steps == NULL);
 	md_view_sql_run("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, strategy, reason,"
 					"       rows_read, rows_inserted, rows_updated, rows_deleted, refresh_number,"
-					"       source_at)"
-					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", &args);
+					"       source_at, steps)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb)", &args);
 }
 
 int
