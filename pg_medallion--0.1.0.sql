@@ -396,7 +396,12 @@ CREATE TABLE medallion.view_state (
     duration          interval,
     latency           interval,
     strategy          text,
-    always_refresh    boolean NOT NULL DEFAULT false
+    always_refresh    boolean NOT NULL DEFAULT false,
+    recompute_ms      float8,
+    recompute_rows    float8,
+    change_ms         float8,
+    change_rows       float8,
+    recomputes        bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.view_state IS 'how far each view is';
 COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
@@ -405,6 +410,9 @@ COMMENT ON COLUMN medallion.view_state.refreshed_at IS 'now() of the last refres
 COMMENT ON COLUMN medallion.view_state.duration IS 'of the last refresh that found something';
 COMMENT ON COLUMN medallion.view_state.latency IS 'from the first commit in a source that the last refresh took in to its own; NULL when not known';
 COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change although no source did: now(), volatile functions, sources whose changes are not known';
+COMMENT ON COLUMN medallion.view_state.recompute_ms IS 'what the last recompute took, over so many rows of the sources (recompute_rows)';
+COMMENT ON COLUMN medallion.view_state.change_ms IS 'what the last large change took that was not recomputed, of so many rows (change_rows); NULL: not known, or long ago';
+COMMENT ON COLUMN medallion.view_state.recomputes IS 'recomputes since then';
 
 CREATE TABLE medallion.view_source (
     relid            regclass NOT NULL,

@@ -43,6 +43,7 @@ typedef struct MdEngine
 	int			relation_count;
 	char	   *why_full;		/* found out on the way: recompute; NULL: go on */
 	MdSteps    *steps;			/* NULL: time is not kept */
+	struct MdCost *cost;		/* what may be spent; NULL: anything */
 } MdEngine;
 
 extern MdEngine *md_engine_begin(List *inputs, Snapshot snapshot,

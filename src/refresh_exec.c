@@ -36,6 +36,7 @@
 #include "frontier.h"
 #include "guard.h"
 #include "refresh_analyze.h"
+#include "refresh_cost.h"
 #include "refresh_exec.h"
 #include "refresh_part.h"
 #include "refresh_state.h"
@@ -132,6 +133,17 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 	return NULL;
 }
 
+/* What was read of the changes, and is of no use. */
+static void
+end_inputs(List *inputs)
+{
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+		if (((MdInput *) lfirst(lc))->delta.store != NULL)
+			tuplestore_end(((MdInput *) lfirst(lc))->delta.store);
+}
+
 /* Rows that are new in the sources; -1: not known. */
 static int64
 count_read(List *inputs)
@@ -173,7 +185,7 @@ append_apply(MdRefresh *refresh)
 	ItemPointerData last;
 
 	md_delta_block(refresh->engine, refresh->plan->normal, &change);
-	if (change.query == NULL)
+	if (change.query == NULL || refresh->engine->why_full != NULL)
 		return;
 	if (change.is_signed)
 		elog(ERROR, "rows can go from a view that was taken for append-only");
@@ -242,8 +254,8 @@ rebuild(MdRefresh *refresh)
 	MdView	   *view = refresh->view;
 	MdRun	   *run = &refresh->run;
 	MdRun		before;
+	double		started_ms = md_steps_ms(&run->steps);
 
-	run->rows_read = -1;
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	md_state_make(view, refresh->plan);
 	before = *run;
@@ -260,6 +272,7 @@ rebuild(MdRefresh *refresh)
 	}
 	(void) md_step(&run->steps, MD_STEP_INDEX);
 	md_state_index(view, refresh->plan);
+	md_cost_note_recompute(refresh, md_steps_ms(&run->steps) - started_ms);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -303,15 +316,18 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	MdView	   *view = refresh->view;
 	MdStrategy	strategy = refresh->plan->strategy;
 	int			nest_level = begin_settings();
+	double		started_ms;
 	char	   *why_full;
 
 	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
 	refresh->engine->steps = &refresh->run.steps;
 	md_step_rows(&refresh->run.steps, MD_STEP_FIND, count_read(inputs));
 	(void) md_step(&refresh->run.steps, MD_STEP_COMPUTE);
+	started_ms = md_steps_ms(&refresh->run.steps);
+	md_cost_begin(refresh, inputs);
 	refresh->run.strategy = md_strategy_name(strategy);
 	refresh->run.rows_read = count_read(inputs);
-	switch (strategy)
+	switch (refresh->engine->why_full != NULL ? MD_STRATEGY_FULL : strategy)
 	{
 		case MD_STRATEGY_APPEND:
 			append_apply(refresh);
@@ -330,9 +346,13 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 			md_regroup_apply(refresh);
 			break;
 		case MD_STRATEGY_FULL:
-			elog(ERROR, "a full refresh has no changes to apply");
+			if (refresh->engine->why_full == NULL)
+				elog(ERROR, "a full refresh has no changes to apply");
+			break;
 	}
 	why_full = refresh->engine->why_full;
+	if (why_full == NULL)
+		md_cost_note_change(refresh, md_steps_ms(&refresh->run.steps) - started_ms);
 	md_engine_end(refresh->engine);
 	AtEOXact_GUC(false, nest_level);
 	if (why_full != NULL)
@@ -353,32 +373,36 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 	MdView	   *view = refresh->view;
 	MdPlan	   *plan = refresh->plan;
 	bool		was_populated = view->populated;
-	char	   *reason = NULL;
+	char	   *reason;
 	List	   *inputs = NIL;
 
 	if (view->mode == MD_MODE_FULL)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
+		plan->reason = "refresh_mode is full";
 		plan->merge = NULL;
 		plan->latest = NULL;
-		reason = "refresh_mode is full";
 	}
 	md_state_prepare(view, plan);
 	(void) md_step(&refresh->run.steps, MD_STEP_FIND);
-	if (reason == NULL)
-		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
+	refresh->run.rows_read = -1;
 	if (full && was_populated)
 		reason = "asked for";
-	else if (reason != NULL)
+	else
 	{
-		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
+		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
+		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated)
 			refuse_rebuild(refresh, reason);
 	}
-	/* a known change may touch all rows: that is no reason to refuse it */
-	else if (apply_changes(refresh, inputs, old_time))
-		return;
-	else
+	if (reason == NULL)
+	{
+		/* a known change may touch all rows: that is no reason to refuse it */
+		if (apply_changes(refresh, inputs, old_time))
+			return;
 		reason = pstrdup(refresh->run.reason);
+	}
+	else
+		end_inputs(inputs);
 	refresh->run.strategy = "full";
 	refresh->run.reason = reason;
 	rebuild(refresh);

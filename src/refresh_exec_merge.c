@@ -26,6 +26,7 @@
 #include "utils/ruleutils.h"
 
 #include "guard.h"
+#include "refresh_cost.h"
 #include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
@@ -412,6 +413,10 @@ md_merge_change(MdRefresh *refresh, Query *input, bool may_be_signed, MdPartialS
 		elog(ERROR, "rows left a query that was taken for append-only");
 	source->rows = change.query;
 	source->is_signed = change.is_signed;
+	/* from here on it is written */
+	if (!md_cost_affords(refresh->engine, md_delta_text(change.query)))
+		return false;
+	md_cost_settle(refresh->engine);
 	return true;
 }
 
