@@ -21,8 +21,9 @@
  * The planner knows what rows do not tell, the cost of the query itself.  It is asked
  * while the change is computed, where the numbers of rows on the way are exact, since
  * they have been materialized; before anything is written a refresh can still give up.
- * It is wrong by a factor of two easily, so it decides only where the difference is
- * greater.
+ * It is wrong by a factor of two easily, and by more where few rows meet many: so it
+ * decides only where the difference is greater, and the change not small against all
+ * sources together.
  *
  * What was chosen is measured, and alike changes get the same choice.
  *
@@ -62,7 +63,7 @@ typedef struct MdCost
 	MdRefresh  *refresh;
 	double		changed;		/* rows */
 	double		total;			/* rows of all sources */
-	bool		is_signed;		/* rows went, too */
+	double		went;			/* of the changed ones; the others came */
 	bool		by_planner;
 	double		query_cost;		/* of the whole query, by the planner; 0: not asked yet */
 } MdCost;
@@ -100,6 +101,17 @@ source_rows(const MdRefresh *refresh)
 	return rows;
 }
 
+/* How many rows of a change went. */
+static double
+rows_gone(MdRefresh *refresh, const MdInput *input)
+{
+	if (input->change == NULL)
+		return 0;
+	md_sql_run(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE " MD_WEIGHT " < 0", input->change),
+			   NULL, refresh->snapshot);
+	return (double) md_sql_int64(0, 1);
+}
+
 /* The change against the whole; NULL if it is small, or not known. */
 static MdCost *
 weigh(MdRefresh *refresh, List *inputs)
@@ -115,7 +127,6 @@ weigh(MdRefresh *refresh, List *inputs)
 		if (rows < 0)
 			return NULL;
 		cost->changed += rows;
-		cost->is_signed |= ((MdInput *) lfirst(lc))->delta.is_signed;
 	}
 	if (cost->changed == 0)
 		return NULL;
@@ -129,26 +140,33 @@ weigh(MdRefresh *refresh, List *inputs)
 	}
 	if (!is_large || cost->total < MIN_SOURCE_ROWS)
 		return NULL;
+	foreach(lc, inputs)
+		cost->went += rows_gone(refresh, lfirst(lc));
 	cost->refresh = refresh;
 	return cost;
 }
 
-/* Rows that are written or looked up per changed row, roughly, against reading one. */
+/*
+ * What a row that came or went costs, roughly, against reading one: it is looked up
+ * and written; one that goes must be found, and takes others of its key along.
+ */
 static double
-weight_of(MdStrategy strategy, bool is_signed)
+weight_of(MdStrategy strategy, bool went)
 {
 	switch (strategy)
 	{
 		case MD_STRATEGY_APPEND:
 			return 1;
 		case MD_STRATEGY_MERGE:
-			return is_signed ? 2 : 1;
+			return went ? 3 : 1;
 		case MD_STRATEGY_LATEST:
-			return is_signed ? 3 : 1;
+			return went ? 5 : 1;
+		case MD_STRATEGY_JOIN:
+			return went ? 9 : 1;
 		case MD_STRATEGY_REGROUP:
 			return 2;
 		default:
-			return is_signed ? 5 : 2;
+			return 5;
 	}
 }
 
@@ -157,13 +175,14 @@ static double
 ratio_by_rows(const MdCost *cost)
 {
 	const MdView *view = cost->refresh->view;
+	MdStrategy	strategy = cost->refresh->plan->strategy;
 	double		kept = relation_rows(view->relid);
 	ListCell   *lc;
 
 	foreach(lc, view->state_tables)
 		kept += relation_rows(lfirst_oid(lc));
-	return weight_of(cost->refresh->plan->strategy, cost->is_signed) * cost->changed /
-		(cost->total + 2 * kept);
+	return (weight_of(strategy, false) * (cost->changed - cost->went) +
+			weight_of(strategy, true) * cost->went) / (cost->total + 2 * kept);
 }
 
 /* ----------------------------------------------------------------------
@@ -204,7 +223,8 @@ md_cost_begin(MdRefresh *refresh, List *inputs)
 		ratio = ratio_by_rows(cost);
 		if (ratio > MARGIN)
 			md_engine_give_up(refresh->engine, psprintf("%s (by rows)", reason_text(cost, ratio)));
-		cost->by_planner = true;
+		/* its guesses at rows of small changes are worth nothing */
+		cost->by_planner = cost->changed * SMALL_SHARE > cost->total;
 		return;
 	}
 	change_ms = kept->change_ms * cost->changed / kept->change_rows;

@@ -116,23 +116,44 @@ located_reason(const char *text, char *reason, int location)
 
 /* One lookup; where: "" or " in the result". */
 static void
-put_lookup(ExplainContext *context, const MdLookup *lookup, int depth, const char *where)
+put_lookup(ExplainContext *context, const MdLookup *lookup, const MdLookupIndex *found, int depth,
+		   const char *where)
 {
-	MdLookupIndex found;
 	char	   *size = relation_size(lookup->relid);
 	char	   *detail;
 
-	md_lookup_find_index(lookup, &found);
-	if (found.index != NULL)
-		detail = psprintf("index %s", found.index);
-	else if (found.create == NULL)
-		detail = psprintf("no index is possible: %s", found.why_none);
+	if (found->index != NULL)
+		detail = psprintf("index %s", found->index);
+	else if (found->create == NULL)
+		detail = psprintf("no index is possible: %s", found->why_none);
 	else if (size != NULL)
 		detail = psprintf("no index: all of the table is read (%s)", size);
 	else
 		detail = pstrdup("no index: all of the table is read");
-	put_row(context, depth, psprintf("Lookup%s by %s%s", where, lookup->is_range ? "range of " : "", found.by),
-			NULL, NULL, detail, found.index == NULL ? found.create : NULL);
+	put_row(context, depth, psprintf("Lookup%s by %s%s", where, lookup->is_range ? "range of " : "", found->by),
+			NULL, NULL, detail, found->index == NULL ? found->create : NULL);
+}
+
+/* Those of a scan.  Of several ways to the same rows one with an index is enough. */
+static void
+put_scan_lookups(ExplainContext *context, MdNode *scan, int depth)
+{
+	int			count = list_length(scan->lookups);
+	MdLookupIndex *found = palloc(sizeof(MdLookupIndex) * Max(1, count));
+	bool		any_index = false;
+
+	for (int i = 0; i < count; i++)
+	{
+		md_lookup_find_index(list_nth(scan->lookups, i), &found[i]);
+		any_index = any_index || found[i].index != NULL;
+	}
+	for (int i = 0; i < count; i++)
+	{
+		MdLookup   *lookup = list_nth(scan->lookups, i);
+
+		if (found[i].index != NULL || !lookup->partial || !any_index)
+			put_lookup(context, lookup, &found[i], depth, "");
+	}
 }
 
 /* ----------------------------------------------------------------------
@@ -199,7 +220,13 @@ put_result_lookup(ExplainContext *context, int depth)
 	else if (columns == NIL)
 		return;
 	else if (context->view != NULL && context->view->populated)
-		put_lookup(context, md_lookup_by_columns(context->view->relid, columns), depth, " in the result");
+	{
+		MdLookup   *lookup = md_lookup_by_columns(context->view->relid, columns);
+		MdLookupIndex found;
+
+		md_lookup_find_index(lookup, &found);
+		put_lookup(context, lookup, &found, depth, " in the result");
+	}
 	else
 		put_row(context, depth, psprintf("Lookup in the result by %s", column_names(plan->query, columns)),
 				NULL, NULL, plan->strategy == MD_STRATEGY_WINDOW ? NULL :
@@ -220,8 +247,7 @@ put_node(ExplainContext *context, MdNode *node, int depth)
 			md_change_kind_name(node->changes), detail ? detail : kept_text(context, node), NULL);
 	if (node == context->plan->root && node->strategy != MD_STRATEGY_FULL && !is_always_full(context))
 		put_result_lookup(context, depth + 1);
-	foreach(lc, node->lookups)
-		put_lookup(context, lfirst(lc), depth + 1, "");
+	put_scan_lookups(context, node, depth + 1);
 	foreach(lc, node->children)
 		put_node(context, lfirst(lc), depth + 1);
 }

@@ -32,7 +32,45 @@
 #include "refresh_tree.h"
 #include "stable_functions.h"
 
+/* A way by which rows of something are wanted. */
+typedef struct Way
+{
+	List	   *items;			/* expressions, or columns (of int) */
+	bool		partial;		/* the other inputs have the rest: it is one way of several */
+} Way;
+
 static void visit(MdNode *node, List *demands);
+
+static Way *
+make_way(List *items, bool partial)
+{
+	Way		   *way = palloc(sizeof(Way));
+
+	way->items = items;
+	way->partial = partial;
+	return way;
+}
+
+/* Add a way (of Way) with items in it, once. */
+static void
+add_way(List **ways, List *items, bool partial)
+{
+	ListCell   *lc;
+
+	if (items == NIL)
+		return;
+	foreach(lc, *ways)
+	{
+		Way		   *way = lfirst(lc);
+
+		if (equal(way->items, items))
+		{
+			way->partial = way->partial && partial;
+			return;
+		}
+	}
+	*ways = lappend(*ways, make_way(items, partial));
+}
 
 /* 1, 2, ..., count */
 static List *
@@ -119,9 +157,9 @@ close_set(List *exprs, List *terms)
 	return all;
 }
 
-/* Those of the expressions that are over the entry alone, as a set if any are. */
-static void
-add_set(List **sets, List *exprs, int index)
+/* Those of the expressions that are over the entry alone. */
+static List *
+own_exprs(List *exprs, int index)
 {
 	List	   *own = NIL;
 	ListCell   *lc;
@@ -129,13 +167,12 @@ add_set(List **sets, List *exprs, int index)
 	foreach(lc, exprs)
 		if (is_over(lfirst(lc), index))
 			own = list_append_unique(own, rebase_mutator(lfirst(lc), NULL));
-	if (own != NIL)
-		*sets = list_append_unique(*sets, own);
+	return own;
 }
 
 /* By what a change of another entry meets this one. */
 static void
-add_joined_sets(List **sets, Query *linear, List *terms, int index)
+add_joined_ways(List **ways, Query *linear, List *terms, int index)
 {
 	Bitmapset  *entries = md_tree_relids((Node *) linear->jointree);
 
@@ -155,7 +192,7 @@ add_joined_sets(List **sets, Query *linear, List *terms, int index)
 				if (bms_is_member(other, used) && !bms_is_member(index, used))
 					met = lappend(met, own);
 			}
-		add_set(sets, met, index);
+		add_way(ways, own_exprs(met, index), false);
 	}
 }
 
@@ -164,13 +201,14 @@ add_joined_sets(List **sets, Query *linear, List *terms, int index)
  * ---------------------------------------------------------------------- */
 
 static void
-add_lookup(MdNode *scan, List *exprs, bool is_range)
+add_lookup(MdNode *scan, List *exprs, bool is_range, bool partial)
 {
 	MdLookup   *lookup = palloc0(sizeof(MdLookup));
 
 	lookup->relid = scan->leaf->relid;
 	lookup->exprs = exprs;
 	lookup->is_range = is_range;
+	lookup->partial = partial;
 	scan->lookups = lappend(scan->lookups, lookup);
 }
 
@@ -189,27 +227,27 @@ add_ranges(MdNode *scan, Query *linear)
 		for (int side = 0; side < 2; side++)
 			if (is_over(list_nth(op->args, side), scan->leaf->rt_index) &&
 				!md_unstable_has_time(list_nth(op->args, side)))
-				add_lookup(scan, list_make1(rebase_mutator(list_nth(op->args, side), NULL)), true);
+				add_lookup(scan, list_make1(rebase_mutator(list_nth(op->args, side), NULL)), true, false);
 	}
 }
 
-/* Sets of expressions over a subquery as sets of its columns (of int). */
+/* Ways by expressions over a subquery as ways by its columns. */
 static List *
-columns_of(List *sets)
+columns_of(List *ways)
 {
 	List	   *demands = NIL;
 	ListCell   *lc;
 	ListCell   *e;
 
-	foreach(lc, sets)
+	foreach(lc, ways)
 	{
+		Way		   *way = lfirst(lc);
 		List	   *columns = NIL;
 
-		foreach(e, (List *) lfirst(lc))
+		foreach(e, way->items)
 			if (IsA(lfirst(e), Var) && ((Var *) lfirst(e))->varattno > 0)
 				columns = lappend_int(columns, ((Var *) lfirst(e))->varattno);
-		if (columns != NIL)
-			demands = list_append_unique(demands, columns);
+		add_way(&demands, columns, way->partial);
 	}
 	return demands;
 }
@@ -234,24 +272,22 @@ meets_by_pairs(MdLeaf *leaf)
 	return leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_IN;
 }
 
-/* demands: sets of columns (of List of int) by which rows of it are wanted. */
-static void
-visit_linear(MdNode *node, List *demands)
+/* Expressions by which rows of the query are wanted (of Way). */
+static List *
+wanted_ways(MdNode *node, List *demands)
 {
-	Query	   *linear = node->query;
-	List	   *terms = NIL;
 	List	   *wanted = NIL;
 	ListCell   *lc;
-	ListCell   *s;
+	ListCell   *i;
 
-	collect_terms((Node *) linear->jointree, &terms);
 	foreach(lc, demands)
 	{
+		Way		   *demand = lfirst(lc);
 		List	   *exprs = NIL;
 
-		foreach(s, (List *) lfirst(lc))
-			exprs = lappend(exprs, md_tree_target(linear, lfirst_int(s))->expr);
-		wanted = lappend(wanted, close_set(exprs, terms));
+		foreach(i, demand->items)
+			exprs = lappend(exprs, md_tree_target(node->query, lfirst_int(i))->expr);
+		wanted = lappend(wanted, make_way(exprs, demand->partial));
 	}
 	/* a change of a subquery in an expression touches rows by its outer side */
 	foreach(lc, node->children)
@@ -261,33 +297,57 @@ visit_linear(MdNode *node, List *demands)
 
 		if (!meets_by_pairs(leaf))
 			continue;
-		foreach(s, leaf->pairs)
-			exprs = lappend(exprs, ((MdPair *) lfirst(s))->outer);
-		wanted = lappend(wanted, close_set(exprs, terms));
+		foreach(i, leaf->pairs)
+			exprs = lappend(exprs, ((MdPair *) lfirst(i))->outer);
+		wanted = lappend(wanted, make_way(exprs, false));
 	}
+	return wanted;
+}
+
+/* What a way means for one entry. */
+static void
+add_wanted_way(List **ways, Way *wanted, List *terms, int index)
+{
+	List	   *own = own_exprs(close_set(wanted->items, terms), index);
+
+	add_way(ways, own, wanted->partial || list_length(own) < list_length(wanted->items));
+}
+
+/* demands: columns by which rows of it are wanted (of Way). */
+static void
+visit_linear(MdNode *node, List *demands)
+{
+	Query	   *linear = node->query;
+	List	   *terms = NIL;
+	List	   *wanted;
+	ListCell   *lc;
+	ListCell   *w;
+
+	collect_terms((Node *) linear->jointree, &terms);
+	wanted = wanted_ways(node, demands);
 	foreach(lc, node->children)
 	{
 		MdNode	   *child = lfirst(lc);
-		List	   *sets = NIL;
+		List	   *ways = NIL;
 
 		if (meets_by_pairs(child->leaf))
 		{
-			visit(child, list_make1(pair_columns(child->leaf)));
+			visit(child, list_make1(make_way(pair_columns(child->leaf), false)));
 			continue;
 		}
 		if (child->leaf->kind == MD_LEAF_ENTRY)
 		{
-			add_joined_sets(&sets, linear, terms, child->leaf->rt_index);
-			foreach(s, wanted)
-				add_set(&sets, lfirst(s), child->leaf->rt_index);
+			add_joined_ways(&ways, linear, terms, child->leaf->rt_index);
+			foreach(w, wanted)
+				add_wanted_way(&ways, lfirst(w), terms, child->leaf->rt_index);
 		}
 		if (child->kind != MD_NODE_SCAN)
 		{
-			visit(child, columns_of(sets));
+			visit(child, columns_of(ways));
 			continue;
 		}
-		foreach(s, sets)
-			add_lookup(child, lfirst(s), false);
+		foreach(w, ways)
+			add_lookup(child, ((Way *) lfirst(w))->items, false, ((Way *) lfirst(w))->partial);
 		add_ranges(child, linear);
 	}
 }
@@ -299,25 +359,25 @@ visit_block(MdNode *node, List *demands, bool by_keys)
 	List	   *keys = md_block_keys(node->query);
 	List	   *below = NIL;
 	ListCell   *lc;
-	ListCell   *c;
+	ListCell   *i;
 
-	if (by_keys && keys != NIL)
-		below = list_make1(numbers_to(list_length(keys)));
+	if (by_keys)
+		add_way(&below, numbers_to(list_length(keys)), false);
 	foreach(lc, demands)
 	{
+		Way		   *demand = lfirst(lc);
 		List	   *columns = NIL;
 
-		foreach(c, (List *) lfirst(lc))
+		foreach(i, demand->items)
 		{
-			Expr	   *expr = md_tree_target(node->query, lfirst_int(c))->expr;
+			Expr	   *expr = md_tree_target(node->query, lfirst_int(i))->expr;
 			ListCell   *k;
 
 			foreach(k, keys)
 				if (equal(lfirst(k), expr))
 					columns = list_append_unique_int(columns, foreach_current_index(k) + 1);
 		}
-		if (columns != NIL)
-			below = list_append_unique(below, columns);
+		add_way(&below, columns, demand->partial || list_length(columns) < list_length(demand->items));
 	}
 	visit(linitial(node->children), below);
 }
@@ -336,7 +396,10 @@ visit(MdNode *node, List *demands)
 			break;
 		case MD_NODE_UNION_ALL:
 			if (md_block_kind(node->query) == MD_BLOCK_SET)
-				demands = list_append_unique(list_copy(demands), numbers_to(md_tree_width(node->query)));
+			{
+				demands = list_copy(demands);
+				add_way(&demands, numbers_to(md_tree_width(node->query)), false);
+			}
 			foreach(lc, node->children)
 				visit(lfirst(lc), demands);
 			break;

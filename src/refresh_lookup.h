@@ -16,6 +16,7 @@ typedef struct MdLookup
 	Oid			relid;
 	List	   *exprs;			/* of Expr, over the relation as entry 1 */
 	bool		is_range;		/* by a bound instead of values */
+	bool		partial;		/* other relations have the rest of the values: there are other ways */
 } MdLookup;
 
 /* What serves a lookup. */
