@@ -39,6 +39,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "compat.h"
 #include "refresh_cost.h"
 #include "sql_run.h"
 
@@ -68,7 +69,11 @@ typedef struct MdCost
 	double		query_cost;		/* of the whole query, by the planner; 0: not asked yet */
 } MdCost;
 
-/* About how many rows a relation has, its children included. */
+/*
+ * About how many rows a relation has, its children included: by its size, or by the
+ * counters of writes if these say more.  Rather too many than too few: what is taken
+ * for large against the source is recomputed.
+ */
 static double
 relation_rows(Oid relid)
 {
@@ -84,7 +89,7 @@ relation_rows(Oid relid)
 
 		if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind))
 			estimate_rel_size(rel, NULL, &pages, &tuples, &visible);
-		rows += tuples;
+		rows += Max(tuples, md_counted_rows(lfirst_oid(lc)));
 		table_close(rel, NoLock);
 	}
 	return rows;
