@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "refresh_cost.h"
 #include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_plan.h"
@@ -126,8 +127,12 @@ int64
 md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc *tupdesc)
 {
 	TupleDesc	columns;
-	Tuplestorestate *store = md_sql_run_into_store(sql, engine->snapshot, &columns);
+	Tuplestorestate *store;
 
+	/* given up: the columns are asked for, but no row */
+	if (!md_cost_affords(engine, sql))
+		sql = psprintf("SELECT * FROM (%s) q LIMIT 0", sql);
+	store = md_sql_run_into_store(sql, engine->snapshot, &columns);
 	*name = psprintf("medallion_part_%d", ++engine->relation_count);
 	(void) remember(engine, *name, store, columns);
 	if (tupdesc != NULL)
