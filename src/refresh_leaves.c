@@ -142,6 +142,33 @@ uses_only_level(Node *expr, int level)
 }
 
 /*
+ * The subquery that a query is a layer over, with nothing else in it that could
+ * change; its own row with names may stand beside it (refresh_normal_join.c).
+ */
+static Query *
+layer_over(Query *query)
+{
+	Query	   *below = NULL;
+	ListCell   *lc;
+
+	if (query->hasSubLinks)
+		return NULL;
+	foreach(lc, query->jointree->fromlist)
+	{
+		RangeTblEntry *rte;
+
+		if (!IsA(lfirst(lc), RangeTblRef))
+			return NULL;
+		rte = rt_fetch(lfirst_node(RangeTblRef, lc)->rtindex, query->rtable);
+		if (rte->rtekind != RTE_SUBQUERY || (below != NULL && md_tree_reads_anything(rte->subquery)))
+			return NULL;
+		if (below == NULL)
+			below = rte->subquery;
+	}
+	return below;
+}
+
+/*
  * Equalities in WHERE of a subquery between its own FROM and the linear query
  * `depth` levels up; looked for through the layers that a query was split into.
  */
@@ -150,7 +177,6 @@ correlation_pairs(Query *query, int depth, Query **at, int *at_depth)
 {
 	List	   *pairs = NIL;
 	ListCell   *lc;
-	RangeTblEntry *rte;
 
 	if (query->setOperations != NULL || query->cteList != NIL)
 		return NIL;
@@ -179,14 +205,8 @@ correlation_pairs(Query *query, int depth, Query **at, int *at_depth)
 	if (pairs != NIL)
 		return pairs;
 
-	/* a layer over one subquery, with nothing else that could change */
-	if (query->hasSubLinks || list_length(query->jointree->fromlist) != 1 ||
-		!IsA(linitial(query->jointree->fromlist), RangeTblRef))
-		return NIL;
-	rte = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable);
-	if (rte->rtekind != RTE_SUBQUERY)
-		return NIL;
-	return correlation_pairs(rte->subquery, depth + 1, at, at_depth);
+	query = layer_over(query);
+	return query == NULL ? NIL : correlation_pairs(query, depth + 1, at, at_depth);
 }
 
 Query *
@@ -325,10 +345,16 @@ add_outer_side(LeafContext *context, Node *side, Node *quals, Bitmapset *others,
 			make_whole(leaf, "a lateral subquery below a full join");
 		return;
 	}
+	if (leaf->place == MD_PLACE_WHOLE)
+		return;
 	leaf->place = place;
 	leaf->partner = bms_membership(others) == BMS_SINGLETON ? bms_singleton_member(others) : 0;
 	leaf->pairs = join_pairs(quals, leaf->rt_index, others);
-	if (leaf->pairs == NIL)
+	if (leaf->pairs != NIL)
+		return;
+	if (place == MD_PLACE_NULLABLE && !checkExprHasSubLink(quals) && !md_tree_has_outer(quals))
+		leaf->place = MD_PLACE_UNKEYED;
+	else
 		make_whole(leaf, "an outer join has no condition of the form a = b");
 }
 

@@ -29,6 +29,7 @@ typedef enum MdLeafPlace
 {
 	MD_PLACE_LINEAR,
 	MD_PLACE_NULLABLE,			/* right of LEFT JOIN: inner is over the entry */
+	MD_PLACE_UNKEYED,			/* the same without a pair */
 	MD_PLACE_FULL,				/* either side of FULL JOIN: likewise */
 	MD_PLACE_CORRELATED,		/* inner is over FROM of the query `at` */
 	MD_PLACE_IN,				/* inner is a column of the subquery */

@@ -534,6 +534,7 @@ md_plan_make(Query *query, Oid owner)
 	MdPlan	   *plan = palloc0(sizeof(MdPlan));
 	PlanContext context = {plan, owner};
 	MdNode	   *reason;
+	int			location;
 
 	plan->query = copyObject(query);
 	plan->location = -1;
@@ -548,6 +549,8 @@ md_plan_make(Query *query, Oid owner)
 		plan->normal->sortClause = NIL;
 	md_query_normalize(plan->normal);
 	plan->root = plan_block(plan->normal, &context);
+	if (md_plan_has_join_row(plan->query, &location))
+		make_full(plan->root, "a reference to the row of a join as a whole", location);
 	if (plan->source_ids == NIL)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;
