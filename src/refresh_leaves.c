@@ -352,7 +352,9 @@ add_outer_side(LeafContext *context, Node *side, Node *quals, Bitmapset *others,
 	leaf->pairs = join_pairs(quals, leaf->rt_index, others);
 	if (leaf->pairs != NIL)
 		return;
-	if (place == MD_PLACE_NULLABLE && !checkExprHasSubLink(quals) && !md_tree_has_outer(quals))
+	if (checkExprHasSubLink(quals))
+		make_whole(leaf, "a subquery stands in the condition of an outer join");
+	else if (place == MD_PLACE_NULLABLE && !md_tree_has_outer(quals))
 		leaf->place = MD_PLACE_UNKEYED;
 	else
 		make_whole(leaf, "an outer join has no condition of the form a = b");
