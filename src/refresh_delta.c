@@ -358,6 +358,8 @@ md_delta_linear(MdEngine *engine, Query *linear, MdChange *change)
 			check_whole(engine, leaf);
 		else if (leaf->place == MD_PLACE_UNKEYED)
 			terms = list_concat(terms, md_term_unkeyed(engine, linear, leaves, which));
+		else if (leaf->place == MD_PLACE_UNEQUAL)
+			terms = list_concat(terms, md_term_unequal(engine, linear, leaves, which));
 		else
 			terms = list_concat(terms, md_term_keyed(engine, linear, leaves, which));
 	}

@@ -209,6 +209,68 @@ correlation_pairs(Query *query, int depth, Query **at, int *at_depth)
 	return query == NULL ? NIL : correlation_pairs(query, depth + 1, at, at_depth);
 }
 
+List *
+md_leaf_outer_terms(Query *at)
+{
+	List	   *terms = NIL;
+	ListCell   *lc;
+
+	foreach(lc, md_tree_terms(at->jointree->quals))
+		if (md_tree_has_outer(lfirst(lc)))
+			terms = lappend(terms, lfirst(lc));
+	return terms;
+}
+
+typedef struct ColumnsContext
+{
+	List	   *columns;		/* of the query's own, of Var */
+	int			depth;			/* of the others */
+} ColumnsContext;
+
+/* True if there is more in it than columns of the two queries. */
+static bool
+columns_walker(Node *node, ColumnsContext *context)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink) || IsA(node, Aggref) || IsA(node, GroupingFunc))
+		return true;
+	if (!IsA(node, Var))
+		return expression_tree_walker(node, columns_walker, context);
+	if (var->varlevelsup == 0)
+		context->columns = list_append_unique(context->columns, var);
+	return var->varattno == InvalidAttrNumber ||
+		(var->varlevelsup > 0 && (int) var->varlevelsup != context->depth);
+}
+
+/*
+ * A subquery that depends on the query around it by conditions in WHERE that
+ * are no equalities; looked for through layers likewise.
+ */
+static bool
+is_unequal(MdLeaf *leaf)
+{
+	ColumnsContext context = {NIL, 1};
+	Query	   *query = leaf->query;
+
+	while (query != NULL && query->setOperations == NULL && query->cteList == NIL &&
+		   md_leaf_outer_terms(query) == NIL)
+	{
+		query = layer_over(query);
+		context.depth++;
+	}
+	if (query == NULL || query->setOperations != NULL || query->cteList != NIL ||
+		columns_walker((Node *) md_leaf_outer_terms(query), &context) ||
+		contain_volatile_functions((Node *) md_leaf_outer_terms(query)))
+		return false;
+	leaf->at = query;
+	leaf->depth = context.depth;
+	leaf->columns = context.columns;
+	return md_leaf_inner_query(leaf) != NULL;
+}
+
 Query *
 md_leaf_inner_query(MdLeaf *leaf)
 {
@@ -219,6 +281,10 @@ md_leaf_inner_query(MdLeaf *leaf)
 
 	foreach(lc, leaf->pairs)
 		exprs = lappend(exprs, ((MdPair *) lfirst(lc))->inner);
+	exprs = list_concat(exprs, leaf->columns);
+	/* rows count even where no column matters */
+	if (exprs == NIL)
+		exprs = list_make1(makeBoolConst(true, false));
 	query = md_block_input(leaf->at, exprs);
 	foreach(lc, md_tree_terms(query->jointree->quals))
 		if (!md_tree_has_outer(lfirst(lc)))
@@ -291,9 +357,9 @@ correlate(MdLeaf *leaf)
 {
 	leaf->place = MD_PLACE_CORRELATED;
 	leaf->pairs = correlation_pairs(leaf->query, 1, &leaf->at, &leaf->depth);
-	if (leaf->pairs == NIL)
-		make_whole(leaf, "a subquery depends on the outer query by other than an equality");
-	else if (md_leaf_inner_query(leaf) == NULL)
+	if (leaf->pairs == NIL && is_unequal(leaf))
+		leaf->place = MD_PLACE_UNEQUAL;
+	else if (leaf->pairs == NIL || md_leaf_inner_query(leaf) == NULL)
 		make_whole(leaf, "a subquery depends on the outer query in more places than its WHERE");
 }
 
@@ -338,8 +404,8 @@ add_outer_side(LeafContext *context, Node *side, Node *quals, Bitmapset *others,
 		return;
 	}
 	leaf = add_entry(context, castNode(RangeTblRef, side)->rtindex, place);
-	/* a lateral subquery has its own pairs, which hold under any condition */
-	if (leaf->place == MD_PLACE_CORRELATED)
+	/* a lateral subquery has its own conditions, which hold under any condition */
+	if (leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_UNEQUAL)
 	{
 		if (place == MD_PLACE_FULL)
 			make_whole(leaf, "a lateral subquery below a full join");

@@ -270,8 +270,8 @@ plan_leaf(MdNode *node, Query *linear, MdLeaf *leaf, PlanContext *context)
 		if (!reads_relation_walker((Node *) leaf->query, NULL) &&
 			!md_unstable_has_time((Node *) leaf->query))
 			return;
-		child = plan_block(leaf->place == MD_PLACE_CORRELATED ? md_leaf_inner_query(leaf) :
-						   leaf->query, context);
+		child = plan_block(leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_UNEQUAL ?
+						   md_leaf_inner_query(leaf) : leaf->query, context);
 		if (leaf->kind == MD_LEAF_SUBLINK)
 			child->label = psprintf("Subquery: %s", child->label);
 	}

@@ -1,6 +1,8 @@
 /*
- * refresh_delta_outer.c
- *		Terms of the nullable side of an outer join whose condition is no equality.
+ * refresh_delta_unkeyed.c
+ *		Terms of inputs that meet the others by conditions that are no equalities.
+ *
+ * The nullable side of an outer join:
  *
  *		a LEFT JOIN b ON a.x < b.y
  *	=	rows that meet, which add up over b:	a JOIN b ON a.x < b.y
@@ -8,7 +10,8 @@
  *
  * A row of a begins or ceases to meet none only if a row of b's change meets
  * it, so the second part is looked at for these alone, with b as it is now and
- * as it was.
+ * as it was.  Likewise the rows whose subquery can have another value are those
+ * to which the conditions of the subquery let a row of its change belong.
  */
 #include "postgres.h"
 
@@ -20,6 +23,7 @@
 
 #include "refresh_delta.h"
 #include "refresh_read.h"
+#include "refresh_target.h"
 #include "refresh_term.h"
 #include "refresh_tree.h"
 
@@ -71,11 +75,22 @@ inside_mutator(Node *node, int *rt_index)
 	return expression_tree_mutator(node, inside_mutator, rt_index);
 }
 
+static Node *
+make_exists(Query *rows)
+{
+	SubLink    *sublink = makeNode(SubLink);
+
+	md_tree_add_column(rows, (Expr *) makeBoolConst(true, false), "meets");
+	sublink->subLinkType = EXISTS_SUBLINK;
+	sublink->subselect = (Node *) rows;
+	sublink->location = -1;
+	return (Node *) sublink;
+}
+
 /* EXISTS (a row of the query's entry that the join's condition lets meet). */
 static Node *
 meets_entry(Query *query, int rt_index)
 {
-	SubLink    *sublink = makeNode(SubLink);
 	Query	   *rows = md_tree_select();
 	RangeTblRef *ref = makeNode(RangeTblRef);
 
@@ -84,11 +99,7 @@ meets_entry(Query *query, int rt_index)
 	rows->jointree->fromlist = list_make1(ref);
 	rows->jointree->quals =
 		inside_mutator(find_join((Node *) query->jointree, rt_index)->quals, &rt_index);
-	md_tree_add_column(rows, (Expr *) makeBoolConst(true, false), "meets");
-	sublink->subLinkType = EXISTS_SUBLINK;
-	sublink->subselect = (Node *) rows;
-	sublink->location = -1;
-	return (Node *) sublink;
+	return make_exists(rows);
 }
 
 /* Run the change, which is read several times; false if there is nothing in it. */
@@ -133,7 +144,7 @@ lonely_term(MdEngine *engine, Query *linear, List *leaves, int which, MdChange *
 {
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	MdTerm	   *term = md_term_begin(engine, linear, leaves, which);
-	Query	   *changed = copyObject(linear);
+	Query	   *changed = copyObject(term->query);
 	Node	   *meets;
 
 	md_read_replace_rte(changed, leaf->rt_index, copyObject(change->query));
@@ -157,4 +168,93 @@ md_term_unkeyed(MdEngine *engine, Query *linear, List *leaves, int which)
 	return list_make3(meeting_term(engine, linear, leaves, which, &change),
 					  lonely_term(engine, linear, leaves, which, &change, false),
 					  lonely_term(engine, linear, leaves, which, &change, true));
+}
+
+/* ----------------------------------------------------------------------
+ * Subqueries
+ * ---------------------------------------------------------------------- */
+
+typedef struct DependsContext
+{
+	Query	   *rows;			/* over the change */
+	MdLeaf	   *leaf;
+} DependsContext;
+
+/* A condition of the subquery, over its change and the query around. */
+static Node *
+depends_mutator(Node *node, DependsContext *context)
+{
+	Var		   *var;
+
+	if (node == NULL)
+		return NULL;
+	if (!IsA(node, Var))
+		return expression_tree_mutator(node, depends_mutator, context);
+	var = copyObject((Var *) node);
+	if (var->varlevelsup > 0)
+	{
+		var->varlevelsup = 1;
+		return (Node *) var;
+	}
+	for (int i = 0; i < list_length(context->leaf->columns); i++)
+		if (equal(list_nth(context->leaf->columns, i), var))
+			return (Node *) md_tree_column(context->rows, 1, i + 1);
+	elog(ERROR, "a column of a subquery is missing in its change");
+}
+
+/* EXISTS (a row of the subquery's change that belongs to a row of the query). */
+static Node *
+depends_on(MdLeaf *leaf, const char *name, TupleDesc tupdesc)
+{
+	DependsContext context = {md_tree_select(), leaf};
+
+	(void) md_tree_add_registered(context.rows, name, tupdesc);
+	context.rows->jointree->quals = (Node *)
+		make_ands_explicit((List *) depends_mutator((Node *) md_leaf_outer_terms(leaf->at), &context));
+	return make_exists(context.rows);
+}
+
+/* Can the rows be told apart, so that each need be there but once? */
+static bool
+is_comparable(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+		if (!md_target_is_comparable(exprType((Node *) lfirst_node(TargetEntry, lc)->expr)))
+			return false;
+	return true;
+}
+
+List *
+md_term_unequal(MdEngine *engine, Query *linear, List *leaves, int which)
+{
+	MdLeaf	   *leaf = list_nth(leaves, which);
+	List	   *terms = NIL;
+	MdChange	change;
+	Query	   *rows;
+	char	   *name;
+	TupleDesc	tupdesc;
+
+	md_delta_linear(engine, md_leaf_inner_query(leaf), &change);
+	if (change.query == NULL || engine->why_full != NULL)
+		return NIL;
+	rows = md_tree_wrap(change.query, "c");
+	if (change.is_signed)
+		rows->targetList = list_delete_last(rows->targetList);
+	if (md_engine_materialize(engine, psprintf("SELECT %s* FROM (%s) q",
+											   is_comparable(rows) ? "DISTINCT " : "",
+											   md_delta_text(rows)),
+							  &name, &tupdesc) == 0)
+		return NIL;
+	for (int old = 0; old < 2; old++)
+	{
+		MdTerm	   *term = md_term_begin(engine, linear, leaves, which);
+
+		md_term_set_leaf(engine, term, leaf, old);
+		term->sign = old ? -1 : 1;
+		md_tree_add_condition(term->query, depends_on(leaf, name, tupdesc));
+		terms = lappend(terms, term);
+	}
+	return terms;
 }
