@@ -4,6 +4,9 @@ After each refresh the view must equal its query, by a comparison of our own
 and by medallion.verify(). A view created with refresh_mode incremental must
 never be refused later, but for what the documents name: a source that was
 truncated, rewritten or whose partitions changed needs one recompute.
+
+A view whose query itself fails, or takes too long as tables grow, is left out
+from then on. Such views are counted, and a run fails that has many of them.
 """
 
 import collections
