@@ -101,7 +101,8 @@ typedef struct MdBadRecord
 typedef enum MdQuestion
 {
 	MD_QUESTION_START,			/* where a stream begins that was never initialized */
-	MD_QUESTION_TOPICS,			/* have topics more partitions? */
+	MD_QUESTION_TOPICS,			/* which are there, and have they more partitions? */
+	MD_QUESTION_FOUND,			/* where one begins that matches a pattern */
 	MD_QUESTION_PARTITIONS,		/* where those begin */
 	MD_QUESTION_POSITIONS		/* what there is in place of an offset that is not */
 } MdQuestion;
@@ -134,6 +135,7 @@ struct MdLane
 	MdQuestion	question;
 	Oid			question_relid;
 	int64		question_generation;
+	char		question_topic[MD_KAFKA_TOPIC_LEN];
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
 	/* waiting */
 	bool		hurries;		/* a stream has joined: its first records are stored at once */

@@ -18,6 +18,7 @@
 #include "server.h"
 #include "settings.h"
 #include "stream_start.h"
+#include "stream_topics.h"
 
 /*
  * A broker answers a fetch as soon as there is data, so a long wait costs no
@@ -33,12 +34,9 @@
 /* Who shares commits over a longer time than this does so from the beginning. */
 #define MAX_HURRY_MS 1000
 
-/* Kafka's limit on the length of a topic's name is 249. */
-#define TOPIC_NAME_LEN 256
-
 typedef struct LanePartitionKey
 {
-	char		topic[TOPIC_NAME_LEN];
+	char		topic[MD_KAFKA_TOPIC_LEN];
 	int32		partition;
 } LanePartitionKey;
 
@@ -197,7 +195,7 @@ md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryCo
 	return lane;
 }
 
-/* Partitions are dealt out by number, beginning at another worker per table. */
+/* Partitions are dealt out by number, beginning at another worker per table or topic. */
 static void
 keep_share(MdIngestStream *stream, MdShare share)
 {
@@ -207,7 +205,9 @@ keep_share(MdIngestStream *stream, MdShare share)
 	foreach(lc, stream->partitions)
 	{
 		MdPartition *partition = lfirst(lc);
-		uint32		nr = hash_uint32(stream->def->relid) + (uint32) partition->partition;
+		uint32		first = stream->def->by_pattern ? string_hash(stream->def->topic, MD_KAFKA_TOPIC_LEN) :
+			hash_uint32(stream->def->relid);
+		uint32		nr = first + (uint32) partition->partition;
 
 		if (nr % (uint32) share.n != (uint32) share.index)
 		{
@@ -359,6 +359,12 @@ md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("streaming table %u does not exist", def->relid)));
+	if (def->by_pattern)
+	{
+		old = MemoryContextSwitchTo(context);
+		stream->def = md_stream_of_topic(stream->def, def->topic, true);
+		MemoryContextSwitchTo(old);
+	}
 	stream->decoder = md_decoder_create(stream->def, stream->desc, context);
 	stream->needs_headers = md_decoder_needs_headers(stream->decoder);
 	md_checkpoint_load(stream);

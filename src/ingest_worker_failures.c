@@ -30,7 +30,7 @@ set_status(void *arg)
 	const MdIngestEntry *entry = status->entry;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	md_stream_set_status(entry->relid, entry->failures, status->sqlstate, status->message,
+	md_stream_set_status(entry->relid, entry->topic, entry->failures, status->sqlstate, status->message,
 						 entry->retry_at);
 	PopActiveSnapshot();
 }
@@ -73,6 +73,26 @@ md_ingest_write_owed_statuses(void)
 	}
 }
 
+/*
+ * Is another topic of the same table in trouble, with the same message (NULL:
+ * with any)?  What is said of a table is said once for all of its topics.
+ */
+static bool
+is_known_of_table(const MdIngestEntry *entry, const char *message)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_ingest_worker.entries)
+	{
+		MdIngestEntry *other = lfirst(lc);
+
+		if (other != entry && other->relid == entry->relid && other->last_message != NULL &&
+			(message == NULL || strcmp(other->last_message, message) == 0))
+			return true;
+	}
+	return false;
+}
+
 /* Note trouble: one log line for each new message, the state row each time. */
 void
 md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
@@ -84,10 +104,11 @@ md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
 	if ((entry->last_message == NULL || strcmp(entry->last_message, message) != 0) &&
 		(sqlstate != ERRCODE_LOCK_NOT_AVAILABLE || entry->failures > 2))
 	{
-		ereport(LOG,
-				(errcode(sqlstate),
-				 errmsg("ingest into streaming table \"%s\" failed: %s", entry->name, message),
-				 errdetail("It is tried again until it succeeds; medallion.streaming_tables shows its state.")));
+		if (!is_known_of_table(entry, message))
+			ereport(LOG,
+					(errcode(sqlstate),
+					 errmsg("ingest into streaming table \"%s\" failed: %s", entry->name, message),
+					 errdetail("It is tried again until it succeeds; medallion.streaming_tables shows its state.")));
 		if (entry->last_message)
 			pfree(entry->last_message);
 		entry->last_message = MemoryContextStrdup(entry->context, message);
@@ -99,7 +120,7 @@ md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
 void
 md_ingest_note_recovery(MdIngestEntry *entry)
 {
-	if (entry->last_message != NULL)
+	if (entry->last_message != NULL && !is_known_of_table(entry, NULL))
 		ereport(LOG,
 				(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
 						entry->name, entry->failures)));

@@ -25,12 +25,14 @@
 
 /* --- asking --- */
 
-static void
-ask(MdLane *lane, MdQuestion question, const MdStream *def, const int64 *queries, int n_queries)
+void
+md_ingest_ask(MdLane *lane, MdQuestion question, const MdStream *def, const int64 *queries,
+			  int n_queries)
 {
 	lane->question = question;
 	lane->question_relid = def != NULL ? def->relid : InvalidOid;
 	lane->question_generation = def != NULL ? def->generation : 0;
+	strlcpy(lane->question_topic, def != NULL ? def->topic : "", sizeof(lane->question_topic));
 	md_kafka_ask(lane->asker, def != NULL ? def->topic : NULL, queries, n_queries,
 				 Min(QUESTION_TIMEOUT_MS, md_kafka_timeout_ms));
 }
@@ -45,9 +47,9 @@ ask_for_start(MdLane *lane)
 	{
 		MdIngestEntry *entry = lfirst(lc);
 
-		if (entry->lane != lane || !md_ingest_is_due(entry))
+		if (entry->lane != lane || !md_ingest_is_due(entry) || md_stream_is_pattern(entry->def))
 			continue;
-		ask(lane, MD_QUESTION_START, entry->def, entry->queries, entry->n_queries);
+		md_ingest_ask(lane, MD_QUESTION_START, entry->def, entry->queries, entry->n_queries);
 		return true;
 	}
 	return false;
@@ -66,7 +68,7 @@ ask_for_positions(MdLane *lane)
 
 		if (!md_ingest_is_out_of_range(stream))
 			continue;
-		ask(lane, MD_QUESTION_POSITIONS, stream->def, queries, lengthof(queries));
+		md_ingest_ask(lane, MD_QUESTION_POSITIONS, stream->def, queries, lengthof(queries));
 		return true;
 	}
 	return false;
@@ -85,7 +87,7 @@ ask_for_partitions(MdLane *lane)
 
 		if (stream->n_offered <= stream->n_known)
 			continue;
-		ask(lane, MD_QUESTION_PARTITIONS, stream->def, queries, lengthof(queries));
+		md_ingest_ask(lane, MD_QUESTION_PARTITIONS, stream->def, queries, lengthof(queries));
 		return true;
 	}
 	return false;
@@ -99,6 +101,8 @@ md_ingest_wants_discovery(const MdLane *lane)
 
 	if (md_kafka_is_asking(lane->asker))
 		return false;
+	if (md_ingest_looks_for_topics(lane))
+		return true;
 	foreach(lc, lane->streams)
 	{
 		MdIngestStream *stream = lfirst(lc);
@@ -117,7 +121,7 @@ ask_for_topics(MdLane *lane)
 		md_clock_ms_until(GetCurrentTimestamp(), lane->next_discovery) > 0)
 		return;
 	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
-	ask(lane, MD_QUESTION_TOPICS, NULL, NULL, 0);
+	md_ingest_ask(lane, MD_QUESTION_TOPICS, NULL, NULL, 0);
 }
 
 void
@@ -130,23 +134,23 @@ md_ingest_ask_due(void)
 		MdLane	   *lane = lfirst(lc);
 
 		if (!md_kafka_is_asking(lane->asker) &&
-			!ask_for_start(lane) && !ask_for_positions(lane) && !ask_for_partitions(lane))
+			!ask_for_start(lane) && !ask_for_positions(lane) && !ask_for_partitions(lane) &&
+			!md_ingest_ask_for_found(lane))
 			ask_for_topics(lane);
 	}
 }
 
 /* --- answers --- */
 
-/* Why a stream cannot go on that needs an answer. */
-static void
-note_no_answer(MdIngestEntry *entry, const MdKafkaError *error)
+void
+md_ingest_note_no_answer(MdIngestEntry *entry, const char *topic, const MdKafkaError *error)
 {
 	const MdStream *def = entry->def;
 
 	if (md_kafka_error_is_unknown_topic(error))
 		md_ingest_note_failure(entry, ERRCODE_UNDEFINED_OBJECT,
 							   psprintf("topic \"%s\" does not exist on server \"%s\"",
-										def->topic, def->server));
+										topic, def->server));
 	else
 		md_ingest_note_failure(entry, ERRCODE_CONNECTION_FAILURE,
 							   psprintf("could not get an answer from Kafka server \"%s\": %s",
@@ -156,7 +160,7 @@ note_no_answer(MdIngestEntry *entry, const MdKafkaError *error)
 static void
 hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, const MdKafkaError *error)
 {
-	MdIngestEntry *asked = md_ingest_find_entry(lane->question_relid);
+	MdIngestEntry *asked = md_ingest_find_entry(lane->question_relid, lane->question_topic);
 	ListCell   *lc;
 
 	if (answer == MD_KAFKA_SILENT)
@@ -167,7 +171,7 @@ hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, cons
 			MdIngestEntry *entry = lfirst(lc);
 
 			if (entry->lane == lane && md_ingest_is_due(entry))
-				note_no_answer(entry, error);
+				md_ingest_note_no_answer(entry, entry->topic, error);
 		}
 		return;
 	}
@@ -175,7 +179,7 @@ hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, cons
 		asked->def->generation != lane->question_generation)
 		return;
 	if (answer == MD_KAFKA_REFUSED)
-		note_no_answer(asked, error);
+		md_ingest_note_no_answer(asked, asked->topic, error);
 	else
 		md_ingest_start(asked, survey);
 }
@@ -191,7 +195,8 @@ asked_stream(const MdLane *lane)
 		MdIngestStream *stream = lfirst(lc);
 
 		if (stream->def->relid == lane->question_relid &&
-			stream->def->generation == lane->question_generation)
+			stream->def->generation == lane->question_generation &&
+			strcmp(stream->def->topic, lane->question_topic) == 0)
 			return stream;
 	}
 	return NULL;
@@ -211,7 +216,7 @@ hear_positions(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, 
 		MdIngestEntry *entry = stream->entry;
 
 		md_ingest_stop_entry(entry);
-		note_no_answer(entry, error);
+		md_ingest_note_no_answer(entry, entry->topic, error);
 	}
 }
 
@@ -256,6 +261,7 @@ hear_topics(MdLane *lane, List *topics)
 
 		stream->n_offered = partitions_offered(topics, stream->def->topic);
 	}
+	md_ingest_hear_all_topics(lane, topics);
 }
 
 /* New partitions of a topic, and the stream that is to read them. */
@@ -263,6 +269,7 @@ typedef struct NewPartitions
 {
 	MdIngestStream *stream;
 	const MdKafkaSurvey *survey;
+	int			n;				/* how many nobody else had added */
 } NewPartitions;
 
 /*
@@ -275,7 +282,8 @@ add_partitions(void *arg)
 	NewPartitions *new = arg;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (md_stream_initialize(new->stream->def, new->survey) > 0)
+	new->n = md_stream_initialize(new->stream->def, new->survey);
+	if (new->n > 0)
 		md_catalog_bump_generation(new->stream->def->relid);
 	PopActiveSnapshot();
 }
@@ -283,7 +291,7 @@ add_partitions(void *arg)
 static void
 hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
 {
-	NewPartitions new = {asked_stream(lane), survey};
+	NewPartitions new = {asked_stream(lane), survey, 0};
 	ErrorData  *error;
 
 	if (new.stream == NULL)
@@ -291,6 +299,14 @@ hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
 	error = md_ingest_transaction(add_partitions, &new);
 	if (error != NULL)
 		ereport(DEBUG1, (errmsg_internal("could not add partitions: %s", error->message)));
+	/* a session had added them, which leaves the definition as it is */
+	else if (new.n == 0 && survey->n_partitions > new.stream->n_known)
+	{
+		MdIngestEntry *entry = new.stream->entry;
+
+		md_ingest_stop_entry(entry);
+		entry->def = NULL;
+	}
 }
 
 /* The consumer itself says when a broker is not there. */
@@ -323,7 +339,13 @@ hear_answer(MdLane *lane)
 			if (answer == MD_KAFKA_ANSWERED)
 				hear_topics(lane, topics);
 			else
+			{
 				note_not_discovered(lane, &error);
+				md_ingest_hear_no_topics(lane, &error);
+			}
+			break;
+		case MD_QUESTION_FOUND:
+			md_ingest_hear_found(lane, answer, &survey, &error);
 			break;
 		case MD_QUESTION_PARTITIONS:
 			/* whatever comes of it, the next look at the topics tells */

@@ -17,6 +17,9 @@
 
 #include "record.h"
 
+/* Kafka's limit on the length of a topic's name is 249. */
+#define MD_KAFKA_TOPIC_LEN 256
+
 typedef struct MdKafkaClient MdKafkaClient;
 
 /* A property of librdkafka's by its own name ("bootstrap.servers"). */
