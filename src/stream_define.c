@@ -375,6 +375,7 @@ move_start(MdStream *stream, const MdStream *old, bool check_topic)
 						get_rel_name(stream->relid)),
 				 errdetail("Records have been read, and their offsets belong to the server and topic that it has."),
 				 errhint("Create another streaming table, and let a view read both.")));
+	md_stream_write("UPDATE medallion.stream SET initialized = false WHERE relid = $1", 1, argtypes, args);
 	md_stream_write("DELETE FROM medallion.checkpoint WHERE relid = $1", 1, argtypes, args);
 	md_stream_write("DELETE FROM medallion.stream_topic WHERE relid = $1", 1, argtypes, args);
 	md_stream_write("DELETE FROM medallion.stream_status WHERE relid = $1", 1, argtypes, args);
