@@ -381,3 +381,22 @@ md_stream_set_status(Oid relid, const char *topic, int failures, const char *sql
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 }
+
+void
+md_stream_set_retry(Oid relid, const char *topic, int failures, TimestampTz retry_at)
+{
+	Oid			types[4] = {OIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
+	Datum		args[4];
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	args[0] = ObjectIdGetDatum(relid);
+	args[1] = CStringGetTextDatum(topic);
+	args[2] = Int32GetDatum(failures);
+	args[3] = TimestampTzGetDatum(retry_at);
+	SPI_execute_with_args("UPDATE medallion.stream_status SET failures = $3, retry_at = $4"
+						  " WHERE relid = $1 AND topic = $2", 4, types, args, NULL, false, 0);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}

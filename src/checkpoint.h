@@ -42,4 +42,8 @@ extern void md_stream_set_status(Oid relid, const char *topic, int failures,
 								 const char *sqlstate, const char *message,
 								 TimestampTz retry_at);
 
+/* The same trouble: how often it was tried, and when it is again. */
+extern void md_stream_set_retry(Oid relid, const char *topic, int failures,
+								TimestampTz retry_at);
+
 #endif							/* MD_CHECKPOINT_H */

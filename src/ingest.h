@@ -146,6 +146,7 @@ struct MdLane
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
 	uint64		mirror_lsn;		/* 0: nothing is pending */
 	bool		mirror_dirty;	/* more was stored since */
+	TimestampTz mirror_again_at;	/* the group did not take it: tell it again; 0: it did */
 };
 
 /*

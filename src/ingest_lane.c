@@ -132,7 +132,6 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	/* a queue that is full before a batch is would wait for flush_interval */
 	lane->batch_max_bytes = Min(def->batch_max_bytes, (int64) md_ingest_memory_kb * 1024 / 2);
 	lane->mirror = def->group_id != NULL;
-	lane->mirror_dirty = lane->mirror;
 	memset(&hash, 0, sizeof(hash));
 	hash.keysize = sizeof(LanePartitionKey);
 	hash.entrysize = sizeof(LanePartition);
@@ -337,6 +336,8 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 		enter_partition(lane, lfirst(lc));
 	md_ingest_assign(stream);
 	lane->hurries = lane->flush_interval_ms <= MAX_HURRY_MS;
+	/* sessions may have read while no worker did */
+	lane->mirror_dirty |= lane->mirror;
 }
 
 MdIngestStream *

@@ -178,6 +178,8 @@ next_wait_ms(void)
 																				 lane->flush_interval_ms))));
 		if (lane->mirror_lsn != 0)
 			wait_ms = Min(wait_ms, MIRROR_CHECK_MS);
+		if (lane->mirror_again_at != 0)
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->mirror_again_at));
 		if (md_ingest_wants_discovery(lane))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 	}

@@ -95,6 +95,7 @@ extern bool md_ingest_is_silent(const MdIngestEntry *entry);
 
 /* ingest_worker_failures.c: trouble of an entry, in its state row and the log */
 extern void md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message);
+extern void md_ingest_note_retry(MdIngestEntry *entry);
 extern void md_ingest_note_recovery(MdIngestEntry *entry);
 extern void md_ingest_clear_status(MdIngestEntry *entry);
 extern void md_ingest_write_owed_statuses(void);

@@ -270,6 +270,7 @@ md_ingest_ask_for_life(void)
 		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  Max(SIGN_OF_LIFE_MS,
 														  md_worker_backoff_ms(entry->failures)));
+		md_ingest_note_retry(entry);
 	}
 }
 

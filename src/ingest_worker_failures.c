@@ -116,6 +116,26 @@ md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
 	write_status(entry, unpack_sql_state(sqlstate), message);
 }
 
+static void
+set_retry(void *arg)
+{
+	const MdIngestEntry *entry = arg;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	md_stream_set_retry(entry->relid, entry->topic, entry->failures, entry->retry_at);
+	PopActiveSnapshot();
+}
+
+void
+md_ingest_note_retry(MdIngestEntry *entry)
+{
+	ErrorData  *error = md_ingest_transaction(set_retry, entry);
+
+	/* the next one tells */
+	if (error != NULL)
+		ereport(DEBUG1, (errmsg_internal("could not write the state of a stream: %s", error->message)));
+}
+
 /* All is well again with an entry that was in trouble. */
 void
 md_ingest_note_recovery(MdIngestEntry *entry)

@@ -191,4 +191,7 @@ extern void md_kafka_commit_async(MdKafkaClient *client,
 								  const MdKafkaPosition *positions,
 								  int n_positions);
 
+/* Has the last one failed, as far as the queue has told?  Tells once. */
+extern bool md_kafka_commit_has_failed(MdKafkaClient *client);
+
 #endif							/* MD_KAFKA_CLIENT_H */

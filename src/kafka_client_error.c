@@ -218,6 +218,21 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 	told->knows_why = code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
 }
 
+/*
+ * Progress that was mirrored to the group, or was not.
+ *
+ * Runs in: our thread, inside a call that serves the client's queue.
+ */
+static void
+commit_cb(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *offsets,
+		  void *opaque)
+{
+	MdKafkaTold *told = opaque;
+
+	if (err != RD_KAFKA_RESP_ERR__NO_OFFSET)
+		told->commit_failed = err != RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
 /* The library's log adds nothing to what the errors say. */
 static void
 log_cb(const rd_kafka_t *rk, int level, const char *facility, const char *text)
@@ -230,6 +245,7 @@ md_kafka_set_callbacks(rd_kafka_conf_t *conf, MdKafkaTold *told)
 	rd_kafka_conf_set_opaque(conf, told);
 	rd_kafka_conf_set_error_cb(conf, error_cb);
 	rd_kafka_conf_set_log_cb(conf, log_cb);
+	rd_kafka_conf_set_offset_commit_cb(conf, commit_cb);
 	/* a library built without TLS refuses it, and needs it not */
 	(void) rd_kafka_conf_set_ssl_cert_verify_cb(conf, verify_cb);
 }
