@@ -5,6 +5,7 @@ use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time usleep);
 
 use IngestTest;
 use MedallionTest;
@@ -92,7 +93,7 @@ END
 }
 
 # Times: the producer's, the broker's, of long ago.
-my @times = map { create_topic($kafka, 'times', 1, 'message.timestamp.type' => $_, 'retention.ms' => -1) } qw(CreateTime LogAppendTime);
+my @times = map { create_topic($kafka, 'times', 1, 'message.timestamp.type' => $_, 'retention.ms' => -1, 'message.timestamp.after.max.ms' => '9223372036854775807') } qw(CreateTime LogAppendTime);
 stream_table("times_$_", $times[$_], 'text') for 0, 1;
 produce($kafka, $_, map { { timestamp => $_, value => $_ } } 1, 1_600_000_000_123, 4_000_000_000_000) for $times[0];
 produce($kafka, $times[1], { timestamp => 1, value => 'x' });
@@ -101,22 +102,22 @@ is(sql(q{SELECT string_agg((extract(epoch FROM kafka_timestamp) * 1000)::bigint:
 is(sql(q{SELECT kafka_timestamp > '2024-01-01' FROM times_1}), 't', 'log-append time');
 
 # Compaction leaves holes and takes tombstones; what was read before it stays.
-# Its segments are small, so that all but the last record can be compacted.
-my $compacted = create_topic($kafka, 'compacted', 1, 'cleanup.policy' => 'compact', 'segment.bytes' => 1000, 'min.cleanable.dirty.ratio' => 0.01,
+# Its segments are closed soon, so that all but the last records can be compacted.
+my $compacted = create_topic($kafka, 'compacted', 1, 'cleanup.policy' => 'compact', 'segment.ms' => 50, 'min.cleanable.dirty.ratio' => 0.01,
 	'delete.retention.ms' => 0, 'min.compaction.lag.ms' => 0, 'max.compaction.lag.ms' => 100);
 
-sub records_left { my ($topic) = @_; return scalar(split /\n/, kafka_tool('dump', $kafka, $topic)) }
-
-# Until Kafka has compacted what there is, down to no more than $n records.
+# Until of what was sent under each key nothing is left but the last record.
 sub wait_for_compaction
 {
-	my ($topic, $n) = @_;
+	my ($topic, @values) = @_;
 	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	while (records_left($topic) > $n)
+	my %left = map { unpack('H*', $_) => 1 } @values;
+	while (grep { !$left{ (split /\t/)[3] // '' } } grep { /^\d/ && !/\t\\N$/ } split /\n/, kafka_tool('dump', $kafka, $topic))
 	{
-		die "the topic is not compacted: " . records_left($topic) . ' records' if time > $deadline;
+		die "the topic is not compacted:\n" . kafka_tool('dump', $kafka, $topic) if time > $deadline;
 		# only closed segments are compacted
-		produce($kafka, $topic, { key => 'filler', value => 'f' x 1200 });
+		produce($kafka, $topic, { key => 'filler', value => 'f' });
+		usleep(100_000);
 	}
 	return;
 }
@@ -128,7 +129,7 @@ wait_until_caught_up($node, 'before', $kafka, $compacted);
 sql(q{SELECT medallion.pause('before')});
 my $read = sql(q{SELECT count(*) FROM before});
 my $next = sql(q{SELECT next_offset FROM medallion.checkpoint WHERE relid = 'before'::regclass});
-wait_for_compaction($compacted, 20);
+wait_for_compaction($compacted, 'f', map { "v$_" } 96 .. 99);
 stream_table('after', $compacted, 'text');
 is(sql(q{SELECT medallion.wait_until_caught_up('after', '1 min')}), 't', 'a compacted topic is read to its end');
 is(sql(q{SELECT string_agg(kafka_key || '=' || coalesce(payload, 'NULL'), ' ' ORDER BY kafka_key) FROM after WHERE kafka_key <> 'filler' AND payload IS NOT NULL}), '1=v96 2=v97 3=v98 4=v99', 'what compaction left of it');
@@ -150,12 +151,11 @@ is(sql(q{SELECT count(*), count(*) FILTER (WHERE payload LIKE 'committed%'), cou
 is(sql(q{SELECT medallion.pause('committed'); SELECT medallion.ingest_once('committed')}), "\n0", 'and a session finds nothing more');
 
 # A transaction that is open holds up what comes behind it, and nothing of it is lost.
+stream_table('uncommitted', $aborted, 'text', 'medallion.isolation_level = read_uncommitted');
 my ($in, $out) = ("begin\n0\t\\N\t\\N\topen\nflush\n", '');
 my $producer = IPC::Run::start([ 'kafka_tool', 'produce', $kafka, $aborted, '--transactional-id', "open_$$" ], '<', \$in, '>', \$out);
 $producer->pump while length $in;
-my $ends = join ' ', map { $_->[1] } watermarks($kafka, $aborted);
-my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-$ends = join ' ', map { $_->[1] } watermarks($kafka, $aborted) while (split / /, $ends)[0] == sql(q{SELECT next_offset FROM medallion.checkpoint WHERE relid = 'committed'::regclass AND kafka_partition = 0}) && time < $deadline;
+wait_for($node, q{SELECT count(*) = 1 FROM uncommitted WHERE payload = 'open'});
 produce($kafka, $aborted, { partition => 0, value => 'behind' }, { partition => 1, value => 'beside' });
 sql(q{SELECT medallion.resume('committed')});
 wait_for($node, q{SELECT count(*) = 1 FROM committed WHERE payload = 'beside'});
