@@ -181,6 +181,7 @@ take_over_definition(MdIngestEntry *entry)
 	entry->new_def = NULL;
 	entry->last_message = NULL;
 	entry->new_topics = NIL;
+	entry->told_waiting = NULL;
 	entry->lane = NULL;
 	entry->retry_at = 0;
 }
