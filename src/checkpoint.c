@@ -94,6 +94,7 @@ md_checkpoint_load(MdIngestStream *stream)
 		partition->last_checksum = row_int64(i, 6, 0);
 		partition->proving = partition->last_offset >= 0 &&
 			partition->last_offset < partition->next_offset;
+		partition->leader = -1;
 		partition->eof_offset = -1;
 		partition->mirror_offset = -1;
 		partition->stuck_at = -1;

@@ -160,7 +160,7 @@ check_errors(const MdStream *def, List *partitions, List *errors)
 	{
 		MdKafkaEvent *event = lfirst(lc);
 
-		if (event->topic != NULL || !event->error.retriable)
+		if (event->kind == MD_KAFKA_EVENT_ERROR && (event->topic != NULL || !event->error.retriable))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("could not read topic \"%s\" of server \"%s\"",

@@ -444,6 +444,19 @@ md_ingest_reassign(MdIngestStream *stream)
 }
 
 void
+md_ingest_reassign_silent(MdIngestStream *stream)
+{
+	List	   *silent = NIL;
+	ListCell   *lc;
+
+	foreach(lc, all_partitions(stream))
+		if (!((MdPartition *) lfirst(lc))->alive)
+			silent = lappend(silent, lfirst(lc));
+	unassign(stream, silent);
+	md_ingest_assign(stream);
+}
+
+void
 md_ingest_close_lane(MdLane *lane)
 {
 	md_kafka_close(lane->asker);

@@ -27,6 +27,7 @@ typedef struct MdIngestEntry
 	MemoryContext new_context;	/* NULL: nothing did */
 	MdIngestStream *stream;		/* NULL: waits for retry_at */
 	MdLane	   *lane;			/* by which Kafka is asked before the start; NULL: it is not */
+	bool		is_silence;		/* failures count that questions are not answered */
 	List	   *new_topics;		/* of a pattern: found, and to be asked for; of char *, in context */
 	int			n_queries;		/* and what for: see md_stream_start_queries() */
 	int64		queries[MD_KAFKA_MAX_QUERIES];

@@ -266,7 +266,9 @@ md_ingest_ask_for_life(void)
 		if (!md_ingest_is_silent(entry) ||
 			md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) > 0)
 			continue;
-		md_ingest_reassign(entry->stream);
+		md_ingest_reassign_silent(entry->stream);
+		/* the answer is not to wait for others */
+		entry->stream->lane->hurries = true;
 		entry->failures++;
 		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  Max(SIGN_OF_LIFE_MS,

@@ -22,6 +22,9 @@
 
 /* When an answer is given up. */
 #define QUESTION_TIMEOUT_MS 2000
+/* Who did not answer is asked again after this, and so often until it counts. */
+#define SILENCE_CHECK_MS 1000
+#define SILENCES 3
 
 /* --- asking --- */
 
@@ -226,9 +229,9 @@ compare_topics(const ListCell *a, const ListCell *b)
 	return strcmp(((MdKafkaTopic *) lfirst(a))->name, ((MdKafkaTopic *) lfirst(b))->name);
 }
 
-/* How many partitions the topic has; 0: it is not there. */
-static int
-partitions_offered(const List *sorted_topics, const char *topic)
+/* NULL: it is not there. */
+static const MdKafkaTopic *
+find_topic(const List *sorted_topics, const char *topic)
 {
 	int			low = 0;
 	int			high = list_length(sorted_topics) - 1;
@@ -240,13 +243,28 @@ partitions_offered(const List *sorted_topics, const char *topic)
 		int			order = strcmp(topic, found->name);
 
 		if (order == 0)
-			return found->n_partitions;
+			return found;
 		if (order < 0)
 			high = middle - 1;
 		else
 			low = middle + 1;
 	}
-	return 0;
+	return NULL;
+}
+
+static void
+note_topic(MdIngestStream *stream, const MdKafkaTopic *topic)
+{
+	ListCell   *lc;
+
+	stream->n_offered = topic == NULL ? 0 : topic->n_partitions;
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+
+		partition->leader = partition->partition < stream->n_offered ?
+			topic->leaders[partition->partition] : -1;
+	}
 }
 
 static void
@@ -259,7 +277,7 @@ hear_topics(MdLane *lane, List *topics)
 	{
 		MdIngestStream *stream = lfirst(lc);
 
-		stream->n_offered = partitions_offered(topics, stream->def->topic);
+		note_topic(stream, find_topic(topics, stream->def->topic));
 	}
 	md_ingest_hear_all_topics(lane, topics);
 }
@@ -309,11 +327,54 @@ hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
 	}
 }
 
-/* The consumer itself says when a broker is not there. */
 static void
 note_not_discovered(MdLane *lane, const MdKafkaError *error)
 {
 	ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+}
+
+/*
+ * The consumer says when a broker is not there, and its queue is looked at for
+ * that.  But of one that keeps the connection and does not answer it says
+ * nothing until a fetch times out, a minute later.
+ */
+static void
+hear_silence(MdLane *lane, const MdKafkaError *error)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SILENCE_CHECK_MS);
+	ListCell   *lc;
+
+	note_not_discovered(lane, error);
+	md_ingest_hear_no_topics(lane, error);
+	lane->next_discovery = Min(lane->next_discovery, soon);
+	lane->hurries = true;
+	if (++lane->silences != SILENCES)
+		return;
+	foreach(lc, lane->streams)
+	{
+		MdIngestEntry *entry = ((MdIngestStream *) lfirst(lc))->entry;
+
+		if (entry->failures > 0)
+			continue;
+		md_ingest_note_no_answer(entry, entry->topic, error);
+		entry->is_silence = true;
+	}
+}
+
+static void
+hear_end_of_silence(MdLane *lane)
+{
+	ListCell   *lc;
+
+	lane->silences = 0;
+	foreach(lc, lane->streams)
+	{
+		MdIngestEntry *entry = ((MdIngestStream *) lfirst(lc))->entry;
+
+		if (entry->is_silence && entry->failures > 0 && md_ingest_all_alive(lfirst(lc)))
+			md_ingest_note_recovery(entry);
+		entry->is_silence = false;
+	}
 }
 
 static void
@@ -337,12 +398,12 @@ hear_answer(MdLane *lane)
 			break;
 		case MD_QUESTION_TOPICS:
 			if (answer == MD_KAFKA_ANSWERED)
-				hear_topics(lane, topics);
-			else
 			{
-				note_not_discovered(lane, &error);
-				md_ingest_hear_no_topics(lane, &error);
+				hear_end_of_silence(lane);
+				hear_topics(lane, topics);
 			}
+			else
+				hear_silence(lane, &error);
 			break;
 		case MD_QUESTION_FOUND:
 			md_ingest_hear_found(lane, answer, &survey, &error);

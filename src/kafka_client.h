@@ -55,6 +55,7 @@ typedef struct MdKafkaTopic
 {
 	char	   *name;
 	int			n_partitions;
+	int32	   *leaders;		/* brokers of its partitions; -1: none at the moment */
 } MdKafkaTopic;
 
 typedef struct MdKafkaClusterInfo
@@ -71,11 +72,13 @@ typedef struct MdKafkaEvent
 	{
 		MD_KAFKA_EVENT_EOF,		/* read up to offset, nothing more for now */
 		MD_KAFKA_EVENT_OUT_OF_RANGE,	/* the position is not in the log */
+		MD_KAFKA_EVENT_BROKER,	/* one broker cannot be reached; the others can */
 		MD_KAFKA_EVENT_ERROR
 	}			kind;
 	char	   *topic;			/* NULL: the whole client */
 	int32		partition;
 	int64		offset;
+	int32		broker;			/* of an event of this kind */
 	MdKafkaError error;
 } MdKafkaEvent;
 

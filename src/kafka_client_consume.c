@@ -288,6 +288,16 @@ tell_errors(MdKafkaClient *client, List **events)
 		*events = lappend(*events, event);
 	}
 	told->n_partition_errors = 0;
+	if (told->is_lost && !told->is_cut_off)
+	{
+		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+		event->kind = MD_KAFKA_EVENT_BROKER;
+		event->broker = told->lost_broker;
+		event->error = told->lost_error;
+		*events = lappend(*events, event);
+	}
+	told->is_lost = false;
 	if (client->n_messages > 0 && !told->is_cut_off)
 		told->knows_why = false;
 	if (told->is_cut_off)

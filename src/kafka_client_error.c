@@ -186,6 +186,24 @@ adds_nothing(MdKafkaTold *told, int code, const char *reason)
 		strstr(last, "handshake failed") != NULL && strstr(reason, "handshake failed") == NULL;
 }
 
+/*
+ * Trouble of one broker: the library names it in the text alone, as
+ * "host:port/id: what is wrong".  One is remembered until the next take; who is
+ * lost for longer is told again.
+ */
+static void
+keep_broker_error(MdKafkaTold *told, int code, const char *reason)
+{
+	const char *slash = strchr(reason, '/');
+	int			broker;
+
+	if (!told->consuming || slash == NULL || sscanf(slash, "/%d:", &broker) != 1)
+		return;
+	told->lost_broker = broker;
+	told->is_lost = true;
+	md_kafka_fill_error(&told->lost_error, code, reason);
+}
+
 /* Runs in: our thread, inside a call that serves the client's queue. */
 static void
 error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
@@ -202,7 +220,8 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
 		case RD_KAFKA_RESP_ERR__RESOLVE:
 		case RD_KAFKA_RESP_ERR__TIMED_OUT:
-			/* trouble of one broker, which others may make good */
+			/* which others may make good */
+			keep_broker_error(told, code, reason);
 			break;
 		default:
 			told->is_cut_off = true;

@@ -60,6 +60,11 @@ my $busy = create_topic($kafka, 'busy', 2);
 stream_table('idle', 'kafka', $idle);
 stream_table('busy', 'kafka', $busy);
 stream_table('by_pattern', 'kafka', "^${busy}\$");
+# one that stores nothing for an hour, and one of a server whose connections have a minute to answer
+sql("CREATE TABLE patient () WITH (medallion.server = kafka, medallion.topic = '$idle', medallion.format = raw, medallion.flush_interval = '1 h')");
+create_server($node, 'defaults', $kafka);
+stream_table('defaults', 'defaults', $idle);
+my @all = qw(idle busy by_pattern patient defaults);
 send_more($kafka, $_) for $idle, $busy;
 all_there_ok('before', 'idle', $kafka, $idle);
 for my $n (1, 2)
@@ -68,18 +73,19 @@ for my $n (1, 2)
 	$n_sent{$busy} += 20000;
 	wait_for($node, "SELECT sum(next_offset) > (SELECT count(*) FROM busy) - 1 AND max(updated_at) > now() - interval '1 s' FROM medallion.checkpoint WHERE relid = 'busy'::regclass");
 	signal_broker('own', 'STOP');
-	for my $table (qw(idle busy by_pattern))
+	for my $table (@all)
 	{
 		like(wait_for_state($table, 'failing'), qr/^08006 .*(timed out|no answer|answer|down|disconnect)/i, "a broker that stalls ($n): $table says so");
 	}
 	my ($ok, undef, $error) = try_query($node, q{SET medallion.kafka_timeout = '1s'; SELECT medallion.ingest_once('idle')});
 	ok(!$ok && $error =~ /could not get an answer from Kafka server "kafka"/, 'a session is told so, too');
 	signal_broker('own', 'CONT');
-	wait_for_state($_, 'running') for qw(idle busy by_pattern);
+	wait_for_state($_, 'running') for @all;
 	pass('and all go on by themselves');
 	$generator->finish;
 	send_more($kafka, $idle, 10);
 	all_there_ok("after a stall ($n)", 'idle', $kafka, $idle);
+	all_there_ok("after a stall ($n)", 'defaults', $kafka, $idle);
 	all_there_ok("after a stall ($n)", 'busy', $kafka, $busy);
 	all_there_ok("after a stall ($n)", 'by_pattern', $kafka, $busy);
 }
@@ -139,6 +145,22 @@ produce($mock, 'm', map { { partition => $_, value => 'x' } } 0, 2, 2);
 wait_for($node, q{SELECT count(*) = 3 FROM m WHERE payload = 'x'});
 $control->('leader m 1 2');
 mock_ok('a partition was without a leader');
+
+# One of three brokers cannot be reached, and what it leads does not move: its
+# partition waits, the state says so, and the neighbours go on.
+$control->("leader m $_ " . ($_ + 1)) for 0 .. 2;
+mock_ok('each broker leads one');
+wait_for($node, q{SELECT count(*) = 0 FROM medallion.stream_status});
+$control->('down 2');
+like(wait_for_state($_, 'failing'), qr/^08006 .*\/2: /, "one broker of three is not there: $_ says which") for 'm', 'mp';
+produce($mock, 'm', map { { partition => $_, value => 'beside' } } 0, 2);
+wait_for($node, "SELECT count(*) = 2 FROM $_ WHERE payload = 'beside'") for 'm', 'mp';
+$control->('leader m 1 3');
+wait_for_state($_, 'running') for 'm', 'mp';
+pass('until another leads what it had');
+$control->('leader m 1 2');
+$control->('up 2');
+mock_ok('and it is back');
 
 # Brokers that are slow: slower than a question waits, and than an answer may take.
 for my $rtt (300, 1500)
