@@ -12,6 +12,7 @@
  *	  ingest_worker_failures.c		what is said of trouble, and when to try again
  *	  ingest_worker_positions.c		positions that Kafka does not have
  *	  ingest_worker_questions.c		what it asks Kafka, while its streams go on
+ *	  ingest_worker_topics.c		topics that match patterns
  *	  ingest_worker_mirror.c		progress for Kafka's own tools
  *
  * Commits are asynchronous: if the server crashes before their WAL is flushed,
