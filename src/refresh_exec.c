@@ -37,6 +37,7 @@
 #include "guard.h"
 #include "refresh_exec.h"
 #include "refresh_part.h"
+#include "refresh_quarantine.h"
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
@@ -122,6 +123,7 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 
 		input->relid = source->relid;
 		md_frontier_delta(source, refresh->snapshot, &input->delta);
+		md_quarantine_let_in(refresh, source, &input->delta);
 		if (input->delta.why_full != NULL)
 			return input->delta.why_full;
 		*inputs = lappend(*inputs, input);
@@ -359,6 +361,9 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 	if (full && was_populated)
 		reason = "asked for";
+	/* rows that cannot be computed are no reason to refuse it */
+	else if (reason == NULL && refresh->why_anew != NULL)
+		reason = refresh->why_anew;
 	else if (reason != NULL)
 	{
 		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
@@ -374,16 +379,36 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 	rebuild(refresh);
 }
 
+typedef struct Application
+{
+	MdRefresh  *refresh;
+	bool		full;
+	TimestampTz old_time;
+} Application;
+
+/* The part of a refresh that may fail because of a row. */
+static void
+run_apply(void *arg)
+{
+	Application *application = arg;
+	MdRun	   *run = &application->refresh->run;
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_connect();
+	apply(application->refresh, application->full, application->old_time);
+	if (run->reason != NULL)
+		run->reason = MemoryContextStrdup(context, run->reason);
+	SPI_finish();
+}
+
 /* Plan and apply as the owner, then store how far the view is. */
 static void
 run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
-	MemoryContext context = CurrentMemoryContext;
-	TimestampTz old_time;
+	Application application = {refresh, full, view->refreshed_at};
 	MdSecurity	saved;
 
-	old_time = view->refreshed_at;
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
@@ -395,11 +420,7 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	SPI_connect();
-	apply(refresh, full, old_time);
-	if (refresh->run.reason != NULL)
-		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
-	SPI_finish();
+	md_quarantine_apply(refresh, full, run_apply, &application);
 	MD_DEBUG_POINT("refresh-applied");
 	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
 	view->populated = true;

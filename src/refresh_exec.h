@@ -25,6 +25,8 @@ typedef struct MdRefresh
 	Snapshot	snapshot;		/* of all that is read */
 	List	   *sources;		/* of MdSource */
 	MdEngine   *engine;			/* while an incremental strategy runs */
+	List	   *quarantined;	/* of MdRefreshError: see refresh_quarantine.c */
+	char	   *why_anew;		/* it must be recomputed because of these; NULL: not */
 	MdRun		run;
 } MdRefresh;
 

@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "refresh_exec_merge.h"
 #include "refresh_part.h"
+#include "refresh_quarantine.h"
 #include "refresh_state.h"
 #include "relation_make.h"
 #include "sql_run.h"
@@ -187,7 +188,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	refresh->plan = md_quarantine_plan(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;

@@ -211,9 +211,8 @@ store_query(const MdPart *part)
 	return query;
 }
 
-/* What is read in the place of a source, as a query. */
-static Query *
-part_query(const MdPart *part, bool with_children)
+Query *
+md_read_part_query(const MdPart *part, bool with_children)
 {
 	Query	   *query;
 	int			nest_level = NewGUCNestLevel();
@@ -268,7 +267,7 @@ substitute_walker(Node *node, List *parts)
 			MdPart	   *part = find_part(parts, rte);
 
 			if (part != NULL)
-				md_read_replace_rte(query, i, part_query(part, rte->inh));
+				md_read_replace_rte(query, i, md_read_part_query(part, rte->inh));
 		}
 		return false;
 	}

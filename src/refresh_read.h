@@ -58,6 +58,9 @@ extern char *md_read_attributes(Oid relid);
 /* The same names alone, of a query that has all of them as columns. */
 extern char *md_read_attribute_names(Oid relid);
 
+/* What is read in the place of a source, as a query. */
+extern Query *md_read_part_query(const MdPart *part, bool with_children);
+
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
 extern Query *md_read_substitute(Query *query, List *parts);
 

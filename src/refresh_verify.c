@@ -25,7 +25,9 @@
 
 #include "catalog.h"
 #include "frontier.h"
+#include "refresh_errors.h"
 #include "refresh_exec.h"
+#include "refresh_quarantine.h"
 #include "sql_run.h"
 #include "view_settings.h"
 
@@ -67,7 +69,7 @@ md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot)
 char *
 md_refresh_frontier_query(MdView *view, Snapshot snapshot)
 {
-	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	MdPlan	   *plan = md_quarantine_plan(view, snapshot);
 
 	return md_refresh_query_text(md_refresh_frontier_tree(view, plan, snapshot), view->refreshed_at);
 }
@@ -171,6 +173,7 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
 	MdSecurity	saved;
+	int64		left_out;
 
 	md_view_check_query(view);
 	if (!view->populated)
@@ -184,5 +187,11 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 	compare(view, snapshot, store, tupdesc);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
+	left_out = md_errors_count(md_errors_load(relid, snapshot));
+	if (left_out > 0)
+		ereport(NOTICE,
+				(errmsg("materialized view \"%s\" was compared with its query without " INT64_FORMAT " quarantined rows of its sources",
+						get_rel_name(relid), left_out),
+				 errhint("medallion.refresh_errors lists them.")));
 	UnregisterSnapshot(snapshot);
 }
