@@ -85,6 +85,44 @@ md_errors_load(Oid view, Snapshot snapshot)
 	return errors;
 }
 
+static char *
+copy_string(const char *string)
+{
+	return string ? pstrdup(string) : NULL;
+}
+
+List *
+md_errors_copy(List *errors)
+{
+	List	   *copies = NIL;
+	ListCell   *lc;
+
+	foreach(lc, errors)
+	{
+		MdRefreshError *error = lfirst(lc);
+		MdRefreshError *copy = palloc(sizeof(MdRefreshError));
+		ListCell   *name;
+
+		*copy = *error;
+		copy->columns = NIL;
+		foreach(name, error->columns)
+			copy->columns = lappend(copy->columns, pstrdup(lfirst(name)));
+		copy->fingerprint = pstrdup(error->fingerprint);
+		copy->topic = copy_string(error->topic);
+		if (error->row_data != NULL)
+		{
+			copy->row_data = palloc(VARSIZE(error->row_data));
+			memcpy(copy->row_data, error->row_data, VARSIZE(error->row_data));
+		}
+		copy->sqlstate = copy_string(error->sqlstate);
+		copy->message = copy_string(error->message);
+		copy->detail = copy_string(error->detail);
+		copy->context = copy_string(error->context);
+		copies = lappend(copies, copy);
+	}
+	return copies;
+}
+
 int64
 md_errors_count(List *errors)
 {
@@ -309,12 +347,13 @@ store_known(const MdRefreshError *error, Snapshot snapshot)
 	}
 	md_sql_arg(&args, INT8OID, Int64GetDatum(error->copies), false);
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(error->tried), false);
+	md_sql_arg(&args, BOOLOID, BoolGetDatum(error->again), false);
 	md_sql_run_cached(&update_plan,
 					  "UPDATE medallion.refresh_error"
-					  "   SET copies = $2, retry = false,"
+					  "   SET copies = $2, retry = $4,"
 					  "       attempts = attempts + $3::int,"
 					  "       tried_at = CASE WHEN $3 THEN now() ELSE tried_at END"
-					  " WHERE error_id = $1 AND (copies <> $2 OR retry OR $3)", &args, snapshot);
+					  " WHERE error_id = $1 AND (copies <> $2 OR retry <> $4 OR $3)", &args, snapshot);
 }
 
 void

@@ -30,6 +30,7 @@ typedef struct MdRefreshError
 	bool		lost;			/* a column is gone: rows cannot be told by it */
 	bool		returns;		/* can be computed again: let in by this refresh */
 	bool		tried;			/* and cannot */
+	bool		again;			/* but perhaps when nothing else changes */
 	/* of one that is not stored yet */
 	char	   *topic;			/* NULL: not of a record, or not known */
 	int			partition;		/* -1: not of a record */
@@ -43,6 +44,9 @@ typedef struct MdRefreshError
 
 /* All of a view, in the current context. */
 extern List *md_errors_load(Oid view, Snapshot snapshot);
+
+/* Copies of them, with all that belongs to them, in the current context. */
+extern List *md_errors_copy(List *errors);
 
 /* Number of rows. */
 extern int64 md_errors_count(List *errors);

@@ -422,7 +422,8 @@ run_refresh(MdRefresh *refresh, bool full)
 	}
 	md_quarantine_apply(refresh, full, run_apply, &application);
 	MD_DEBUG_POINT("refresh-applied");
-	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
+	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable ||
+		md_quarantine_is_unsettled(refresh);
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),

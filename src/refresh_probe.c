@@ -105,6 +105,7 @@ walk_entry(RangeTblEntry *rte, Places *places)
 
 		probe->block = places->block;
 		probe->place = places->count;
+		probe->relids = places->relids;
 		probe->entry = places->entry;
 		probe->is_joined = places->is_joined;
 		probe->relid = rte->relid;
@@ -314,7 +315,7 @@ block_rows(const MdProbe *probe)
 		copyObject(probe->block) : md_block_input(probe->block, block_exprs(probe->block));
 
 	query->sortClause = NIL;
-	places.relids = list_make1_oid(probe->relid);
+	places.relids = probe->relids;
 	places.wanted = probe->place;
 	if (!walk_places(query, &places, true))
 		elog(ERROR, "could not find the place of relation %u again", probe->relid);

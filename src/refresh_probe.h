@@ -18,7 +18,8 @@
 typedef struct MdProbe
 {
 	Query	   *block;
-	int			place;			/* among such places in the block */
+	int			place;			/* among such places of any of relids in the block */
+	List	   *relids;
 	int			entry;			/* of the block's FROM that the place is in */
 	bool		is_joined;		/* the block has other entries */
 	Oid			relid;

@@ -52,6 +52,17 @@ md_quarantine_plan(const MdView *view, Snapshot snapshot)
 	return plan_without(view, md_errors_load(view->relid, snapshot));
 }
 
+bool
+md_quarantine_is_unsettled(const MdRefresh *refresh)
+{
+	ListCell   *lc;
+
+	foreach(lc, refresh->quarantined)
+		if (((MdRefreshError *) lfirst(lc))->again)
+			return true;
+	return false;
+}
+
 static bool
 is_incremental(const MdRefresh *refresh)
 {
@@ -303,20 +314,39 @@ report_too_many(const MdRefresh *refresh, const MdRefreshError *first)
 			 errhint("Correct the query, or set \"max_refresh_errors\" higher.")));
 }
 
-/* Rows that were let in may fail where no probe looks; false: there were none. */
+/* How many sources have changed? */
+static int
+count_changed(const MdRefresh *refresh)
+{
+	int			count = 0;
+	ListCell   *lc;
+
+	foreach(lc, refresh->sources)
+		count += ((MdSource *) lfirst(lc))->changed &&
+			((MdSource *) lfirst(lc))->kind != MD_SOURCE_INLINED;
+	return count;
+}
+
+/*
+ * Rows that were let in may fail where no probe looks, or meet rows of another
+ * source that are just leaving; false: there were none.
+ */
 static bool
-keep_out_again(List *errors)
+keep_out_again(MdRefresh *refresh)
 {
 	bool		any = false;
 	ListCell   *lc;
 
-	foreach(lc, errors)
+	foreach(lc, refresh->quarantined)
 	{
 		MdRefreshError *error = lfirst(lc);
 
-		any |= error->returns;
-		error->tried |= error->returns;
+		if (!error->returns)
+			continue;
+		any = true;
 		error->returns = false;
+		error->tried = true;
+		error->again = count_changed(refresh) > 0;
 	}
 	return any;
 }
@@ -328,16 +358,25 @@ find_rows(MdRefresh *refresh, ErrorData *error)
 	MemoryContext context = CurrentMemoryContext;
 	int64		limit = refresh->view->max_refresh_errors - list_length(refresh->quarantined);
 	List	   *found;
+	char	   *why_anew;
 
-	if (keep_out_again(refresh->quarantined))
+	if (keep_out_again(refresh))
 		return;
 	SPI_connect();
-	MemoryContextSwitchTo(context);
 	found = md_culprits_find(refresh, refresh->quarantined, suspect_new_rows(refresh), limit);
-	if (found != NIL && is_incremental(refresh))
-		refresh->why_anew = why_compute_anew(refresh, found);
-	SPI_finish();
+	why_anew = found != NIL && is_incremental(refresh) ? why_compute_anew(refresh, found) : NULL;
+	/* SPI's context goes away */
 	MemoryContextSwitchTo(context);
+	found = md_errors_copy(found);
+	if (why_anew != NULL)
+		refresh->why_anew = pstrdup(why_anew);
+	SPI_finish();
+	/* a term of the change may join what came to what has left: never in one state */
+	if (found == NIL && is_incremental(refresh) && count_changed(refresh) > 1)
+	{
+		refresh->why_anew = psprintf("the changes of its sources could not be joined: %s", error->message);
+		return;
+	}
 	if (found == NIL)
 	{
 		if (error->hint == NULL)
@@ -416,7 +455,6 @@ keep_failing(List *errors, List *failing)
 static void
 try_again(MdRefresh *refresh, bool all)
 {
-	MemoryContext context = CurrentMemoryContext;
 	List	   *suspects = NIL;
 	bool		any = false;
 	ListCell   *lc;
@@ -431,7 +469,6 @@ try_again(MdRefresh *refresh, bool all)
 	if (!any)
 		return;
 	SPI_connect();
-	MemoryContextSwitchTo(context);
 	foreach(lc, refresh->plan->source_ids)
 	{
 		MdSuspects *tried = load_tried(refresh, read_source(refresh, lfirst_oid(lc)));
@@ -441,7 +478,6 @@ try_again(MdRefresh *refresh, bool all)
 	}
 	keep_failing(refresh->quarantined, md_culprits_find(refresh, refresh->quarantined, suspects, -1));
 	SPI_finish();
-	MemoryContextSwitchTo(context);
 }
 
 void
@@ -535,15 +571,11 @@ report(MdRefresh *refresh)
 static void
 settle(MdRefresh *refresh)
 {
-	MemoryContext context = CurrentMemoryContext;
-
 	if (refresh->quarantined == NIL)
 		return;
 	SPI_connect();
-	MemoryContextSwitchTo(context);
 	count_copies(refresh, refresh->quarantined);
 	SPI_finish();
-	MemoryContextSwitchTo(context);
 	report(refresh);
 	md_errors_store(refresh->view->relid, refresh->quarantined, refresh->snapshot);
 }

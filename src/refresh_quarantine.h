@@ -23,6 +23,9 @@ extern void md_quarantine_apply(MdRefresh *refresh, bool full, MdAction apply, v
 /* Rows that return are new: add them to what is new in their source. */
 extern void md_quarantine_let_in(MdRefresh *refresh, MdSource *source, MdDelta *delta);
 
+/* Is there a row to be tried once more, although no source changes? */
+extern bool md_quarantine_is_unsettled(const MdRefresh *refresh);
+
 /* The plan of a view without its quarantined rows, as a snapshot sees them. */
 extern MdPlan *md_quarantine_plan(const MdView *view, Snapshot snapshot);
 
