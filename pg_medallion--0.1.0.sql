@@ -495,6 +495,7 @@ CREATE TABLE medallion.refresh_error (
     kafka_topic       text,
     kafka_partition   int,
     kafka_offset      bigint,
+    row_tid           tid,
     row_data          jsonb,
     sqlstate          text NOT NULL,
     message           text NOT NULL,
@@ -510,6 +511,7 @@ COMMENT ON TABLE medallion.refresh_error IS 'quarantined rows: each view is comp
 COMMENT ON COLUMN medallion.refresh_error.identity_columns IS 'columns of the source by which the row is told: topic, partition and offset of a record, else those that the view reads and the primary key';
 COMMENT ON COLUMN medallion.refresh_error.fingerprint IS 'row_fingerprint() of these columns';
 COMMENT ON COLUMN medallion.refresh_error.copies IS 'rows of the source that equal it in these columns';
+COMMENT ON COLUMN medallion.refresh_error.row_tid IS 'where the row was last seen, to find it without reading the whole source';
 COMMENT ON COLUMN medallion.refresh_error.retry IS 'the next refresh tries it again';
 
 CREATE TABLE medallion.refresh_run (

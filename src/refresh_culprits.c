@@ -62,7 +62,7 @@ typedef struct Search
 	MdProbe    *probe;
 	bool		own;			/* of the rows alone, before they are joined */
 	MdSuspects *suspects;
-	BlockNumber from;			/* blocks of the relation, if not in a store */
+	BlockNumber from;			/* blocks of the relation; none if to is 0 */
 	BlockNumber to;
 	Tuplestorestate *store;		/* NULL: none */
 	TupleDesc	tupdesc;
@@ -275,6 +275,20 @@ is_known(List *errors, const MdRefreshError *error)
 	return false;
 }
 
+/* Where the row is, if there is one only in the blocks in hand. */
+static void
+note_tid(Search *search, MdRefreshError *error)
+{
+	md_sql_run(psprintf("SELECT ctid::pg_catalog.text FROM %s WHERE ctid OPERATOR(pg_catalog.>=) '(%u,0)'::pg_catalog.tid"
+						" AND ctid OPERATOR(pg_catalog.<) '(%u,0)'::pg_catalog.tid"
+						" AND %s OPERATOR(pg_catalog.=) '%s'::pg_catalog.uuid",
+						md_read_relation_name(error->source), search->from, search->to,
+						md_errors_fingerprint(error->columns), error->fingerprint),
+			   NULL, search->refresh->snapshot);
+	if (SPI_processed == 1)
+		error->tid = md_sql_string(0, 1);
+}
+
 /* The only row in the store fails, for the reason in hand. */
 static void
 note_culprit(Search *search)
@@ -304,6 +318,8 @@ note_culprit(Search *search)
 	if (md_attempt(read_row_data, &data) == NULL)
 		error->row_data = data.result;
 	SPI_unregister_relation(SUSPECTS);
+	if (search->to > 0)
+		note_tid(search, error);
 
 	if (is_known(search->found, error))
 		return;
@@ -489,6 +505,7 @@ search_suspects(Search *search)
 	MdSuspects *suspects = search->suspects;
 	BlockNumber blocks;
 
+	search->to = 0;
 	if (suspects->store != NULL)
 	{
 		search->tupdesc = suspects->tupdesc;

@@ -61,7 +61,7 @@ md_errors_load(Oid view, Snapshot snapshot)
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
 	md_view_sql_begin(&saved);
 	rows = md_sql_run_cached(&plan,
-							 "SELECT error_id, source::oid, identity_columns, fingerprint, copies, retry"
+							 "SELECT error_id, source::oid, identity_columns, fingerprint, copies, retry, row_tid"
 							 "  FROM medallion.refresh_error WHERE relid = $1 ORDER BY source, error_id",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
@@ -76,6 +76,7 @@ md_errors_load(Oid view, Snapshot snapshot)
 		error->fingerprint = md_sql_string(i, 4);
 		error->copies = md_sql_int64(i, 5);
 		error->retry = md_sql_bool(i, 6);
+		error->tid = error->stored_tid = md_sql_string(i, 7);
 		error->lost = is_lost(error);
 		error->partition = -1;
 		errors = lappend(errors, error);
@@ -109,6 +110,7 @@ md_errors_copy(List *errors)
 			copy->columns = lappend(copy->columns, pstrdup(lfirst(name)));
 		copy->fingerprint = pstrdup(error->fingerprint);
 		copy->topic = copy_string(error->topic);
+		copy->tid = copy->stored_tid = copy_string(error->tid);
 		if (error->row_data != NULL)
 		{
 			copy->row_data = palloc(VARSIZE(error->row_data));
@@ -233,6 +235,29 @@ md_errors_return_condition(List *errors, Oid source)
 	return others != NULL ? psprintf("NOT (%s)", others) : NULL;
 }
 
+char *
+md_errors_return_tids(List *errors, Oid source)
+{
+	StringInfoData list;
+	ListCell   *lc;
+
+	initStringInfo(&list);
+	foreach(lc, errors)
+	{
+		MdRefreshError *error = lfirst(lc);
+
+		if (error->source != source || !error->returns || error->lost)
+			continue;
+		if (error->tid == NULL)
+			return NULL;
+		appendStringInfo(&list, "%s\"%s\"", list.len > 0 ? "," : "", error->tid);
+	}
+	if (list.len == 0)
+		return NULL;
+	return psprintf("ctid OPERATOR(pg_catalog.=) ANY ('{%s}'::pg_catalog.tid[]) AND %s", list.data,
+					md_errors_return_condition(errors, source));
+}
+
 List *
 md_errors_parts(List *errors)
 {
@@ -317,16 +342,18 @@ store_new(Oid view, const MdRefreshError *error, Snapshot snapshot)
 	text_arg(&args, error->message);
 	text_arg(&args, error->detail);
 	text_arg(&args, error->context);
+	text_arg(&args, error->tid);
 	md_sql_run_cached(&plan,
 					  "INSERT INTO medallion.refresh_error AS e"
 					  "       (relid, source, identity_columns, fingerprint, copies, kafka_topic,"
-					  "        kafka_partition, kafka_offset, row_data, sqlstate, message, detail, context)"
+					  "        kafka_partition, kafka_offset, row_data, sqlstate, message, detail, context,"
+					  "        row_tid)"
 					  " VALUES ($1, $2, $3, $4::uuid, $5, $6[1], $6[2]::int, $6[3]::bigint,"
-					  "         $7, $8, $9, $10, $11)"
+					  "         $7, $8, $9, $10, $11, $12::tid)"
 					  " ON CONFLICT (relid, source, identity_columns, fingerprint) DO UPDATE"
 					  "    SET copies = excluded.copies, sqlstate = excluded.sqlstate,"
 					  "        message = excluded.message, detail = excluded.detail,"
-					  "        context = excluded.context, retry = false,"
+					  "        context = excluded.context, row_tid = excluded.row_tid, retry = false,"
 					  "        attempts = e.attempts + 1, tried_at = excluded.tried_at",
 					  &args, snapshot);
 }
@@ -348,12 +375,14 @@ store_known(const MdRefreshError *error, Snapshot snapshot)
 	md_sql_arg(&args, INT8OID, Int64GetDatum(error->copies), false);
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(error->tried), false);
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(error->again), false);
+	text_arg(&args, error->tid);
+	md_sql_arg(&args, BOOLOID, BoolGetDatum(error->tid != error->stored_tid), false);
 	md_sql_run_cached(&update_plan,
 					  "UPDATE medallion.refresh_error"
-					  "   SET copies = $2, retry = $4,"
+					  "   SET copies = $2, retry = $4, row_tid = $5::tid,"
 					  "       attempts = attempts + $3::int,"
 					  "       tried_at = CASE WHEN $3 THEN now() ELSE tried_at END"
-					  " WHERE error_id = $1 AND (copies <> $2 OR retry <> $4 OR $3)", &args, snapshot);
+					  " WHERE error_id = $1 AND (copies <> $2 OR retry <> $4 OR $3 OR $6)", &args, snapshot);
 }
 
 void

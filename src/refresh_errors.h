@@ -26,6 +26,8 @@ typedef struct MdRefreshError
 	List	   *columns;		/* of char *: names, that the fingerprint is of */
 	char	   *fingerprint;	/* a uuid */
 	int64		copies;			/* rows of it in the source */
+	char	   *tid;			/* of the only one, unless it has moved since; NULL: not known */
+	char	   *stored_tid;		/* the same as it is stored */
 	bool		retry;			/* asked for by a user */
 	bool		lost;			/* a column is gone: rows cannot be told by it */
 	bool		returns;		/* can be computed again: let in by this refresh */
@@ -57,6 +59,9 @@ extern int64 md_errors_count(List *errors);
  */
 extern char *md_errors_condition(List *errors, Oid source);
 extern char *md_errors_return_condition(List *errors, Oid source);
+
+/* The same where they were last seen; NULL: not known of all that return. */
+extern char *md_errors_return_tids(List *errors, Oid source);
 
 /* What is read in the place of sources that have such rows (of MdPart). */
 extern List *md_errors_parts(List *errors);

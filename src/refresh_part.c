@@ -98,7 +98,7 @@ compute(MdRefresh *refresh, MdTarget **result)
 	/* nothing is there to compare with */
 	view->refresh_number = 0;
 	md_state_make(view, plan);
-	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot);
+	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot, true);
 	other.view = view;
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)
@@ -196,7 +196,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	if (view->state_tables != NIL)
 		apply_with_state(refresh, only_where);
 	else
-		md_diff_apply(refresh->result, md_refresh_frontier_query(view, refresh->snapshot),
+		md_diff_apply(refresh->result, md_refresh_frontier_query(view, refresh->snapshot, true),
 					  md_refresh_unique_columns(refresh), only_where, refresh->snapshot, run);
 	SPI_finish();
 	run->refresh_number = view->refresh_number;

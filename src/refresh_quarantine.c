@@ -356,7 +356,7 @@ static void
 find_rows(MdRefresh *refresh, ErrorData *error)
 {
 	MemoryContext context = CurrentMemoryContext;
-	int64		limit = refresh->view->max_refresh_errors - list_length(refresh->quarantined);
+	int64		limit = Max(0, refresh->view->max_refresh_errors - list_length(refresh->quarantined));
 	List	   *found;
 	char	   *why_anew;
 
@@ -410,20 +410,70 @@ is_to_be_tried(const MdRefresh *refresh, const MdRefreshError *error)
 	return false;
 }
 
-/* Rows of a source that are to be tried, out of the relation. */
+/* Look through the relation where rows that are to be tried are. */
+static void
+locate_tried(MdRefresh *refresh, MdSource *source, MemoryContext context)
+{
+	ListCell   *lc;
+
+	foreach(lc, refresh->quarantined)
+	{
+		MdRefreshError *kind = lfirst(lc);
+		ListCell   *other;
+
+		if (kind->source != source->relid || !kind->returns || kind->tid != NULL)
+			continue;
+		md_sql_run(psprintf("SELECT %s::pg_catalog.text, pg_catalog.min(ctid)::pg_catalog.text"
+							" FROM %s WHERE %s GROUP BY 1 HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1",
+							md_errors_fingerprint(kind->columns), md_read_relation_name(source->relid),
+							md_errors_return_condition(refresh->quarantined, source->relid)),
+				   NULL, refresh->snapshot);
+		for (uint64 i = 0; i < SPI_processed; i++)
+			foreach(other, refresh->quarantined)
+			{
+				MdRefreshError *error = lfirst(other);
+
+				if (same_kind(kind, error) && strcmp(error->fingerprint, md_sql_string(i, 1)) == 0)
+					error->tid = MemoryContextStrdup(context, md_sql_string(i, 2));
+			}
+	}
+}
+
+/* Run a SELECT of the source's rows into suspects. */
+static int64
+load_rows(MdRefresh *refresh, MdSuspects *suspects, const char *condition)
+{
+	suspects->store =
+		md_sql_run_into_store(psprintf("SELECT %s FROM %s WHERE %s", md_read_attributes(suspects->relid),
+									   md_read_relation_name(suspects->relid), condition),
+							  refresh->snapshot, &suspects->tupdesc);
+	return tuplestore_tuple_count(suspects->store);
+}
+
+/* Rows of a source that are to be tried; NULL: none. */
 static MdSuspects *
-load_tried(MdRefresh *refresh, MdSource *source)
+load_tried(MdRefresh *refresh, MdSource *source, MemoryContext context)
 {
 	char	   *condition = md_errors_return_condition(refresh->quarantined, source->relid);
+	char	   *by_tid = md_errors_return_tids(refresh->quarantined, source->relid);
 	MdSuspects *suspects;
+	int64		count = 0;
+	ListCell   *lc;
 
 	if (condition == NULL)
 		return NULL;
 	suspects = make_suspects(source);
-	suspects->store =
-		md_sql_run_into_store(psprintf("SELECT %s FROM %s WHERE %s", md_read_attributes(source->relid),
-									   md_read_relation_name(source->relid), condition),
-							  refresh->snapshot, &suspects->tupdesc);
+	foreach(lc, refresh->quarantined)
+		count += ((MdRefreshError *) lfirst(lc))->source == source->relid &&
+			((MdRefreshError *) lfirst(lc))->returns;
+	if (by_tid != NULL && load_rows(refresh, suspects, by_tid) == count)
+		return suspects;
+	foreach(lc, refresh->quarantined)
+		if (((MdRefreshError *) lfirst(lc))->source == source->relid)
+			((MdRefreshError *) lfirst(lc))->tid = NULL;
+	locate_tried(refresh, source, context);
+	by_tid = md_errors_return_tids(refresh->quarantined, source->relid);
+	(void) load_rows(refresh, suspects, by_tid != NULL ? by_tid : condition);
 	return suspects;
 }
 
@@ -455,6 +505,7 @@ keep_failing(List *errors, List *failing)
 static void
 try_again(MdRefresh *refresh, bool all)
 {
+	MemoryContext context = CurrentMemoryContext;
 	List	   *suspects = NIL;
 	bool		any = false;
 	ListCell   *lc;
@@ -471,7 +522,7 @@ try_again(MdRefresh *refresh, bool all)
 	SPI_connect();
 	foreach(lc, refresh->plan->source_ids)
 	{
-		MdSuspects *tried = load_tried(refresh, read_source(refresh, lfirst_oid(lc)));
+		MdSuspects *tried = load_tried(refresh, read_source(refresh, lfirst_oid(lc)), context);
 
 		if (tried != NULL)
 			suspects = lappend(suspects, tried);
@@ -485,13 +536,14 @@ md_quarantine_let_in(MdRefresh *refresh, MdSource *source, MdDelta *delta)
 {
 	char	   *returning = md_errors_return_condition(refresh->quarantined, source->relid);
 	char	   *name = md_read_relation_name(source->relid);
+	char	   *by_tid = md_errors_return_tids(refresh->quarantined, source->relid);
 
 	if (returning == NULL || delta->why_full != NULL)
 		return;
 	if (source->is_captured)
 	{
 		char	   *rows = psprintf("SELECT %s, 1::pg_catalog.int8 AS " MD_WEIGHT " FROM %s WHERE %s",
-									md_read_attributes(source->relid), name, returning);
+									md_read_attributes(source->relid), name, by_tid ? by_tid : returning);
 
 		/* what is said of them there is of rows that the view was computed without */
 		delta->query = delta->is_signed ?
@@ -501,7 +553,7 @@ md_quarantine_let_in(MdRefresh *refresh, MdSource *source, MdDelta *delta)
 	}
 	else
 	{
-		delta->condition = strcmp(delta->condition, "false") == 0 ? returning :
+		delta->condition = strcmp(delta->condition, "false") == 0 ? (by_tid ? by_tid : returning) :
 			psprintf("((%s) OR (%s))", delta->condition, returning);
 		if (delta->old_condition != NULL)
 			delta->old_condition = psprintf("(%s) AND (%s) IS NOT TRUE", delta->old_condition, returning);
@@ -554,16 +606,19 @@ report(MdRefresh *refresh)
 	if (run->reason != NULL)
 		appendStringInfo(&text, "%s; ", run->reason);
 	if (added > 0)
-		appendStringInfo(&text, INT64_FORMAT " rows could not be computed and were quarantined", added);
+		appendStringInfo(&text, INT64_FORMAT " row%s could not be computed and %s quarantined", added,
+						 added == 1 ? "" : "s", added == 1 ? "was" : "were");
 	if (returned > 0)
-		appendStringInfo(&text, "%s" INT64_FORMAT " quarantined rows returned", added > 0 ? ", " : "",
-						 returned);
+		appendStringInfo(&text, "%s" INT64_FORMAT " quarantined row%s returned", added > 0 ? ", " : "",
+						 returned, returned == 1 ? "" : "s");
 	run->reason = text.data;
 	if (added > 0)
 		ereport(WARNING,
-				(errmsg(INT64_FORMAT " rows could not be computed in materialized view \"%s\"", added,
-						get_rel_name(refresh->view->relid)),
-				 errdetail("The view is computed without them."),
+				(errmsg_plural("%ld row could not be computed in materialized view \"%s\"",
+							   "%ld rows could not be computed in materialized view \"%s\"",
+							   (unsigned long) added, (long) added,
+							   get_rel_name(refresh->view->relid)),
+				 errdetail("The view is computed without what comes of them."),
 				 errhint("medallion.refresh_errors has the rows and their errors.")));
 }
 

@@ -211,6 +211,24 @@ store_query(const MdPart *part)
 	return query;
 }
 
+/*
+ * The same part, such that Postgres moves no condition of the query into it, where
+ * it might be looked at for rows that the part leaves out.
+ */
+static const MdPart *
+fence(const MdPart *part)
+{
+	MdPart	   *fenced = palloc(sizeof(MdPart));
+
+	*fenced = *part;
+	fenced->is_fenced = false;
+	if (part->query != NULL)
+		fenced->query = psprintf("%s OFFSET 0", part->query);
+	else
+		fenced->condition = psprintf("%s OFFSET 0", part->condition);
+	return fenced;
+}
+
 Query *
 md_read_part_query(const MdPart *part, bool with_children)
 {
@@ -218,7 +236,9 @@ md_read_part_query(const MdPart *part, bool with_children)
 	int			nest_level = NewGUCNestLevel();
 
 	md_restrict_search_path();
-	if (part->store_name != NULL)
+	if (part->is_fenced)
+		query = md_read_part_query(fence(part), with_children);
+	else if (part->store_name != NULL)
 		query = store_query(part);
 	else if (part->query != NULL)
 		query = md_query_analyze(part->query);

@@ -47,6 +47,7 @@ typedef struct MdPart
 	Oid			relid;
 	char	   *condition;
 	char	   *query;			/* instead of a condition; NULL: none */
+	bool		is_fenced;		/* no condition of the query is looked at before */
 	char	   *store_name;		/* that the query reads; NULL: none */
 	Tuplestorestate *store;		/* to be registered under this name */
 	TupleDesc	store_desc;

@@ -90,8 +90,8 @@ read_options(Jsonb *options, bool with_sources, MdErrorOptions *errors)
 	static const char *const valid[] = {
 		"refresh_interval", "refresh_mode", "key_columns", "with_data", NULL
 	};
-	static const char *const valid_options[] = {
-		"max_refresh_errors", "on_error", "sources", NULL
+	const char *const valid_options[] = {
+		"max_refresh_errors", "on_error", with_sources ? "sources" : NULL, NULL
 	};
 	JsonbIterator *iterator = JsonbIteratorInit(&options->root);
 	JsonbValue	key;
@@ -289,12 +289,13 @@ static void
 put_step(Tuplestorestate *store, TupleDesc tupdesc, char *step, const char *strategy,
 		 const char *changes, char *detail)
 {
-	Datum		values[4] = {
-		CStringGetTextDatum(step), CStringGetTextDatum(strategy),
-		CStringGetTextDatum(changes), (Datum) 0
-	};
-	bool		nulls[4] = {false, false, false, detail == NULL};
+	Datum		values[4] = {CStringGetTextDatum(step)};
+	bool		nulls[4] = {false, strategy == NULL, changes == NULL, detail == NULL};
 
+	if (strategy != NULL)
+		values[1] = CStringGetTextDatum(strategy);
+	if (changes != NULL)
+		values[2] = CStringGetTextDatum(changes);
 	if (detail != NULL)
 		values[3] = CStringGetTextDatum(detail);
 	tuplestore_putvalues(store, tupdesc, values, nulls);
@@ -323,9 +324,38 @@ put_nodes(Tuplestorestate *store, TupleDesc tupdesc, MdNode *node, int depth, co
 		put_nodes(store, tupdesc, lfirst(lc), depth + 1, text);
 }
 
-/* The query of a view as people see it, with the view's own owner. */
+/* Rows that a view is computed without: a step per source that has some. */
+static void
+put_quarantined(Tuplestorestate *store, TupleDesc tupdesc, List *errors)
+{
+	List	   *done = NIL;
+	ListCell   *lc;
+
+	foreach(lc, errors)
+	{
+		Oid			source = ((MdRefreshError *) lfirst(lc))->source;
+		int64		rows = 0;
+		ListCell   *other;
+
+		if (list_member_oid(done, source))
+			continue;
+		done = lappend_oid(done, source);
+		foreach(other, errors)
+			if (((MdRefreshError *) lfirst(other))->source == source)
+				rows += ((MdRefreshError *) lfirst(other))->copies;
+		put_step(store, tupdesc, psprintf("Quarantined rows of %s", md_read_relation_name(source)),
+				 NULL, NULL,
+				 psprintf(INT64_FORMAT " left out, because they cannot be computed: see medallion.refresh_errors",
+						  rows));
+	}
+}
+
+/*
+ * The query of a view as people see it, with the view's own owner, and its
+ * quarantined rows (of MdRefreshError).
+ */
 static char *
-view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
+view_query_text(const char *name, Oid *owner, MdRefreshMode *mode, List **errors)
 {
 	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(md_qualified_name(name)),
 										 NoLock, false);
@@ -334,6 +364,7 @@ view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
 
 	md_view_check_owner(relid);
 	view = md_view_get(relid, snapshot);
+	*errors = md_errors_load(relid, snapshot);
 	UnregisterSnapshot(snapshot);
 	md_view_check_query(view);
 	*owner = view->owner;
@@ -348,13 +379,14 @@ md_explain_refresh(PG_FUNCTION_ARGS)
 	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	Oid			owner = GetUserId();
 	MdRefreshMode mode = MD_MODE_AUTO;
+	List	   *errors = NIL;
 	MdSecurity	saved;
 	Query	   *query;
 	MdPlan	   *plan;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!looks_like_query(query_text))
-		query_text = view_query_text(query_text, &owner, &mode);
+		query_text = view_query_text(query_text, &owner, &mode, &errors);
 	/* reading constants may run functions of the owner's */
 	if (owner != GetUserId())
 		md_catalog_become(owner, &saved);
@@ -373,6 +405,7 @@ md_explain_refresh(PG_FUNCTION_ARGS)
 				 md_change_kind_name(plan->changes),
 				 located_reason(query_text, plan->reason, plan->location));
 	put_nodes(result->setResult, result->setDesc, plan->root, 1, query_text);
+	put_quarantined(result->setResult, result->setDesc, errors);
 	return (Datum) 0;
 }
 
