@@ -814,15 +814,57 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 ------------------------------------------------------------------------------
 
 -- What counts dead letters are subselects: who does not ask for them pays nothing.
+CREATE FUNCTION medallion.lock_holders(table_name regclass) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT string_agg(coalesce('process ' || l.pid, 'a prepared transaction')
+                      || CASE WHEN l.granted THEN ' holds ' ELSE ' waits for ' END || l.mode
+                      || CASE WHEN l.relation = lock_holders.table_name THEN '' ELSE ' on ' || l.relation::regclass END
+                      || CASE WHEN a.query IS NULL THEN ''
+                              ELSE format(' (%s)', concat_ws(': ', a.state, rtrim(left(regexp_replace(a.query, '\s+', ' ', 'g'), 200), ' ;'))) END,
+                      ', ' ORDER BY l.granted DESC, l.pid)
+      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       AND (l.relation = lock_holders.table_name
+            OR l.relation IN (SELECT t.relid FROM pg_partition_tree(lock_holders.table_name) t));
+END;
+COMMENT ON FUNCTION medallion.lock_holders(regclass) IS
+    'which processes hold, or wait for, locks on the table that keep others from writing it; NULL if none. What they do is told to those who may see it in pg_stat_activity';
+
+CREATE FUNCTION medallion.failure_hint(sqlstate text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT CASE WHEN f.s = '55P03' THEN 'Let the sessions that hold the lock end their transactions; pg_terminate_backend() ends one that was forgotten.'
+                WHEN f.s = '53100' THEN 'Free disk space, or move tables to a tablespace that has some.'
+                WHEN f.s = '53200' THEN 'Give the server more memory, or lower batch_max_bytes of the table or medallion.ingest_memory.'
+                WHEN f.s = '57014' THEN 'See what is slow for each row: triggers, constraints, expressions of indexes; or raise medallion.batch_timeout.'
+                WHEN f.s = '42501' THEN 'Grant the owner of the table what the reason names.'
+                WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions: it may have been made anew, or lost records.'
+                WHEN f.s LIKE '08%' THEN 'See whether the brokers can be reached, with medallion.check_server().'
+                WHEN f.s LIKE '22%' OR f.s LIKE '23%' THEN 'Change the table so that it takes the record, or set on_error to dead_letter.'
+                WHEN f.s LIKE '42%' OR f.s LIKE '3F%' THEN 'Correct the definition of the table, or what its triggers and defaults call.'
+           END
+      FROM (SELECT failure_hint.sqlstate AS s) f;
+END;
+COMMENT ON FUNCTION medallion.failure_hint(text) IS
+    'what to do about a streaming table that fails with this SQLSTATE; NULL where the message says it all';
+
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
+                WHEN f.failures > 0 AND f.sqlstate = '55P03' THEN 'waiting'
                 WHEN f.failures > 0 THEN 'failing'
                 WHEN NOT s.initialized THEN 'starting'
                 ELSE 'running' END AS state,
            CASE WHEN s.origin <> medallion.database_identity()
                 THEN 'defined in another database: medallion.resume_all() takes it over'
                 WHEN s.paused THEN s.paused_reason
+                WHEN f.failures > 0 AND f.sqlstate = '55P03'
+                THEN f.message || coalesce(': ' || medallion.lock_holders(s.relid), '')
                 WHEN f.failures > 0 THEN f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
@@ -840,7 +882,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                         WHERE t.relid = p.relid AND t.topic = p.topic
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
-             WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency
+             WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR coalesce(f.failures, 0) = 0 THEN NULL
+                ELSE medallion.failure_hint(f.sqlstate) END AS hint
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid
@@ -854,7 +898,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
 COMMENT ON VIEW medallion.streaming_tables IS
     'streaming tables that the caller owns: definition and state; rows and dead_letters count records, lag those that Kafka had beyond at updated_at';
 COMMENT ON COLUMN medallion.streaming_tables.state IS
-    'running, paused, failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
+    'running, paused, waiting (for a lock that reason tells of; tried at least each second), failing (reason and sqlstate say why; tried again at retry_at), or starting (start_at is not yet resolved)';
+COMMENT ON COLUMN medallion.streaming_tables.hint IS
+    'what ends the state waiting or failing; nothing that is stored is lost meanwhile, and it goes on by itself';
 COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
 COMMENT ON COLUMN medallion.streaming_tables.latency IS
@@ -904,19 +950,27 @@ GRANT SELECT ON medallion.gaps TO PUBLIC;
 CREATE FUNCTION medallion.worker_slots(
         OUT slot int, OUT database_oid oid, OUT kind text, OUT worker_index int, OUT pid int,
         OUT started_at timestamptz, OUT last_active_at timestamptz, OUT transactions bigint,
-        OUT rows bigint, OUT bytes bigint)
+        OUT rows bigint, OUT bytes bigint, OUT short_of text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'md_worker_slots'
     LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION medallion.worker_slots() IS
-    'the processes of this extension in all databases, from shared memory';
+    'the processes of this extension in all databases, from shared memory, and those that a setting is too low for (short_of)';
 
 CREATE VIEW medallion.workers AS
     SELECT d.datname AS database, w.kind, w.worker_index, w.pid, w.started_at, w.last_active_at,
-           w.transactions, w.rows, w.bytes
+           w.transactions, w.rows, w.bytes,
+           CASE WHEN w.short_of IS NOT NULL THEN 'waiting'
+                WHEN w.pid IS NULL THEN 'starting'
+                ELSE 'running' END AS state,
+           CASE WHEN w.short_of IS NOT NULL
+                THEN pg_catalog.format('all %s of %s are in use; it starts within seconds when one is free',
+                                       pg_catalog.current_setting(w.short_of), w.short_of) END AS reason
       FROM medallion.worker_slots() w LEFT JOIN pg_catalog.pg_database d ON d.oid = w.database_oid;
 COMMENT ON VIEW medallion.workers IS
     'processes of this extension: transactions, rows and bytes since started_at';
+COMMENT ON COLUMN medallion.workers.state IS
+    'running, starting, or waiting: it is wanted, and there is no process for it (reason says which setting is too low)';
 GRANT SELECT ON medallion.workers TO PUBLIC;
 
 CREATE VIEW medallion.materialized_views AS

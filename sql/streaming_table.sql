@@ -121,10 +121,42 @@ SELECT medallion.create_streaming_table('a.b.c.d', 'k1', 't', options => '{"chec
 -- Kinds of tables that it cannot be
 CREATE TEMP TABLE t (a int) WITH (medallion.server = 'k1', medallion.topic = 't', medallion.check_topic = off);
 CREATE UNLOGGED TABLE st.t (a int) WITH (medallion.server = 'k1', medallion.topic = 't', medallion.check_topic = off);
-CREATE TABLE st.t (a int) PARTITION BY LIST (a) WITH (medallion.server = 'k1', medallion.topic = 't', medallion.check_topic = off);
 CREATE TABLE st.t () INHERITS (st.ddl) WITH (medallion.server = 'k1', medallion.topic = 't', medallion.check_topic = off);
 CREATE TABLE st.t () INHERITS (st.ddl);
 CREATE TABLE st.t WITH (medallion.server = 'k1', medallion.topic = 't') AS SELECT 1 AS a;
+
+-- Partitioned: the partitions are guarded like the table, and columns that
+-- every streaming table has may be the key
+CREATE TABLE st.by_time (a int) PARTITION BY RANGE (kafka_timestamp) WITH (medallion.server = 'k1', medallion.topic = 't', medallion.check_topic = off);
+CREATE TABLE st.by_time_1 PARTITION OF st.by_time FOR VALUES FROM ('2026-01-01') TO ('2027-01-01') PARTITION BY LIST (a);
+CREATE TABLE st.by_time_2 PARTITION OF st.by_time_1 DEFAULT;
+CREATE TABLE st.by_time_3 (LIKE st.by_time);
+ALTER TABLE st.by_time ATTACH PARTITION st.by_time_3 DEFAULT;
+INSERT INTO st.by_time_2 VALUES (1, 0, 0, '2026-01-01', now());
+TRUNCATE st.by_time_1;
+SELECT history_changes FROM medallion.stream WHERE relid = 'st.by_time'::regclass;
+ALTER TABLE st.by_time_3 DISABLE TRIGGER medallion_guard;
+ALTER TABLE st.by_time_3 ENABLE ALWAYS TRIGGER medallion_guard;
+SELECT history_changes FROM medallion.stream WHERE relid = 'st.by_time'::regclass;
+DROP TRIGGER medallion_guard ON st.by_time_2;
+ALTER TRIGGER medallion_guard ON st.by_time_2 RENAME TO unguarded;
+ALTER TABLE st.by_time_2 SET UNLOGGED;
+ALTER TABLE st.by_time_2 SET (medallion.flush_interval = '2 s');
+ALTER TABLE st.by_time DETACH PARTITION st.by_time_1 CONCURRENTLY;
+ALTER TABLE st.by_time DETACH PARTITION st.by_time_1;
+SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'medallion_guard' AND tgrelid::regclass::text LIKE 'st.by_time%' ORDER BY 1;
+INSERT INTO st.by_time_2 VALUES (1, 0, 0, '2026-01-01', now());
+ALTER TABLE st.by_time ATTACH PARTITION st.by_time_1 FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+SELECT tgrelid::regclass FROM pg_trigger WHERE tgname = 'medallion_guard' AND tgrelid::regclass::text LIKE 'st.by_time%' ORDER BY 1;
+SELECT history_changes FROM medallion.stream WHERE relid = 'st.by_time'::regclass;
+ALTER TABLE st.by_time_1 DETACH PARTITION st.by_time_2;
+SELECT history_changes FROM medallion.stream WHERE relid = 'st.by_time'::regclass;
+CREATE UNLOGGED TABLE st.by_time_4 PARTITION OF st.by_time_1 FOR VALUES IN (4);
+SELECT medallion.create_streaming_table('st.by_time_3', 'k1', 't', options => '{"check_topic": false}');
+DROP TABLE st.by_time_1;
+SELECT history_changes FROM medallion.stream WHERE relid = 'st.by_time'::regclass;
+DROP TABLE st.by_time, st.by_time_2;
+SELECT count(*) FROM medallion.stream WHERE topic = 't' AND relid::text LIKE 'st.by%';
 
 -- Adoption: an existing table keeps its rows and gets what is missing
 CREATE TABLE st.history (id bigint, kafka_partition int);

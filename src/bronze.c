@@ -2,6 +2,10 @@
  * bronze.c
  *		Stores rows into a streaming table.
  *
+ *	  ordinary table, plain		straight to its storage
+ *	  partitioned table, plain	straight to that of its partitions (bronze_route.c)
+ *	  any other					INSERT, row by row
+ *
  * Memory: the writer lives as long as one batch; row_context holds the values
  * of the buffered rows and what storage needs for them, and is reset with the
  * buffer (md_bronze_clear).
@@ -29,6 +33,7 @@
 #include "utils/rel.h"
 
 #include "bronze.h"
+#include "bronze_route.h"
 #include "compat.h"
 #include "guard.h"
 
@@ -42,6 +47,8 @@ struct MdBronze
 	MemoryContext context;
 	MemoryContext row_context;
 	bool		direct;			/* straight to storage; else by INSERT */
+	bool		partitioned;
+	MdBronzeRouter *router;		/* made at the first slice; NULL */
 	EState	   *estate;
 	ResultRelInfo *result_rel;
 	BulkInsertState bistate;
@@ -81,8 +88,9 @@ can_insert_directly(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition ||
-		rel->rd_rules != NULL || rel->rd_rel->relforcerowsecurity ||
+	if ((rel->rd_rel->relkind != RELKIND_RELATION &&
+		 rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE) ||
+		rel->rd_rel->relispartition || rel->rd_rules != NULL || rel->rd_rel->relforcerowsecurity ||
 		has_foreign_triggers(rel))
 		return false;
 	for (int i = 0; i < desc->natts; i++)
@@ -95,8 +103,8 @@ can_insert_directly(Relation rel)
  * Check the table's deferred constraints with each row: a record must be found
  * bad while it can still be told from the others of its batch.
  */
-static void
-make_constraints_immediate(Relation rel)
+void
+md_bronze_constraints_immediate(Relation rel)
 {
 	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
 	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
@@ -124,6 +132,7 @@ bronze_on_reset(void *arg)
 		SPI_freeplan(bronze->plan);
 	bronze->plan = NULL;
 	bronze->bistate = NULL;
+	bronze->router = NULL;
 	bronze->rel = NULL;
 }
 
@@ -148,11 +157,12 @@ md_bronze_open(Oid relid, MemoryContext context)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(bronze->rel));
 	bronze->desc = RelationGetDescr(bronze->rel);
 	bronze->direct = can_insert_directly(bronze->rel);
+	bronze->partitioned = bronze->rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	bronze->slots = palloc0(sizeof(TupleTableSlot *) * MD_BRONZE_SLICE_ROWS);
 	bronze->extent.has_blocks = bronze->rel->rd_rel->relkind == RELKIND_RELATION;
 	bronze->extent.filenode = md_relation_filenode(bronze->rel);
 	bronze->extent.first_block = InvalidBlockNumber;
-	if (bronze->direct)
+	if (bronze->direct && !bronze->partitioned)
 	{
 		bronze->estate = CreateExecutorState();
 		md_init_range_table(bronze->estate, bronze->rel);
@@ -162,7 +172,7 @@ md_bronze_open(Oid relid, MemoryContext context)
 		bronze->bistate = GetBulkInsertState();
 	}
 	else
-		make_constraints_immediate(bronze->rel);
+		md_bronze_constraints_immediate(bronze->rel);
 	MemoryContextSwitchTo(old);
 	return bronze;
 }
@@ -174,7 +184,10 @@ md_bronze_close(MdBronze *bronze)
 	for (int i = 0; i < bronze->n_slots; i++)
 		ExecDropSingleTupleTableSlot(bronze->slots[i]);
 	bronze->n_slots = 0;
-	if (bronze->direct)
+	if (bronze->router != NULL)
+		md_bronze_router_close(bronze->router);
+	bronze->router = NULL;
+	if (bronze->direct && !bronze->partitioned)
 	{
 		FreeBulkInsertState(bronze->bistate);
 		table_finish_bulk_insert(bronze->rel, 0);
@@ -379,17 +392,45 @@ insert_one_by_sql(MdBronze *bronze, TupleTableSlot *slot)
 
 /* By INSERT, one row at a time, so that all that a table can have is obeyed. */
 static void
-insert_by_sql(MdBronze *bronze, int from, int to)
+insert_by_sql(MdBronze *bronze, TupleTableSlot **slots, int n)
 {
 	Oid			guarded = md_guard_open(RelationGetRelid(bronze->rel));
 
 	SPI_connect();
 	if (bronze->plan == NULL)
 		prepare_insert(bronze);
-	for (int i = from; i < to; i++)
-		insert_one_by_sql(bronze, bronze->slots[i]);
+	for (int i = 0; i < n; i++)
+		insert_one_by_sql(bronze, slots[i]);
 	SPI_finish();
 	md_guard_open(guarded);
+}
+
+/*
+ * To the partitions.  What they have open belongs to the subtransaction, so a
+ * router of one is not kept.
+ */
+static void
+insert_routed(MdBronze *bronze, int from, int to, bool in_subtransaction)
+{
+	MdBronzeRouter *router = bronze->router;
+	List	   *others;
+	ListCell   *lc;
+
+	if (in_subtransaction)
+		router = md_bronze_router_open(bronze->rel, bronze->row_context);
+	else if (router == NULL)
+		router = bronze->router = md_bronze_router_open(bronze->rel, bronze->context);
+	others = md_bronze_router_insert(router, bronze->slots + from, to - from);
+	if (in_subtransaction)
+		md_bronze_router_close(router);
+	if (others == NIL)
+		return;
+	foreach(lc, others)
+	{
+		TupleTableSlot *slot = lfirst(lc);
+
+		insert_by_sql(bronze, &slot, 1);
+	}
 }
 
 void
@@ -400,9 +441,11 @@ md_bronze_insert(MdBronze *bronze, int from, int to, bool in_subtransaction)
 	if (from >= to)
 		return;
 	old = MemoryContextSwitchTo(bronze->row_context);
-	if (bronze->direct)
+	if (bronze->direct && bronze->partitioned)
+		insert_routed(bronze, from, to, in_subtransaction);
+	else if (bronze->direct)
 		insert_directly(bronze, from, to, in_subtransaction);
 	else
-		insert_by_sql(bronze, from, to);
+		insert_by_sql(bronze, bronze->slots + from, to - from);
 	MemoryContextSwitchTo(old);
 }

@@ -16,6 +16,7 @@
 #include "postgres.h"
 #include "access/tupdesc.h"
 #include "storage/block.h"
+#include "utils/rel.h"
 
 typedef struct MdBronze MdBronze;
 
@@ -34,6 +35,9 @@ typedef struct MdBronzeExtent
 /* Open a table that the caller has locked; closed with context at the latest. */
 extern MdBronze *md_bronze_open(Oid relid, MemoryContext context);
 extern void md_bronze_close(MdBronze *bronze);
+
+/* Deferred constraints of a table are checked with each row from now on. */
+extern void md_bronze_constraints_immediate(Relation rel);
 
 /*
  * The next row: fill values and isnull with memory of row_context, then put.

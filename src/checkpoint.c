@@ -21,6 +21,7 @@
 
 #include "catalog.h"
 #include "checkpoint.h"
+#include "sql_run.h"
 
 /* Milliseconds since 1970 as a timestamp of ours. */
 static TimestampTz
@@ -171,6 +172,43 @@ make_array(Datum *values, int n, Oid type)
 	return PointerGetDatum(construct_array(values, n, type, len, byval, align));
 }
 
+/* Set in_batch of those partitions whose number the statement has returned. */
+static void
+note_found(List *partitions)
+{
+	ListCell   *lc;
+
+	foreach(lc, partitions)
+		((MdPartition *) lfirst(lc))->in_batch = false;
+	for (uint64 i = 0; i < SPI_processed; i++)
+		((MdPartition *) list_nth(partitions, (int) row_int64(i, 1, 0) - 1))->in_batch = true;
+}
+
+void
+md_checkpoint_find_locked(List *partitions)
+{
+	Oid			types[3] = {OIDARRAYOID, TEXTARRAYOID, INT4ARRAYOID};
+	Datum		args[3];
+	PartitionArrays a;
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	a = partition_arrays(partitions);
+	args[0] = make_array(a.relids, a.n, OIDOID);
+	args[1] = make_array(a.topics, a.n, TEXTOID);
+	args[2] = make_array(a.partitions, a.n, INT4OID);
+	if (SPI_execute_with_args("SELECT u.nr FROM medallion.checkpoint c"
+							  "       JOIN unnest($1, $2, $3) WITH ORDINALITY AS u (relid, topic, kafka_partition, nr)"
+							  "         ON c.relid = u.relid AND c.topic = u.topic AND c.kafka_partition = u.kafka_partition"
+							  "   FOR UPDATE OF c SKIP LOCKED",
+							  3, types, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock checkpoints");
+	note_found(partitions);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
 void
 md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 {
@@ -181,7 +219,6 @@ md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 	Datum		args[13];
 	PartitionArrays a;
 	MdSecurity	saved;
-	ListCell   *lc;
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
@@ -217,10 +254,7 @@ md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not advance checkpoints");
 
-	foreach(lc, partitions)
-		((MdPartition *) lfirst(lc))->in_batch = false;
-	for (uint64 i = 0; i < SPI_processed; i++)
-		((MdPartition *) list_nth(partitions, (int) row_int64(i, 1, 0) - 1))->in_batch = true;
+	note_found(partitions);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 }
@@ -374,4 +408,24 @@ md_stream_set_status(Oid relid, int failures, const char *sqlstate, const char *
 	}
 	SPI_finish();
 	md_catalog_restore_user(&saved);
+}
+
+char *
+md_stream_lock_holders(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MdSqlArgs	args = {0};
+	MdSecurity	saved;
+	char	   *holders;
+
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	md_sql_run("SELECT medallion.lock_holders($1::pg_catalog.regclass)", &args, InvalidSnapshot);
+	holders = md_sql_string(0, 1);
+	if (holders != NULL)
+		holders = MemoryContextStrdup(context, holders);
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+	return holders;
 }

@@ -26,6 +26,12 @@ extern void md_checkpoint_load(MdIngestStream *stream);
  */
 extern void md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now);
 
+/*
+ * Clear in_batch of those partitions whose checkpoint another session has
+ * locked, without waiting, and lock the others.
+ */
+extern void md_checkpoint_find_locked(List *partitions);
+
 /* Corrections to a partition that advanced: dead letters, or a stop before. */
 extern void md_checkpoint_correct(const MdPartition *partition);
 
@@ -36,6 +42,9 @@ extern void md_checkpoint_record_batch(const MdIngestStream *stream,
 /* Kafka no longer has [next_offset, to): record that and move on. */
 extern bool md_checkpoint_record_gap(const MdPartition *partition, int64 to,
 									 const char *reason);
+
+/* medallion.lock_holders(), in CurrentMemoryContext; NULL: nobody. */
+extern char *md_stream_lock_holders(Oid relid);
 
 /* Trouble of a stream, for its state view; failures 0 clears it. */
 extern void md_stream_set_status(Oid relid, int failures, const char *sqlstate,

@@ -218,6 +218,17 @@ md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *
 #endif
 }
 
+/* How a row of a partitioned table becomes one of a partition; NULL: it is one. */
+static inline TupleConversionMap *
+md_root_to_child_map(ResultRelInfo *child, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecGetRootToChildMap(child, estate);
+#else
+	return child->ri_RootToPartitionMap;
+#endif
+}
+
 /* A set of events to wait for that lives until it is freed. */
 static inline WaitEventSet *
 md_create_wait_event_set(int n_events)
@@ -288,6 +299,17 @@ md_clear_nulling(Var *var)
 	var->varattnosyn = var->varattno;
 #if PG_VERSION_NUM >= 160000
 	var->varnullingrels = NULL;
+#endif
+}
+
+/* The columns of a range table entry; 18 can mean those of OLD or NEW. */
+static inline void
+md_expand_rte(RangeTblEntry *rte, int rt_index, bool include_dropped, List **names, List **vars)
+{
+#if PG_VERSION_NUM >= 180000
+	expandRTE(rte, rt_index, 0, VAR_RETURNING_DEFAULT, -1, include_dropped, names, vars);
+#else
+	expandRTE(rte, rt_index, 0, -1, include_dropped, names, vars);
 #endif
 }
 

@@ -152,6 +152,7 @@ may_concern_us(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
 		case T_CreateTableAsStmt:
 		case T_AlterTableStmt:
 		case T_DropStmt:

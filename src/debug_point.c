@@ -1,6 +1,6 @@
 /*
  * debug_point.c
- *		Named places at which a test can stop or kill a process.
+ *		Named places at which a test can stop or kill a process, or have it fail.
  */
 #include "postgres.h"
 
@@ -24,9 +24,18 @@ debug_point_id(const char *name)
 	return hash_bytes((const unsigned char *) name, strlen(name)) & 0x7fffffff;
 }
 
-/* Look `name` up in the comma-separated setting; *kill tells "name!". */
-static bool
-debug_point_is_set(const char *name, bool *kill_self)
+/* What a process does at a point. */
+typedef enum Reaction
+{
+	REACTION_NONE,
+	REACTION_STOP,				/* "name": wait for the advisory lock */
+	REACTION_DIE,				/* "name!" */
+	REACTION_FAIL				/* "name=SQLSTATE" */
+} Reaction;
+
+/* Look `name` up in the comma-separated setting. */
+static Reaction
+debug_point_reaction(const char *name, int *sqlstate)
 {
 	const char *p = md_debug_points;
 	size_t		len = strlen(name);
@@ -35,29 +44,44 @@ debug_point_is_set(const char *name, bool *kill_self)
 	{
 		size_t		word = strcspn(p, ", ");
 
-		*kill_self = word == len + 1 && p[len] == '!';
-		if ((word == len || *kill_self) && strncmp(p, name, len) == 0)
-			return true;
+		if (word >= len && strncmp(p, name, len) == 0)
+		{
+			if (word == len)
+				return REACTION_STOP;
+			if (word == len + 1 && p[len] == '!')
+				return REACTION_DIE;
+			if (word == len + 6 && p[len] == '=')
+			{
+				*sqlstate = MAKE_SQLSTATE(p[len + 1], p[len + 2], p[len + 3], p[len + 4], p[len + 5]);
+				return REACTION_FAIL;
+			}
+		}
 		p += word;
 		p += strspn(p, ", ");
 	}
-	return false;
+	return REACTION_NONE;
 }
 
 /*
- * Wait at, or die at, the named point if the setting says so.
+ * Wait, die or fail at the named point if the setting says so.
  * Runs in: any process, with or without a transaction.
  */
 void
 md_debug_point_reach(const char *name)
 {
 	LOCKTAG		tag;
-	bool		kill_self;
+	int			sqlstate = 0;
+	Reaction	reaction = debug_point_reaction(name, &sqlstate);
 
-	if (!debug_point_is_set(name, &kill_self))
+	if (reaction == REACTION_NONE)
 		return;
-	if (kill_self)
+	if (reaction == REACTION_DIE)
 		kill(MyProcPid, SIGKILL);
+	if (reaction == REACTION_FAIL)
+		ereport(ERROR,
+				(errcode(sqlstate),
+				 errmsg("the setting medallion.debug_points has process %d fail at point \"%s\"",
+						MyProcPid, name)));
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, MD_DEBUG_POINT_CLASS,
 						 debug_point_id(name), 2);

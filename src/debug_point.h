@@ -1,6 +1,6 @@
 /*
  * debug_point.h
- *		Named places at which a test can stop a process.
+ *		Named places at which a test can stop or kill a process, or have it fail.
  *
  * A process that reaches MD_DEBUG_POINT("name") while the setting
  * medallion.debug_points lists that name waits on a session advisory lock
@@ -10,7 +10,8 @@
  * every major version, and pg_locks shows who waits where.
  *
  * The setting also takes "name!": the process then ends itself with SIGKILL
- * when it reaches the point, which is how crash tests hit an exact place.
+ * when it reaches the point, which is how crash tests hit an exact place; and
+ * "name=SQLSTATE": it fails there with that error.
  */
 #ifndef MD_DEBUG_POINT_H
 #define MD_DEBUG_POINT_H

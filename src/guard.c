@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "utils/rel.h"
@@ -66,6 +67,7 @@ md_guard_write(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	Relation	rel;
+	Oid			relid;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -78,7 +80,10 @@ md_guard_write(PG_FUNCTION_ARGS)
 	if (OidIsValid(open_relid) && RelationGetNamespace(rel) == get_namespace_oid("medallion_def", true))
 		return PointerGetDatum(NULL);
 
-	if (md_catalog_stream(RelationGetRelid(rel), CurrentMemoryContext) == NULL)
+	relid = RelationGetRelid(rel);
+	if (rel->rd_rel->relispartition)
+		relid = llast_oid(get_partition_ancestors(relid));
+	if (md_catalog_stream(relid, CurrentMemoryContext) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot change materialized view \"%s\"", RelationGetRelationName(rel)),
@@ -90,6 +95,6 @@ md_guard_write(PG_FUNCTION_ARGS)
 				 errmsg("cannot change streaming table \"%s\" directly", RelationGetRelationName(rel)),
 				 errdetail("It is append-only, and its rows come from Kafka."),
 				 errhint("To change its history all the same, SET medallion.allow_direct_writes = on; views over it are then refreshed in full.")));
-	md_catalog_history_changed(RelationGetRelid(rel));
+	md_catalog_history_changed(relid);
 	return PointerGetDatum(NULL);
 }

@@ -128,6 +128,7 @@ struct MdLane
 	MdPartition *last_found;	/* cache of the last lookup */
 	MdIngestStream *storing;	/* whose rows are being stored; for errors */
 	bool		try_again;		/* the attempt failed for what is settled now */
+	bool		find_locked;	/* a checkpoint of the batch is locked: see whose */
 	bool		collects_bad_records;	/* in bad_records; else they become dead letters */
 	List	   *bad_records;	/* of MdBadRecord, in batch_context */
 	/* in a worker: what the asker is asked at the moment, and for which definition */

@@ -132,11 +132,11 @@ begin_attempt(MdLane *lane)
 }
 
 /*
- * Somebody else moved a checkpoint, or the definition changed: the attempt
- * cannot go on, because other partitions of that stream did move.
+ * Leave out the streams of partitions that are not in_batch.  The attempt
+ * cannot go on, because other partitions of such a stream are.
  */
 static void
-check_fence(MdLane *lane, List *partitions)
+check_in_batch(MdLane *lane, List *partitions, int sqlstate, const char *message)
 {
 	ListCell   *lc;
 
@@ -146,13 +146,13 @@ check_fence(MdLane *lane, List *partitions)
 
 		if (partition->in_batch)
 			continue;
-		md_ingest_skip(partition->stream, 0, "its checkpoint or its definition was changed by another session");
+		md_ingest_skip(partition->stream, sqlstate, message);
 		lane->try_again = true;
 	}
 	if (lane->try_again)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not move a checkpoint that another session has moved")));
+				 errmsg("could not move a checkpoint that another session has moved or locked")));
 }
 
 /* The checkpoints moved with all records stored in mind: correct those. */
@@ -202,8 +202,15 @@ md_ingest_store(MdLane *lane, MdBatchResult *result)
 		/* taken after the locks: what those waited for is visible */
 		PushActiveSnapshot(GetTransactionSnapshot());
 		MD_DEBUG_POINT("ingest-begin");
+		if (lane->find_locked)
+		{
+			md_checkpoint_find_locked(partitions);
+			check_in_batch(lane, partitions, ERRCODE_LOCK_NOT_AVAILABLE,
+						   "its checkpoint is locked by another session");
+		}
 		md_checkpoint_advance(partitions, lane->foreground, now);
-		check_fence(lane, partitions);
+		check_in_batch(lane, partitions, 0,
+					   "its checkpoint or its definition was changed by another session");
 		MD_DEBUG_POINT("ingest-fenced");
 		foreach(lc, streams)
 		{
@@ -219,6 +226,15 @@ md_ingest_store(MdLane *lane, MdBatchResult *result)
 	MemoryContextDelete(attempt);
 }
 
+/* What a lock was waited for stands in the context alone. */
+static const char *
+describe(const ErrorData *error)
+{
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || error->context == NULL)
+		return error->message;
+	return psprintf("%s, %.*s", error->message, (int) strcspn(error->context, "\n"), error->context);
+}
+
 MdFailure
 md_ingest_failed(MdLane *lane, const ErrorData *error)
 {
@@ -230,6 +246,12 @@ md_ingest_failed(MdLane *lane, const ErrorData *error)
 		lane->try_again = false;
 		return MD_FAILURE_RETRY_CAREFULLY;
 	}
+	if (stream == NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !lane->find_locked)
+	{
+		/* one stream's checkpoint must not hold up the others */
+		lane->find_locked = true;
+		return MD_FAILURE_RETRY_CAREFULLY;
+	}
 	if (stream == NULL)
 		return MD_FAILURE_LANE;
 	/* input functions of some types have no code for what they do not like */
@@ -239,7 +261,7 @@ md_ingest_failed(MdLane *lane, const ErrorData *error)
 		stream->careful = true;
 		return MD_FAILURE_RETRY_CAREFULLY;
 	}
-	md_ingest_skip(stream, error->sqlerrcode, error->message);
+	md_ingest_skip(stream, error->sqlerrcode, describe(error));
 	return MD_FAILURE_STREAM;
 }
 
@@ -278,6 +300,7 @@ md_ingest_abandon(MdLane *lane)
 	lane->taken = NIL;
 	lane->n_records = 0;
 	lane->storing = NULL;
+	lane->find_locked = false;
 	md_kafka_release(lane->client);
 	MemoryContextReset(lane->batch_context);
 }

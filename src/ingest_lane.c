@@ -366,11 +366,11 @@ md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 	return stream;
 }
 
-/* Lock the table without waiting for anybody. */
+/* Lock the table as batches will, without waiting for anybody. */
 static void
 lock_table(Oid relid)
 {
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("the table is locked by another session")));

@@ -17,7 +17,7 @@ typedef struct MdIngestEntry
 	Oid			relid;
 	char		name[NAMEDATALEN];
 	MdStream   *def;			/* NULL: to be read again */
-	MemoryContext context;		/* of def and last_message */
+	MemoryContext context;		/* of def and the messages */
 	MdStream   *new_def;		/* during a reload, in new_context: what changed */
 	MemoryContext new_context;	/* NULL: nothing did */
 	MdIngestStream *stream;		/* NULL: waits for retry_at */
@@ -25,6 +25,8 @@ typedef struct MdIngestEntry
 	int			n_queries;		/* and what for: see md_stream_start_queries() */
 	int64		queries[MD_KAFKA_MAX_QUERIES];
 	int			failures;
+	bool		waits;			/* for a lock: these were no failures */
+	char	   *told_waiting;	/* what its state row says of that; NULL: it does not */
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
 	bool		owes_status;	/* its state row could not be written */
@@ -88,6 +90,8 @@ extern bool md_ingest_any_alive(const MdIngestStream *stream);
 extern bool md_ingest_is_silent(const MdIngestEntry *entry);
 
 /* ingest_worker_failures.c: trouble of an entry, in its state row and the log */
+
+/* Trouble: one log line for each new message, the state row each time. */
 extern void md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message);
 extern void md_ingest_note_recovery(MdIngestEntry *entry);
 extern void md_ingest_clear_status(MdIngestEntry *entry);

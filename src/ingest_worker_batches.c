@@ -10,12 +10,16 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "clock.h"
 #include "debug_point.h"
 #include "ingest_worker.h"
 #include "worker.h"
+
+/* A batch that has to wait for a lock within a table does so for this time. */
+#define BATCH_LOCK_TIMEOUT "100ms"
 
 /* Give up the lane as it is; its streams start anew from their checkpoints. */
 static void
@@ -46,6 +50,9 @@ attempt_batch(void *arg)
 {
 	BatchAttempt *attempt = arg;
 
+	/* whoever holds a lock holds up all tables of the lane for so long */
+	(void) set_config_option("lock_timeout", BATCH_LOCK_TIMEOUT, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	pgstat_report_activity(STATE_RUNNING, "storing a batch");
 	md_ingest_store(attempt->lane, &attempt->result);
 	MD_DEBUG_POINT("ingest-commit");

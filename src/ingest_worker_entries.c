@@ -144,6 +144,7 @@ take_over_definition(MdIngestEntry *entry)
 	entry->new_context = NULL;
 	entry->new_def = NULL;
 	entry->last_message = NULL;
+	entry->told_waiting = NULL;
 	entry->lane = NULL;
 	entry->retry_at = 0;
 }

@@ -4,6 +4,10 @@
  *
  * One line in the log for each new message and one when all is well again,
  * however often a stream is tried; the state row each time.
+ *
+ * That a table is locked is no failure.  It is tried again soon, whatever came
+ * before and however long it lasts, and said once: who holds the lock is looked
+ * up by those who ask (medallion.lock_holders()).
  */
 #include "postgres.h"
 
@@ -11,9 +15,13 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "checkpoint.h"
 #include "ingest_worker.h"
 #include "worker.h"
+
+/* A lock that was released is noticed within this time. */
+#define LOCK_RETRY_MS 1000
 
 /* What the state row of an entry shall say; sqlstate NULL: that all is well. */
 typedef struct Status
@@ -22,6 +30,14 @@ typedef struct Status
 	const char *sqlstate;
 	const char *message;
 } Status;
+
+static void
+forget(char **message)
+{
+	if (*message != NULL)
+		pfree(*message);
+	*message = NULL;
+}
 
 static void
 set_status(void *arg)
@@ -55,6 +71,7 @@ void
 md_ingest_clear_status(MdIngestEntry *entry)
 {
 	entry->failures = 0;
+	forget(&entry->told_waiting);
 	write_status(entry, NULL, NULL);
 }
 
@@ -73,26 +90,65 @@ md_ingest_write_owed_statuses(void)
 	}
 }
 
-/* Note trouble: one log line for each new message, the state row each time. */
-void
-md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
+/* The lock lasts: tell the log who has it. */
+static void
+log_waiting(void *arg)
 {
-	entry->failures++;
-	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  md_worker_backoff_ms(entry->failures));
+	const MdIngestEntry *entry = arg;
+	char	   *holders;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	holders = md_stream_lock_holders(entry->relid);
+	PopActiveSnapshot();
+	ereport(LOG,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("ingest into streaming table \"%s\" waits for a lock", entry->name),
+			 holders == NULL ? 0 : errdetail_log("%s.", holders),
+			 errhint("It goes on by itself when the lock is released; medallion.streaming_tables shows who has it.")));
+}
+
+/* Say in the log what is new about an entry's trouble. */
+static void
+log_failure(MdIngestEntry *entry, int sqlstate, const char *message)
+{
 	/* a lock that is soon released is not worth a line */
-	if ((entry->last_message == NULL || strcmp(entry->last_message, message) != 0) &&
-		(sqlstate != ERRCODE_LOCK_NOT_AVAILABLE || entry->failures > 2))
-	{
+	if (entry->waits && entry->failures <= 2)
+		return;
+	if (entry->last_message != NULL && strcmp(entry->last_message, message) == 0)
+		return;
+	if (entry->waits)
+		(void) md_ingest_transaction(log_waiting, entry);
+	else
 		ereport(LOG,
 				(errcode(sqlstate),
 				 errmsg("ingest into streaming table \"%s\" failed: %s", entry->name, message),
 				 errdetail("It is tried again until it succeeds; medallion.streaming_tables shows its state.")));
-		if (entry->last_message)
-			pfree(entry->last_message);
-		entry->last_message = MemoryContextStrdup(entry->context, message);
-	}
+	forget(&entry->last_message);
+	entry->last_message = MemoryContextStrdup(entry->context, message);
+}
+
+void
+md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
+{
+	bool		waits = sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+	int			retry_ms;
+
+	if (waits != entry->waits)
+		entry->failures = 0;
+	entry->waits = waits;
+	entry->failures++;
+	retry_ms = md_worker_backoff_ms(entry->failures);
+	entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  waits ? Min(retry_ms, LOCK_RETRY_MS) : retry_ms);
+	log_failure(entry, sqlstate, message);
+	/* a wait of hours is a few writes, not one each second */
+	if (waits && entry->told_waiting != NULL && strcmp(entry->told_waiting, message) == 0 &&
+		(entry->failures & (entry->failures - 1)) != 0)
+		return;
 	write_status(entry, unpack_sql_state(sqlstate), message);
+	forget(&entry->told_waiting);
+	if (waits && !entry->owes_status)
+		entry->told_waiting = MemoryContextStrdup(entry->context, message);
 }
 
 /* All is well again with an entry that was in trouble. */
@@ -103,8 +159,6 @@ md_ingest_note_recovery(MdIngestEntry *entry)
 		ereport(LOG,
 				(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
 						entry->name, entry->failures)));
-	if (entry->last_message)
-		pfree(entry->last_message);
-	entry->last_message = NULL;
+	forget(&entry->last_message);
 	md_ingest_clear_status(entry);
 }

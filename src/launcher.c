@@ -154,7 +154,7 @@ wants_supervisor(const Supervised *entry)
 static void
 start_supervisor(Supervised *entry)
 {
-	const char *hint = "medallion.max_worker_slots";
+	MdShortage	shortage = MD_SHORTAGE_SLOTS;
 
 	if (!wants_supervisor(entry) ||
 		md_clock_ms_until(GetCurrentTimestamp(), entry->not_before) > 0)
@@ -164,18 +164,23 @@ start_supervisor(Supervised *entry)
 	{
 		if (md_worker_start(entry->slot, entry->database, MD_WORKER_SUPERVISOR,
 							&entry->handle))
+		{
+			md_worker_note_shortage(entry->database, MD_WORKER_SUPERVISOR, 0, MD_SHORTAGE_NONE);
 			return;
-		hint = "max_worker_processes";
+		}
+		shortage = MD_SHORTAGE_PROCESSES;
 	}
+	md_worker_note_shortage(entry->database, MD_WORKER_SUPERVISOR, 0, shortage);
 	entry->slot = -1;
 	entry->failures++;
 	entry->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													md_worker_backoff_ms(entry->failures));
+													Min(md_worker_backoff_ms(entry->failures),
+														MD_SHORTAGE_RETRY_MS));
 	if (entry->failures == 1)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start the medallion supervisor of database %u", entry->database),
-				 errhint("You might need to increase %s.", hint)));
+				 errhint("You might need to increase %s.", md_shortage_setting(shortage))));
 }
 
 /* Milliseconds until something is to be done even if nobody wakes us. */

@@ -12,9 +12,9 @@
  * In a join, a row may fail because of the row that it meets.  First it is looked
  * at what each source computes of its own rows; such rows are to blame if they
  * still fail where they are joined, without the candidates of other sources.
- * What is left depends on rows of several sources, and is put down to the source
- * that a row of the view is most likely one row of: a streaming table, then the
- * largest.
+ * What is left may be the fault of a row that was there before and met nothing,
+ * or depends on rows of several sources; then it is put down to the source that a
+ * row of the view is most likely one row of: a streaming table, then the largest.
  */
 #include "postgres.h"
 
@@ -569,6 +569,7 @@ confirm_candidates(Search *search, Candidates *candidates, List *all)
 {
 	MdSuspects	rows = *candidates->suspects;
 	List	   *returning = NIL;
+	char	   *condition;
 	ListCell   *lc;
 
 	foreach(lc, candidates->rows)
@@ -582,10 +583,12 @@ confirm_candidates(Search *search, Candidates *candidates, List *all)
 	foreach(lc, all)
 		search->hidden = list_concat(search->hidden, ((Candidates *) lfirst(lc))->rows);
 	rows.condition = NULL;
+	condition = md_errors_return_tids(returning, rows.relid);
+	if (condition == NULL)
+		condition = md_errors_return_condition(returning, rows.relid);
 	rows.store = md_sql_run_into_store(psprintf("SELECT %s FROM %s WHERE %s",
 												md_read_attributes(rows.relid),
-												md_read_relation_name(rows.relid),
-												md_errors_return_condition(returning, rows.relid)),
+												md_read_relation_name(rows.relid), condition),
 									   search->refresh->snapshot, &rows.tupdesc);
 	/* gone again before the refresh saw them: to be told by the change alone */
 	if (tuplestore_tuple_count(rows.store) == 0 && candidates->suspects->store != NULL)
@@ -609,13 +612,92 @@ search_join(Search *search, List *probes, List *suspects)
 	foreach(lc, probes)
 	{
 		MdProbe    *probe = lfirst(lc);
-		Candidates *candidates = find_candidates(search, probe, find_suspects(suspects, probe->relid));
+		MdSuspects *these = find_suspects(suspects, probe->relid);
+		Candidates *candidates = these ? find_candidates(search, probe, these) : NULL;
 
+		if (candidates != NULL && candidates->rows != NIL)
+			all = lappend(all, candidates);
+	}
+	foreach(lc, all)
+		confirm_candidates(search, lfirst(lc), all);
+}
+
+/*
+ * Rows of other sources than those of the culprits that cannot be computed by
+ * themselves, new or not, and fail where they are joined: found instead of these?
+ */
+static bool
+search_back(Search *search, List *probes, List *culprits)
+{
+	int			found = list_length(search->found);
+	List	   *all = NIL;
+	ListCell   *lc;
+
+	foreach(lc, probes)
+	{
+		MdProbe    *probe = lfirst(lc);
+		MdSuspects *suspects = palloc0(sizeof(MdSuspects));
+		Candidates *candidates;
+		ListCell   *other;
+		bool		is_met = false;
+
+		foreach(other, culprits)
+			is_met |= ((MdRefreshError *) lfirst(other))->source != probe->relid;
+		if (!is_met)
+			continue;
+		suspects->relid = probe->relid;
+		suspects->is_stream = md_catalog_has_row("stream", "stream_pkey", probe->relid);
+		candidates = find_candidates(search, probe, suspects);
 		if (candidates->rows != NIL)
 			all = lappend(all, candidates);
 	}
 	foreach(lc, all)
 		confirm_candidates(search, lfirst(lc), all);
+	for (int i = found; i < list_length(search->found); i++)
+		((MdRefreshError *) list_nth(search->found, i))->was_there = true;
+	return list_length(search->found) > found;
+}
+
+/* Put down what fails to rows of the suspects, whatever they meet. */
+static void
+search_all(Search *search, List *probes, List *suspects)
+{
+	ListCell   *lc;
+
+	foreach(lc, suspects)
+	{
+		ListCell   *other;
+
+		foreach(other, probes)
+		{
+			search->probe = lfirst(other);
+			search->suspects = lfirst(lc);
+			if (search->probe->relid == search->suspects->relid && !search->full)
+				search_suspects(search);
+		}
+	}
+}
+
+/* Search one block. */
+static void
+search_block(Search *search, List *probes, List *suspects, bool look_back)
+{
+	bool		is_joined = ((MdProbe *) linitial(probes))->is_joined;
+	List	   *before;
+	List	   *culprits;
+
+	if (is_joined)
+		search_join(search, probes, suspects);
+	before = list_copy(search->found);
+	search_all(search, probes, suspects);
+	culprits = list_copy_tail(search->found, list_length(before));
+	if (!is_joined || !look_back || culprits == NIL || search->full)
+		return;
+	search->found = before;
+	if (search_back(search, probes, culprits))
+		search_all(search, probes, suspects);
+	else
+		search->found = list_concat(search->found, culprits);
 }
 
 /* Streaming tables first, then by size. */
@@ -631,50 +713,34 @@ compare_suspects(const ListCell *a, const ListCell *b)
 }
 
 List *
-md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit)
+md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit, bool look_back)
 {
+	MdPlan	   *plan = md_plan_make(md_query_of_definition(refresh->view->definition),
+									refresh->view->owner);
 	Search		search = {0};
-	List	   *relids = NIL;
 	List	   *probes;
 	Query	   *done = NULL;
 	ListCell   *lc;
 
 	search.refresh = refresh;
-	search.normal = md_plan_make(md_query_of_definition(refresh->view->definition),
-								 refresh->view->owner)->normal;
+	search.normal = plan->normal;
 	search.errors = errors;
 	search.limit = limit;
 	list_sort(suspects, compare_suspects);
-	foreach(lc, suspects)
-		relids = lappend_oid(relids, ((MdSuspects *) lfirst(lc))->relid);
-	probes = md_probes(search.normal, relids);
+	probes = md_probes(search.normal, plan->source_ids);
 	foreach(lc, probes)
 	{
-		MdProbe    *probe = lfirst(lc);
 		List	   *block_probes = NIL;
 		ListCell   *other;
 
 		/* all of a block at once */
-		if (probe->block == done)
+		if (((MdProbe *) lfirst(lc))->block == done)
 			continue;
-		done = probe->block;
+		done = ((MdProbe *) lfirst(lc))->block;
 		foreach(other, probes)
 			if (((MdProbe *) lfirst(other))->block == done)
 				block_probes = lappend(block_probes, lfirst(other));
-		if (probe->is_joined)
-			search_join(&search, block_probes, suspects);
-		foreach(other, suspects)
-		{
-			ListCell   *one;
-
-			foreach(one, block_probes)
-			{
-				search.probe = lfirst(one);
-				search.suspects = lfirst(other);
-				if (search.probe->relid == search.suspects->relid && !search.full)
-					search_suspects(&search);
-			}
-		}
+		search_block(&search, block_probes, suspects, look_back);
 	}
 	return search.found;
 }

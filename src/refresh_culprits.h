@@ -28,13 +28,15 @@ extern bool md_culprits_is_data_error(const ErrorData *error);
 
 /*
  * Find rows with which the view cannot be computed: MdRefreshErrors that are not
- * stored yet, NIL if no single row is to blame.  errors: rows that are known, and
- * left out.  ERROR for an error that is not about data, and when there are more
- * than `limit`.
+ * stored yet, NIL if no single row is to blame, more than `limit` (-1: none) if
+ * there are that many.  errors: rows that are known, and left out.  look_back: a
+ * row that is no suspect, and cannot be computed by itself, is to blame before a
+ * suspect that it meets.  ERROR for an error that is not about data.
  *
  * Runs in: a refresh, as the owner of the view, connected to SPI.
  */
-extern List *md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit);
+extern List *md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit,
+							  bool look_back);
 
 /* The columns that a row's fingerprint is of where it has no offset (of char *). */
 extern List *md_culprits_value_columns(Query *normal, Oid relid, bool *has_key);

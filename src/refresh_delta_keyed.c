@@ -10,10 +10,10 @@
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 
+#include "compat.h"
 #include "refresh_normal.h"
 #include "refresh_read.h"
 #include "refresh_term.h"
@@ -106,7 +106,7 @@ entry_columns(Query *query, int rt_index)
 	inside->rtable = list_make1(copyObject(rte));
 	inside->jointree->fromlist = list_make1(makeNode(RangeTblRef));
 	linitial_node(RangeTblRef, inside->jointree->fromlist)->rtindex = 1;
-	expandRTE(rte, 1, 0, -1, true, &names, &vars);
+	md_expand_rte(rte, 1, true, &names, &vars);
 	foreach(lc, vars)
 	{
 		char	   *name = strVal(list_nth(names, foreach_current_index(lc)));

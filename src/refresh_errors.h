@@ -34,6 +34,7 @@ typedef struct MdRefreshError
 	bool		tried;			/* and cannot */
 	bool		again;			/* but perhaps when nothing else changes */
 	/* of one that is not stored yet */
+	bool		was_there;		/* a row that is not new in its source */
 	char	   *topic;			/* NULL: not of a record, or not known */
 	int			partition;		/* -1: not of a record */
 	int64		offset;

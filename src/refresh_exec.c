@@ -41,6 +41,7 @@
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
+#include "settings.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 #include "view_settings.h"
@@ -401,6 +402,19 @@ run_apply(void *arg)
 	SPI_finish();
 }
 
+/* A refresh is one of few, like maintenance, and has more memory than any session. */
+static void
+raise_work_mem(void)
+{
+	char		kilobytes[12];
+
+	if (work_mem >= md_refresh_work_mem_kb)
+		return;
+	snprintf(kilobytes, sizeof(kilobytes), "%d", md_refresh_work_mem_kb);
+	(void) set_config_option("work_mem", kilobytes, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* Plan and apply as the owner, then store how far the view is. */
 static void
 run_refresh(MdRefresh *refresh, bool full)
@@ -412,6 +426,7 @@ run_refresh(MdRefresh *refresh, bool full)
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
+	raise_work_mem();
 	refresh->result = md_target_make(view->relid);
 	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
 	if (!same_sources(refresh))

@@ -271,8 +271,8 @@ suspect_new_rows(MdRefresh *refresh)
 }
 
 /*
- * Rows without a key of their own that equal rows which were there before: the
- * view was computed with those.
+ * Rows that were there before, or equal rows which were and have no key of their
+ * own: perhaps the view was computed with those.
  */
 static char *
 why_compute_anew(MdRefresh *refresh, List *found)
@@ -286,6 +286,9 @@ why_compute_anew(MdRefresh *refresh, List *found)
 		bool		has_key;
 		int64		in_change;
 
+		if (error->was_there)
+			return psprintf("rows of %s that were there before cannot be computed any more",
+							md_read_relation_name(error->source));
 		(void) md_culprits_value_columns(refresh->plan->normal, error->source, &has_key);
 		if (source->kind == MD_SOURCE_STREAM || has_key)
 			continue;
@@ -363,7 +366,8 @@ find_rows(MdRefresh *refresh, ErrorData *error)
 	if (keep_out_again(refresh))
 		return;
 	SPI_connect();
-	found = md_culprits_find(refresh, refresh->quarantined, suspect_new_rows(refresh), limit);
+	found = md_culprits_find(refresh, refresh->quarantined, suspect_new_rows(refresh), limit,
+							 is_incremental(refresh));
 	why_anew = found != NIL && is_incremental(refresh) ? why_compute_anew(refresh, found) : NULL;
 	/* SPI's context goes away */
 	MemoryContextSwitchTo(context);
@@ -527,7 +531,8 @@ try_again(MdRefresh *refresh, bool all)
 		if (tried != NULL)
 			suspects = lappend(suspects, tried);
 	}
-	keep_failing(refresh->quarantined, md_culprits_find(refresh, refresh->quarantined, suspects, -1));
+	keep_failing(refresh->quarantined, md_culprits_find(refresh, refresh->quarantined, suspects, -1,
+														false));
 	SPI_finish();
 }
 

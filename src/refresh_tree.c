@@ -14,7 +14,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
@@ -448,7 +447,7 @@ expand_from(Query *query, Node *from, int *rt_index, List **names, List **vars)
 		*rt_index = ((JoinExpr *) from)->rtindex;
 	else
 		*rt_index = castNode(RangeTblRef, from)->rtindex;
-	expandRTE(rt_fetch(*rt_index, query->rtable), *rt_index, 0, -1, false, names, vars);
+	md_expand_rte(rt_fetch(*rt_index, query->rtable), *rt_index, false, names, vars);
 }
 
 static List *

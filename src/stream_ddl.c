@@ -5,6 +5,7 @@
  *		CREATE TABLE ... WITH (medallion. ...)	defines a streaming table
  *		ALTER TABLE ... SET (medallion. ...)	changes its options
  *		any other ALTER TABLE					is checked: the columns must fit
+ *		on its partitions						see stream_child_ddl.c
  *		RENAME of a column						keeps where it is filled from
  *		RENAME, ALTER, DROP of a server, its	reaches the tables that use it
  *		privileges and its user mappings
@@ -32,6 +33,7 @@
 #include "ddl.h"
 #include "decode.h"
 #include "server.h"
+#include "stream_child_ddl.h"
 #include "stream_define.h"
 #include "stream_state.h"
 #include "stream_table.h"
@@ -95,19 +97,6 @@ check_repeated(List *options)
 	}
 }
 
-/* ERROR if the other table of a hierarchy is a streaming table. */
-static void
-check_relative(RangeVar *other)
-{
-	Oid			relid = RangeVarGetRelid(other, NoLock, true);
-
-	if (OidIsValid(relid) && md_stream_exists(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("streaming table \"%s\" cannot be part of an inheritance hierarchy",
-						other->relname)));
-}
-
 /*
  * Name the schema that the table will be in: the name alone may mean another
  * table (a temporary one, say) once it exists.
@@ -141,8 +130,10 @@ create_table(MdUtility *u, CreateStmt *stmt)
 	Oid			relid;
 	ListCell   *lc;
 
+	if (options == NIL && md_stream_child_create(u, stmt))
+		return true;
 	foreach(lc, stmt->inhRelations)
-		check_relative(lfirst_node(RangeVar, lc));
+		md_stream_child_check_relative(lfirst_node(RangeVar, lc));
 	if (options == NIL)
 		return false;
 	md_worker_slots_require();
@@ -222,7 +213,6 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 					 errdetail("After a crash its rows would be gone, and the offsets would not.")));
 			break;
 		case AT_AddInherit:
-		case AT_AttachPartition:
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("streaming table \"%s\" cannot be part of an inheritance hierarchy",
@@ -249,23 +239,6 @@ check_command(const MdStream *stream, AlterTableCmd *cmd)
 			break;
 		default:
 			break;
-	}
-}
-
-/* ATTACH PARTITION names the child, INHERIT the parent. */
-static void
-check_relatives(List *cmds)
-{
-	ListCell   *lc;
-
-	foreach(lc, cmds)
-	{
-		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
-
-		if (cmd->subtype == AT_AttachPartition)
-			check_relative(((PartitionCmd *) cmd->def)->name);
-		else if (cmd->subtype == AT_AddInherit)
-			check_relative((RangeVar *) cmd->def);
 	}
 }
 
@@ -324,7 +297,9 @@ has_our_options(AlterTableStmt *stmt)
 static bool
 alter_other_table(AlterTableStmt *stmt, Oid relid)
 {
-	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_RELATION &&
+	if (OidIsValid(relid) &&
+		(get_rel_relkind(relid) == RELKIND_RELATION ||
+		 get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE) &&
 		!md_view_exists(relid) && has_our_options(stmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -363,10 +338,10 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 
 	if (stmt->objtype != OBJECT_TABLE)
 		return false;
-	check_relatives(stmt->cmds);
+	md_stream_child_check_commands(stmt->cmds);
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	if (!OidIsValid(relid) || !md_stream_exists(relid))
-		return alter_other_table(stmt, relid);
+		return alter_other_table(stmt, relid) || md_stream_child_alter(u, stmt, relid);
 
 	md_worker_slots_require();
 	options = take_alter_options(stmt);
@@ -385,8 +360,11 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	owner = md_stream_table_owner(relid);
 	if (cmds != NIL)
 	{
+		List	   *detached = md_stream_child_begin(cmds);
+
 		md_utility_next(u);
 		CommandCounterIncrement();
+		md_stream_child_end(relid, cmds, detached);
 		forget_dropped_columns(relid, cmds);
 		/* a new owner must be able to connect */
 		if (md_stream_table_owner(relid) != owner)
@@ -409,7 +387,7 @@ check_trigger(RangeVar *relation, const char *trigger, const char *verb)
 	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
 
 	if (strcmp(trigger, MD_STREAM_GUARD) == 0 &&
-		OidIsValid(relid) && md_stream_exists(relid))
+		OidIsValid(relid) && OidIsValid(md_stream_root(relid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot %s trigger \"%s\" of streaming table \"%s\"",
@@ -534,6 +512,8 @@ md_stream_utility(MdUtility *u)
 	{
 		case T_CreateStmt:
 			return create_table(u, (CreateStmt *) stmt);
+		case T_CreateForeignTableStmt:
+			return md_stream_child_create(u, &((CreateForeignTableStmt *) stmt)->base);
 		case T_CreateTableAsStmt:
 			refuse_create_table_as((CreateTableAsStmt *) stmt);
 			return false;
@@ -594,6 +574,12 @@ md_stream_mapping_dropped(Oid mapping_id)
 void
 md_stream_relation_dropped(Oid relid)
 {
-	if (get_rel_relkind(relid) == RELKIND_RELATION && md_stream_exists(relid))
+	char		relkind = get_rel_relkind(relid);
+
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	if (md_stream_exists(relid))
 		md_stream_forget(relid);
+	else
+		md_stream_child_dropped(relid);
 }

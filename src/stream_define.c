@@ -32,6 +32,7 @@
 #include "nearest_name.h"
 #include "server.h"
 #include "settings.h"
+#include "stream_child_ddl.h"
 #include "stream_define.h"
 #include "stream_options.h"
 #include "stream_start.h"
@@ -234,6 +235,7 @@ md_stream_define(Oid relid, const MdStreamDefinition *definition)
 	md_stream_table_prepare(relid);
 	md_stream_check_columns(&stream);
 	md_stream_table_depend(relid, server_id);
+	md_stream_child_guard_all(relid);
 	insert_stream(&stream, options);
 	if (definition->check_topic)
 		initialize(&stream);

@@ -170,8 +170,6 @@ md_stream_table_complete(CreateStmt *stmt, MdFormat format)
 		refuse_clause("a partition");
 	if (stmt->inhRelations != NIL)
 		refuse_clause("the child of another table");
-	if (stmt->partspec != NULL)
-		refuse_clause("partitioned in this version");
 	if (stmt->ofTypename != NULL)
 		refuse_clause("a typed table");
 
@@ -260,10 +258,7 @@ check_table(Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
 	class = (Form_pg_class) GETSTRUCT(tuple);
-	if (class->relkind == RELKIND_PARTITIONED_TABLE)
-		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED,
-					 "It is partitioned, which this version does not support.");
-	if (class->relkind != RELKIND_RELATION)
+	if (class->relkind != RELKIND_RELATION && class->relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a table", NameStr(class->relname)),
@@ -278,22 +273,24 @@ check_table(Oid relid)
 		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED,
 					 "It is unlogged: after a crash its rows would be gone, and the offsets would not.");
 	if (class->relispartition || has_superclass(relid) ||
-		find_inheritance_children(relid, NoLock) != NIL)
+		(class->relkind == RELKIND_RELATION && find_inheritance_children(relid, NoLock) != NIL))
 		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED,
-					 "It is part of a partitioned table or of an inheritance hierarchy.");
+					 "It is a partition, or part of an inheritance hierarchy.");
 	ReleaseSysCache(tuple);
 }
 
-static void
-create_guard(Oid relid)
+void
+md_stream_table_guard(Oid relid)
 {
 	const char *table = md_stream_table_name(relid);
 
+	SPI_connect();
 	run_sql(psprintf("CREATE TRIGGER " MD_STREAM_GUARD
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()", table));
 	/* appliers of replication change history too, and must be counted */
 	run_sql(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " MD_STREAM_GUARD, table));
+	SPI_finish();
 }
 
 LOCKMODE
@@ -314,8 +311,8 @@ md_stream_table_prepare(Oid relid)
 		if (get_attnum(relid, metadata_columns[i].name) == InvalidAttrNumber)
 			run_sql(psprintf("ALTER TABLE %s ADD COLUMN %s %s", md_stream_table_name(relid),
 							 metadata_columns[i].name, metadata_columns[i].type));
-	create_guard(relid);
 	SPI_finish();
+	md_stream_table_guard(relid);
 }
 
 void
@@ -325,11 +322,7 @@ md_stream_table_depend(Oid relid, Oid server_id)
 	ObjectAddress server;
 
 	if (!OidIsValid(get_trigger_oid(relid, MD_STREAM_GUARD, true)))
-	{
-		SPI_connect();
-		create_guard(relid);
-		SPI_finish();
-	}
+		md_stream_table_guard(relid);
 	ObjectAddressSet(trigger, TriggerRelationId,
 					 get_trigger_oid(relid, MD_STREAM_GUARD, false));
 	ObjectAddressSet(server, ForeignServerRelationId, server_id);

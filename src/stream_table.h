@@ -18,7 +18,7 @@
  * Complete the CREATE TABLE statement of a streaming table: the columns of a
  * payload of that format when it has none at all, and the metadata columns
  * that it does not declare.  ERROR for clauses that a streaming table cannot
- * have (temporary, unlogged, partitioned, inherited, ...).
+ * have (temporary, unlogged, inherited, ...).
  */
 extern void md_stream_table_complete(CreateStmt *stmt, MdFormat format);
 
@@ -45,6 +45,9 @@ extern void md_stream_table_prepare(Oid relid);
  * table.  The trigger is made anew if it is gone.
  */
 extern void md_stream_table_depend(Oid relid, Oid server_id);
+
+/* Make the guard trigger. */
+extern void md_stream_table_guard(Oid relid);
 
 extern Oid	md_stream_table_owner(Oid relid);
 

@@ -147,7 +147,7 @@ note_ended(MdWorkerKind kind, int index, Charge *charge)
 static void
 start_worker(MdWorkerKind kind, int index, Charge *charge)
 {
-	const char *hint;
+	MdShortage	shortage;
 	int			slot;
 
 	if (md_clock_ms_until(GetCurrentTimestamp(), charge->not_before) > 0)
@@ -157,15 +157,19 @@ start_worker(MdWorkerKind kind, int index, Charge *charge)
 	{
 		charge->slot = slot;
 		charge->started_at = GetCurrentTimestamp();
+		md_worker_note_shortage(MyDatabaseId, kind, index, MD_SHORTAGE_NONE);
 		return;
 	}
-	hint = slot < 0 ? "medallion.max_worker_slots" : "max_worker_processes";
+	shortage = slot < 0 ? MD_SHORTAGE_SLOTS : MD_SHORTAGE_PROCESSES;
+	md_worker_note_shortage(MyDatabaseId, kind, index, shortage);
 	note_failed(charge);
+	charge->not_before = Min(charge->not_before,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MD_SHORTAGE_RETRY_MS));
 	if (charge->failures == 1)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start medallion %s worker %d", md_worker_kind_name(kind), index),
-				 errhint("You might need to increase %s.", hint)));
+				 errhint("You might need to increase %s.", md_shortage_setting(shortage))));
 }
 
 /* Start what is wanted; returns how long to wait before looking again. */
@@ -182,6 +186,8 @@ start_wanted(const Demand *demand)
 			note_ended(kinds[k], i, charge);
 			if (i >= demand->workers[k])
 			{
+				if (charge->failures > 0)
+					md_worker_note_shortage(MyDatabaseId, kinds[k], i, MD_SHORTAGE_NONE);
 				charge->failures = 0;
 				charge->not_before = 0;
 				continue;

@@ -9,9 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -19,54 +17,16 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
-#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
 #include "settings.h"
-#include "worker_slots.h"
-
-PG_FUNCTION_INFO_V1(md_worker_slots);
+#include "worker_slots_private.h"
 
 #define TRANCHE_NAME "pg_medallion"
 
-typedef struct WorkerSlot
-{
-	bool		in_use;
-	MdWorkerKind kind;
-	Oid			database;
-	int			worker_index;
-	bool		exited_cleanly; /* the last process of this slot, while it is free */
-	pid_t		pid;			/* 0: reserved, not up yet */
-	Latch	   *latch;
-	TimestampTz started_at;
-	TimestampTz last_active_at;
-	int64		transactions;
-	int64		rows;
-	int64		bytes;
-} WorkerSlot;
-
-typedef struct DatabaseEntry
-{
-	Oid			database;		/* InvalidOid: free */
-	uint64		generation;
-	bool		absent;			/* a supervisor found no extension there */
-	pid_t		blocker_pid;	/* session that wants our workers away */
-} DatabaseEntry;
-
-typedef struct SharedArea
-{
-	LWLock	   *lock;
-	int			n_slots;
-	int			n_databases;
-	DatabaseEntry *databases;
-	WorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
-} SharedArea;
-
-static SharedArea *shared = NULL;
+MdWorkerArea *md_worker_area = NULL;
 static int	my_slot = -1;
 static bool definitions_changed = false;
 static bool publication_due = false;	/* of a transaction that has committed */
@@ -99,15 +59,15 @@ n_database_entries(void)
 static Size
 slots_size(void)
 {
-	return MAXALIGN(offsetof(SharedArea, slots) +
-					mul_size(md_max_worker_slots, sizeof(WorkerSlot)));
+	return MAXALIGN(offsetof(MdWorkerArea, slots) +
+					mul_size(md_max_worker_slots, sizeof(MdWorkerSlot)));
 }
 
 static Size
 area_size(void)
 {
 	return add_size(slots_size(),
-					mul_size(n_database_entries(), sizeof(DatabaseEntry)));
+					mul_size(n_database_entries(), sizeof(MdDatabaseEntry)));
 }
 
 void
@@ -123,23 +83,23 @@ md_worker_slots_init(void)
 	bool		found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("pg_medallion", area_size(), &found);
+	md_worker_area = ShmemInitStruct("pg_medallion", area_size(), &found);
 	if (!found)
 	{
-		memset(shared, 0, area_size());
-		shared->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
-		shared->n_slots = md_max_worker_slots;
-		shared->n_databases = n_database_entries();
+		memset(md_worker_area, 0, area_size());
+		md_worker_area->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
+		md_worker_area->n_slots = md_max_worker_slots;
+		md_worker_area->n_databases = n_database_entries();
 	}
 	/* a pointer into the area itself: the same address in every process */
-	shared->databases = (DatabaseEntry *) ((char *) shared + slots_size());
+	md_worker_area->databases = (MdDatabaseEntry *) ((char *) md_worker_area + slots_size());
 	LWLockRelease(AddinShmemInitLock);
 }
 
 void
 md_worker_slots_require(void)
 {
-	if (shared == NULL)
+	if (md_worker_area == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_medallion must be loaded at server start"),
@@ -147,14 +107,14 @@ md_worker_slots_require(void)
 }
 
 /* Find the entry of a database, or make one; the lock is held exclusively. */
-static DatabaseEntry *
+static MdDatabaseEntry *
 database_entry(Oid database)
 {
-	DatabaseEntry *free_entry = NULL;
+	MdDatabaseEntry *free_entry = NULL;
 
-	for (int i = 0; i < shared->n_databases; i++)
+	for (int i = 0; i < md_worker_area->n_databases; i++)
 	{
-		DatabaseEntry *entry = &shared->databases[i];
+		MdDatabaseEntry *entry = &md_worker_area->databases[i];
 
 		if (entry->database == database)
 			return entry;
@@ -168,7 +128,7 @@ database_entry(Oid database)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many databases with pg_medallion"),
 				 errhint("Raise medallion.max_worker_slots and restart the server.")));
-	memset(free_entry, 0, sizeof(DatabaseEntry));
+	memset(free_entry, 0, sizeof(MdDatabaseEntry));
 	free_entry->database = database;
 	free_entry->generation = 1;
 	return free_entry;
@@ -178,9 +138,9 @@ database_entry(Oid database)
 static void
 wake_locked(Oid database, int kind)
 {
-	for (int i = 0; i < shared->n_slots; i++)
+	for (int i = 0; i < md_worker_area->n_slots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		MdWorkerSlot *slot = &md_worker_area->slots[i];
 
 		if (slot->in_use && slot->latch != NULL &&
 			slot->database == database &&
@@ -192,11 +152,11 @@ wake_locked(Oid database, int kind)
 void
 md_worker_wake(Oid database, MdWorkerKind kind)
 {
-	if (shared == NULL)
+	if (md_worker_area == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
 	wake_locked(database, kind);
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 }
 
 bool
@@ -204,15 +164,15 @@ md_worker_slot_exists(Oid database, MdWorkerKind kind, int worker_index)
 {
 	bool		exists = false;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->n_slots && !exists; i++)
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	for (int i = 0; i < md_worker_area->n_slots && !exists; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		MdWorkerSlot *slot = &md_worker_area->slots[i];
 
 		exists = slot->in_use && slot->database == database &&
 			slot->kind == kind && slot->worker_index == worker_index;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 	return exists;
 }
 
@@ -221,10 +181,10 @@ md_worker_slot_reserve(Oid database, MdWorkerKind kind, int worker_index)
 {
 	int			result = -1;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->n_slots; i++)
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < md_worker_area->n_slots; i++)
 	{
-		WorkerSlot *slot = &shared->slots[i];
+		MdWorkerSlot *slot = &md_worker_area->slots[i];
 
 		if (!slot->in_use)
 		{
@@ -240,26 +200,26 @@ md_worker_slot_reserve(Oid database, MdWorkerKind kind, int worker_index)
 	}
 	if (result >= 0)
 	{
-		WorkerSlot *slot = &shared->slots[result];
+		MdWorkerSlot *slot = &md_worker_area->slots[result];
 
-		memset(slot, 0, sizeof(WorkerSlot));
+		memset(slot, 0, sizeof(MdWorkerSlot));
 		slot->in_use = true;
 		slot->kind = kind;
 		slot->database = database;
 		slot->worker_index = worker_index;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 	return result;
 }
 
 void
 md_worker_slot_free(int slot)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->slots[slot].in_use = false;
-	shared->slots[slot].latch = NULL;
-	shared->slots[slot].pid = 0;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
+	md_worker_area->slots[slot].in_use = false;
+	md_worker_area->slots[slot].latch = NULL;
+	md_worker_area->slots[slot].pid = 0;
+	LWLockRelease(md_worker_area->lock);
 }
 
 /* At exit: free the slot, and let whoever supervises us know. */
@@ -271,16 +231,17 @@ release_my_slot(int code, Datum arg)
 	if (slot < 0)
 		return;
 	my_slot = -1;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->slots[slot].in_use = false;
-	shared->slots[slot].exited_cleanly = code == 0;
-	shared->slots[slot].latch = NULL;
-	shared->slots[slot].pid = 0;
-	if (shared->slots[slot].kind == MD_WORKER_SUPERVISOR)
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
+	md_worker_area->slots[slot].in_use = false;
+	md_worker_area->slots[slot].exited_cleanly = code == 0;
+	md_worker_area->slots[slot].latch = NULL;
+	md_worker_area->slots[slot].pid = 0;
+	md_worker_forget_shortages(&md_worker_area->slots[slot]);
+	if (md_worker_area->slots[slot].kind == MD_WORKER_SUPERVISOR)
 		wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
-	else if (shared->slots[slot].kind != MD_WORKER_LAUNCHER)
-		wake_locked(shared->slots[slot].database, MD_WORKER_SUPERVISOR);
-	LWLockRelease(shared->lock);
+	else if (md_worker_area->slots[slot].kind != MD_WORKER_LAUNCHER)
+		wake_locked(md_worker_area->slots[slot].database, MD_WORKER_SUPERVISOR);
+	LWLockRelease(md_worker_area->lock);
 }
 
 bool
@@ -288,78 +249,78 @@ md_worker_slot_exited_cleanly(int slot)
 {
 	bool		cleanly;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	cleanly = !shared->slots[slot].in_use && shared->slots[slot].exited_cleanly;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	cleanly = !md_worker_area->slots[slot].in_use && md_worker_area->slots[slot].exited_cleanly;
+	LWLockRelease(md_worker_area->lock);
 	return cleanly;
 }
 
 void
 md_worker_slot_claim(int slot)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	my_slot = slot;
-	shared->slots[slot].pid = MyProcPid;
-	shared->slots[slot].latch = MyLatch;
-	shared->slots[slot].started_at = GetCurrentTimestamp();
-	shared->slots[slot].last_active_at = shared->slots[slot].started_at;
-	LWLockRelease(shared->lock);
+	md_worker_area->slots[slot].pid = MyProcPid;
+	md_worker_area->slots[slot].latch = MyLatch;
+	md_worker_area->slots[slot].started_at = GetCurrentTimestamp();
+	md_worker_area->slots[slot].last_active_at = md_worker_area->slots[slot].started_at;
+	LWLockRelease(md_worker_area->lock);
 	before_shmem_exit(release_my_slot, (Datum) 0);
 }
 
 Oid
 md_worker_slot_database(int slot)
 {
-	return shared->slots[slot].database;
+	return md_worker_area->slots[slot].database;
 }
 
 int
 md_worker_slot_index(int slot)
 {
-	return shared->slots[slot].worker_index;
+	return md_worker_area->slots[slot].worker_index;
 }
 
 void
 md_worker_slot_report(int64 transactions, int64 rows, int64 bytes)
 {
-	WorkerSlot *slot;
+	MdWorkerSlot *slot;
 
 	if (my_slot < 0)
 		return;
-	slot = &shared->slots[my_slot];
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = &md_worker_area->slots[my_slot];
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	slot->transactions += transactions;
 	slot->rows += rows;
 	slot->bytes += bytes;
 	slot->last_active_at = GetCurrentTimestamp();
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 }
 
 /* Move the generation on and wake everybody who loaded the old one. */
 static void
 publish_definitions(void)
 {
-	DatabaseEntry *entry;
+	MdDatabaseEntry *entry;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	entry = database_entry(MyDatabaseId);
 	entry->generation++;
 	entry->absent = false;
 	wake_locked(MyDatabaseId, -1);
 	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 }
 
 /* The statement that wanted databases without our workers has ended. */
 static void
 unblock_databases(void)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->n_databases; i++)
-		if (shared->databases[i].blocker_pid == MyProcPid)
-			shared->databases[i].blocker_pid = 0;
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < md_worker_area->n_databases; i++)
+		if (md_worker_area->databases[i].blocker_pid == MyProcPid)
+			md_worker_area->databases[i].blocker_pid = 0;
 	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 }
 
 static void
@@ -416,15 +377,15 @@ register_xact_callback(void)
 void
 md_definitions_changed(void)
 {
-	if (shared == NULL)
+	if (md_worker_area == NULL)
 		return;
 	register_xact_callback();
 	if (!definitions_changed)
 	{
 		/* make sure that there is an entry: after commit is too late to fail */
-		LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+		LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 		(void) database_entry(MyDatabaseId);
-		LWLockRelease(shared->lock);
+		LWLockRelease(md_worker_area->lock);
 	}
 	definitions_changed = true;
 }
@@ -434,22 +395,22 @@ md_definitions_generation(void)
 {
 	uint64		generation;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	generation = database_entry(MyDatabaseId)->generation;
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 	return generation;
 }
 
 void
 md_database_set_absent(Oid database, uint64 generation)
 {
-	DatabaseEntry *entry;
+	MdDatabaseEntry *entry;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	entry = database_entry(database);
 	if (entry->generation == generation)
 		entry->absent = true;
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 }
 
 bool
@@ -457,20 +418,20 @@ md_database_is_absent(Oid database)
 {
 	bool		absent;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	absent = database_entry(database)->absent;
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 	return absent;
 }
 
 void
 md_database_forget(Oid database)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < shared->n_databases; i++)
-		if (shared->databases[i].database == database)
-			shared->databases[i].database = InvalidOid;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < md_worker_area->n_databases; i++)
+		if (md_worker_area->databases[i].database == database)
+			md_worker_area->databases[i].database = InvalidOid;
+	LWLockRelease(md_worker_area->lock);
 }
 
 /* A block ends with the process that set it, however that ended. */
@@ -479,11 +440,11 @@ md_database_is_blocked(Oid database)
 {
 	pid_t		pid = 0;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->n_databases; i++)
-		if (shared->databases[i].database == database)
-			pid = shared->databases[i].blocker_pid;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	for (int i = 0; i < md_worker_area->n_databases; i++)
+		if (md_worker_area->databases[i].database == database)
+			pid = md_worker_area->databases[i].blocker_pid;
+	LWLockRelease(md_worker_area->lock);
 	return pid != 0 && BackendPidGetProc(pid) != NULL;
 }
 
@@ -493,10 +454,10 @@ database_in_use(Oid database)
 {
 	bool		in_use = false;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->n_slots && !in_use; i++)
-		in_use = shared->slots[i].in_use && shared->slots[i].database == database;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	for (int i = 0; i < md_worker_area->n_slots && !in_use; i++)
+		in_use = md_worker_area->slots[i].in_use && md_worker_area->slots[i].database == database;
+	LWLockRelease(md_worker_area->lock);
 	return in_use;
 }
 
@@ -504,62 +465,23 @@ database_in_use(Oid database)
 void
 md_database_block(Oid database)
 {
-	if (shared == NULL)
+	if (md_worker_area == NULL)
 		return;
 	register_xact_callback();
 	databases_blocked = true;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	database_entry(database)->blocker_pid = MyProcPid;
-	LWLockRelease(shared->lock);
+	LWLockRelease(md_worker_area->lock);
 
 	/* wake them each time round: one that was busy may have missed it */
 	while (database_in_use(database))
 	{
 		CHECK_FOR_INTERRUPTS();
-		LWLockAcquire(shared->lock, LW_SHARED);
+		LWLockAcquire(md_worker_area->lock, LW_SHARED);
 		wake_locked(database, -1);
-		LWLockRelease(shared->lock);
+		LWLockRelease(md_worker_area->lock);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 20, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
-}
-
-/* SQL: one row per slot in use. */
-Datum
-md_worker_slots(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	/* how much all owners' tables take in is a matter for those who monitor */
-	bool		figures = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-
-	md_worker_slots_require();
-	InitMaterializedSRF(fcinfo, 0);
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (int i = 0; i < shared->n_slots; i++)
-	{
-		WorkerSlot *slot = &shared->slots[i];
-		Datum		values[10];
-		bool		nulls[10] = {0};
-
-		if (!slot->in_use)
-			continue;
-		values[0] = Int32GetDatum(i);
-		values[1] = ObjectIdGetDatum(slot->database);
-		nulls[1] = !OidIsValid(slot->database);
-		values[2] = CStringGetTextDatum(md_worker_kind_name(slot->kind));
-		values[3] = Int32GetDatum(slot->worker_index);
-		values[4] = Int32GetDatum(slot->pid);
-		values[5] = TimestampTzGetDatum(slot->started_at);
-		values[6] = TimestampTzGetDatum(slot->last_active_at);
-		values[7] = Int64GetDatum(slot->transactions);
-		values[8] = Int64GetDatum(slot->rows);
-		values[9] = Int64GetDatum(slot->bytes);
-		nulls[4] = nulls[5] = slot->pid == 0;
-		nulls[6] = slot->pid == 0 || !figures;
-		nulls[7] = nulls[8] = nulls[9] = !figures;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	LWLockRelease(shared->lock);
-	return (Datum) 0;
 }

@@ -24,6 +24,19 @@ typedef enum MdWorkerKind
 	MD_WORKER_REFRESH
 } MdWorkerKind;
 
+#define MD_WORKER_KINDS 4
+
+/* What a worker that is wanted is not there for. */
+typedef enum MdShortage
+{
+	MD_SHORTAGE_NONE,
+	MD_SHORTAGE_PROCESSES,		/* max_worker_processes are in use */
+	MD_SHORTAGE_SLOTS			/* medallion.max_worker_slots are */
+} MdShortage;
+
+/* Another worker's end, which nobody tells us of, is noticed within this time. */
+#define MD_SHORTAGE_RETRY_MS 5000
+
 extern const char *md_worker_kind_name(MdWorkerKind kind);
 
 /* Size and attach; called from the hooks of module.c. */
@@ -49,6 +62,11 @@ extern Oid	md_worker_slot_database(int slot);
 /* Did the process of a slot that has been free since end by its own will? */
 extern bool md_worker_slot_exited_cleanly(int slot);
 extern int	md_worker_slot_index(int slot);
+
+/* Tell medallion.workers why worker worker_index (< 64) is not there. */
+extern void md_worker_note_shortage(Oid database, MdWorkerKind kind, int worker_index,
+									MdShortage shortage);
+extern const char *md_shortage_setting(MdShortage shortage);
 
 /* Add to the figures of this process's slot. */
 extern void md_worker_slot_report(int64 transactions, int64 rows, int64 bytes);

@@ -145,7 +145,14 @@ for my $n (1 .. 20)
 	sql(q{SELECT medallion.resume('other')});
 	wait_until_caught_up($node, 'other', $kafka, $other);
 }
+# Clients that were closed end in the background.
+my $limit = time + $PostgreSQL::Test::Utils::timeout_default;
 my ($pid_after, $fds_after, $threads_after) = open_things();
+while (($fds_after > $fds + 3 || $threads_after > $threads + 2) && time < $limit)
+{
+	usleep(20_000);
+	($pid_after, $fds_after, $threads_after) = open_things();
+}
 is($pid_after, $pid, 'the same worker after 20 cycles');
 cmp_ok($fds_after, '<=', $fds + 3, "descriptors do not leak ($fds, $fds_after)");
 cmp_ok($threads_after, '<=', $threads + 2, "threads do not leak ($threads, $threads_after)");
@@ -236,11 +243,30 @@ $node->restart;
 wait_for_log($node, qr/could not start medallion ingest worker \d\n.*\n?.*HINT:  You might need to increase max_worker_processes/);
 wait_for($node, 'SELECT ' . processes('ingest') . ' >= 1');
 pass('the shortage of processes is logged');
+my $short = q{SELECT string_agg(concat_ws(' ', database, kind, worker_index, state, reason), E'\n' ORDER BY kind, worker_index) FROM medallion.workers WHERE pid IS NULL};
+my $why = 'waiting all 3 of max_worker_processes are in use; it starts within seconds when one is free';
+wait_for($node, q{SELECT count(*) = 3 FROM medallion.workers WHERE pid IS NULL});
+is(sql($short), join("\n", map { "postgres ingest $_ $why" } 1 .. 3), 'and medallion.workers shows who is missing, and why');
 $node->append_conf('postgresql.conf', "medallion.ingest_workers = 1\n");
 $node->reload;
 send_numbers($topic, 1, 50);
 wait_until_caught_up($node, 'bronze.numbers', $kafka, $topic);
 exactly_once_ok($node, 'bronze.numbers', $kafka, $topic);
+wait_for($node, q{SELECT count(*) = 0 FROM medallion.workers WHERE pid IS NULL});
+sql('CREATE DATABASE third');
+sql('CREATE EXTENSION pg_medallion', 'third');
+wait_for($node, q{SELECT count(*) = 1 FROM medallion.workers WHERE database = 'third' AND state = 'waiting'});
+is(sql($short), "third supervisor 0 $why", 'a supervisor, too');
+sql(q{SELECT medallion.pause('bronze.numbers')});
+wait_for($node, q{SELECT count(*) = 1 FROM medallion.workers WHERE database = 'third' AND kind = 'supervisor' AND state = 'running'});
+is(sql($short), '', 'and it starts when a process is free');
+my $busy = background_sql($node, 'third');
+$busy->query_safe('SELECT 1');
+isnt($node->psql('postgres', 'DROP DATABASE third'), 0, 'DROP DATABASE fails while somebody is connected, and the processes come back');
+wait_for($node, q{SELECT count(*) = 1 FROM medallion.workers WHERE database = 'third' AND kind = 'supervisor' AND state = 'running'});
+sql('DROP DATABASE third WITH (FORCE)');
+is(sql(q{SELECT count(*) FROM medallion.workers WHERE database IS NULL AND kind <> 'launcher'}), 0, 'WITH (FORCE) it ends sessions and processes');
+sql(q{SELECT medallion.resume('bronze.numbers')});
 
 # What fills the memory for records does not wait for flush_interval, be it by
 # records that are larger than those before.

@@ -1,0 +1,58 @@
+/*
+ * worker_slots_private.h
+ *		The shared memory of our processes, for the files worker_slots*.c.
+ *		Nobody else includes it.
+ */
+#ifndef MD_WORKER_SLOTS_PRIVATE_H
+#define MD_WORKER_SLOTS_PRIVATE_H
+
+#include "postgres.h"
+
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#include "worker_slots.h"
+
+typedef struct MdWorkerSlot
+{
+	bool		in_use;
+	MdWorkerKind kind;
+	Oid			database;
+	int			worker_index;
+	bool		exited_cleanly; /* the last process of this slot, while it is free */
+	pid_t		pid;			/* 0: reserved, not up yet */
+	Latch	   *latch;
+	TimestampTz started_at;
+	TimestampTz last_active_at;
+	int64		transactions;
+	int64		rows;
+	int64		bytes;
+} MdWorkerSlot;
+
+typedef struct MdDatabaseEntry
+{
+	Oid			database;		/* InvalidOid: free */
+	uint64		generation;
+	bool		absent;			/* a supervisor found no extension there */
+	pid_t		blocker_pid;	/* session that wants our workers away */
+	/* workers that are wanted and not there, a bit for each worker_index */
+	uint64		without_process[MD_WORKER_KINDS];
+	uint64		without_slot[MD_WORKER_KINDS];
+} MdDatabaseEntry;
+
+typedef struct MdWorkerArea
+{
+	LWLock	   *lock;
+	int			n_slots;
+	int			n_databases;
+	MdDatabaseEntry *databases;
+	MdWorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+} MdWorkerArea;
+
+/* NULL unless the library was preloaded. */
+extern MdWorkerArea *md_worker_area;
+
+/* Whoever wanted workers is gone; the lock is held exclusively. */
+extern void md_worker_forget_shortages(const MdWorkerSlot *supervising);
+
+#endif							/* MD_WORKER_SLOTS_PRIVATE_H */
