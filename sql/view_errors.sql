@@ -279,3 +279,7 @@ UPDATE b SET x = '1';
 UPDATE c SET d = '1';
 SELECT * FROM check_all();
 SELECT count(*) FROM medallion.refresh_errors WHERE source IN ('b'::regclass, 'c'::regclass);
+SET client_min_messages = warning;
+DROP SCHEMA view_errors CASCADE;
+SELECT count(*) FROM medallion.view;
+SELECT count(*) FROM medallion.refresh_error;
