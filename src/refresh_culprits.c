@@ -20,34 +20,24 @@
 
 #include "access/table.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "parser/parsetree.h"
 #include "storage/bufmgr.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "attempt.h"
+#include "catalog.h"
+#include "refresh_culprit_row.h"
 #include "refresh_culprits.h"
 #include "refresh_errors.h"
 #include "refresh_probe.h"
 #include "refresh_read.h"
 #include "sql_run.h"
-#include "view_catalog.h"
-
-#define SUSPECTS "medallion_suspects"
 
 /* So few blocks are read into memory. */
 #define STORE_BLOCKS 16
-
-/* A row whose JSON is larger is kept without it. */
-#define ROW_DATA_MAX_BYTES 65536
 
 typedef struct Search
 {
@@ -62,6 +52,8 @@ typedef struct Search
 	MdProbe    *probe;
 	bool		own;			/* of the rows alone, before they are joined */
 	MdSuspects *suspects;
+	char	   *left_out;		/* condition on them: none that is known; NULL: none is */
+	List	   *others;			/* of MdPart: other places without those that are known */
 	BlockNumber from;			/* blocks of the relation; none if to is 0 */
 	BlockNumber to;
 	Tuplestorestate *store;		/* NULL: none */
@@ -86,178 +78,8 @@ md_culprits_is_data_error(const ErrorData *error)
 }
 
 /* ----------------------------------------------------------------------
- * Columns that tell a row
+ * Probing
  * ---------------------------------------------------------------------- */
-
-typedef struct UsedColumns
-{
-	Oid			relid;
-	List	   *levels;			/* of Query, innermost first */
-	Bitmapset  *columns;		/* attribute numbers; 0: all */
-} UsedColumns;
-
-static bool
-used_columns_walker(Node *node, UsedColumns *used)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-	{
-		Var		   *var = (Var *) node;
-		Query	   *query;
-		RangeTblEntry *rte;
-
-		if ((int) var->varlevelsup >= list_length(used->levels))
-			return false;
-		query = list_nth(used->levels, var->varlevelsup);
-		rte = rt_fetch(var->varno, query->rtable);
-		if (rte->rtekind == RTE_RELATION && rte->relid == used->relid && var->varattno >= 0)
-			used->columns = bms_add_member(used->columns, var->varattno);
-		return false;
-	}
-	if (IsA(node, Query))
-	{
-		bool		result;
-
-		used->levels = lcons(node, used->levels);
-		result = query_tree_walker((Query *) node, used_columns_walker, used, QTW_IGNORE_JOINALIASES);
-		used->levels = list_delete_first(used->levels);
-		return result;
-	}
-	return expression_tree_walker(node, used_columns_walker, used);
-}
-
-List *
-md_culprits_value_columns(Query *normal, Oid relid, bool *has_key)
-{
-	UsedColumns used = {relid, NIL, NULL};
-	Relation	rel = table_open(relid, AccessShareLock);
-	Oid			constraint;
-	Bitmapset  *key = get_primary_key_attnos(relid, false, &constraint);
-	List	   *names = NIL;
-	bool		all;
-
-	(void) used_columns_walker((Node *) normal, &used);
-	all = bms_is_empty(used.columns) || bms_is_member(0, used.columns);
-	*has_key = key != NULL;
-	for (int i = 1; i <= RelationGetDescr(rel)->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i - 1);
-
-		if (!att->attisdropped &&
-			(all || bms_is_member(i, used.columns) ||
-			 bms_is_member(i - FirstLowInvalidHeapAttributeNumber, key)))
-			names = lappend(names, pstrdup(NameStr(att->attname)));
-	}
-	table_close(rel, NoLock);
-	return names;
-}
-
-/* Names of the columns with the position of a record; NULL: there is none such. */
-typedef struct RecordColumns
-{
-	char	   *topic;
-	char	   *partition;
-	char	   *offset;
-	char	   *only_topic;		/* of a table that reads one */
-} RecordColumns;
-
-static RecordColumns
-load_record_columns(Oid relid, Snapshot snapshot)
-{
-	static SPIPlanPtr plan = NULL;
-	MemoryContext context = CurrentMemoryContext;
-	RecordColumns columns = {0};
-	char	  **targets[] = {&columns.partition, &columns.offset, &columns.topic, &columns.only_topic};
-	MdSqlArgs	args = {0};
-	MdSecurity	saved;
-
-	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
-	md_view_sql_begin(&saved);
-	md_sql_run_cached(&plan,
-					  "SELECT a.attname::text, m.n::bigint"
-					  "  FROM pg_attribute a"
-					  "       LEFT JOIN medallion.stream_column c"
-					  "              ON c.relid = a.attrelid AND c.column_name = a.attname,"
-					  "       LATERAL (VALUES ('kafka_partition', 1), ('kafka_offset', 2),"
-					  "                       ('kafka_topic', 3)) m(name, n)"
-					  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-					  "   AND coalesce(c.source_name, a.attname) = m.name"
-					  " UNION ALL "
-					  "SELECT s.topic, 4 FROM medallion.stream s WHERE s.relid = $1 AND s.topic NOT LIKE '^%'",
-					  &args, snapshot);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		*targets[md_sql_int64(i, 2) - 1] = MemoryContextStrdup(context, md_sql_string(i, 1));
-	md_view_sql_end(&saved);
-	return columns;
-}
-
-/* ----------------------------------------------------------------------
- * A row that was found
- * ---------------------------------------------------------------------- */
-
-/* Where the record stands; false if the row in the store has no offset. */
-static bool
-read_position(Search *search, MdRefreshError *error, List *values)
-{
-	RecordColumns columns = load_record_columns(error->source, search->refresh->snapshot);
-
-	if (columns.partition == NULL || columns.offset == NULL)
-		return false;
-	md_sql_run(psprintf("SELECT %s, %s::pg_catalog.int8, %s FROM " SUSPECTS,
-						columns.topic ? quote_identifier(columns.topic) : "NULL",
-						quote_identifier(columns.partition), quote_identifier(columns.offset)),
-			   NULL, search->refresh->snapshot);
-	if (md_sql_string(0, 3) == NULL || md_sql_string(0, 2) == NULL)
-		return false;
-	error->topic = columns.topic ? md_sql_string(0, 1) : columns.only_topic;
-	error->partition = (int) md_sql_int64(0, 2);
-	error->offset = md_sql_int64(0, 3);
-	/* without a topic its values must do */
-	error->columns = columns.topic ? list_make1(columns.topic) :
-		columns.only_topic ? NIL : list_copy(values);
-	error->columns = lappend(lappend(error->columns, columns.partition), columns.offset);
-	return true;
-}
-
-typedef struct RowData
-{
-	Search	   *search;
-	char	   *columns;
-	Jsonb	   *result;
-} RowData;
-
-static void
-read_row_data(void *arg)
-{
-	RowData    *data = arg;
-	MemoryContext context = CurrentMemoryContext;
-	Datum		value;
-	bool		isnull;
-
-	md_sql_run(psprintf("SELECT pg_catalog.to_jsonb(\"?row?\") FROM (SELECT %s FROM " SUSPECTS ") \"?row?\"",
-						data->columns), NULL, data->search->refresh->snapshot);
-	value = md_sql_datum(0, 1, &isnull);
-	if (!isnull && VARSIZE_ANY(DatumGetPointer(value)) <= ROW_DATA_MAX_BYTES)
-	{
-		Jsonb	   *json = DatumGetJsonbP(value);
-
-		data->result = MemoryContextAlloc(context, VARSIZE(json));
-		memcpy(data->result, json, VARSIZE(json));
-	}
-}
-
-static char *
-quoted_list(List *names)
-{
-	StringInfoData list;
-	ListCell   *lc;
-
-	initStringInfo(&list);
-	foreach(lc, names)
-		appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", quote_identifier(lfirst(lc)));
-	return list.data;
-}
 
 /* Is the row one of these already? */
 static bool
@@ -275,75 +97,34 @@ is_known(List *errors, const MdRefreshError *error)
 	return false;
 }
 
-/* Where the row is, if there is one only in the blocks in hand. */
-static void
-note_tid(Search *search, MdRefreshError *error)
-{
-	md_sql_run(psprintf("SELECT ctid::pg_catalog.text FROM %s WHERE ctid OPERATOR(pg_catalog.>=) '(%u,0)'::pg_catalog.tid"
-						" AND ctid OPERATOR(pg_catalog.<) '(%u,0)'::pg_catalog.tid"
-						" AND %s OPERATOR(pg_catalog.=) '%s'::pg_catalog.uuid",
-						md_read_relation_name(error->source), search->from, search->to,
-						md_errors_fingerprint(error->columns), error->fingerprint),
-			   NULL, search->refresh->snapshot);
-	if (SPI_processed == 1)
-		error->tid = md_sql_string(0, 1);
-}
-
 /* The only row in the store fails, for the reason in hand. */
 static void
 note_culprit(Search *search)
 {
-	MdRefreshError *error = palloc0(sizeof(MdRefreshError));
-	RowData		data = {search, NULL, NULL};
-	List	   *values;
-	bool		has_key;
+	MdRefreshError *error;
 
-	error->source = search->suspects->relid;
-	error->copies = 1;
-	error->partition = -1;
-	error->sqlstate = pstrdup(unpack_sql_state(search->error->sqlerrcode));
-	error->message = search->error->message;
-	error->detail = search->error->detail;
-	error->context = search->error->context;
-
-	md_diff_register(SUSPECTS, search->store, search->tupdesc);
-	values = md_culprits_value_columns(search->normal, error->source, &has_key);
-	if (!search->suspects->is_stream || !read_position(search, error, values))
-		error->columns = values;
-	md_sql_run(psprintf("SELECT %s FROM " SUSPECTS, md_errors_fingerprint(error->columns)), NULL,
-			   search->refresh->snapshot);
-	error->fingerprint = md_sql_string(0, 1);
-	data.columns = quoted_list(values);
-	/* not every value has a form in JSON */
-	if (md_attempt(read_row_data, &data) == NULL)
-		error->row_data = data.result;
-	SPI_unregister_relation(SUSPECTS);
-	if (search->to > 0)
-		note_tid(search, error);
-
+	md_diff_register(MD_SUSPECTS, search->store, search->tupdesc);
+	error = md_culprit_row(search->normal, search->suspects, search->from, search->to, search->error,
+						   search->refresh->snapshot);
+	SPI_unregister_relation(MD_SUSPECTS);
 	if (is_known(search->found, error))
 		return;
 	search->found = lappend(search->found, error);
 	search->full = search->limit >= 0 && list_length(search->found) > search->limit;
 }
 
-/* ----------------------------------------------------------------------
- * Probing
- * ---------------------------------------------------------------------- */
-
 /* The rows in hand, as a part of the relation. */
 static void
 present_rows(Search *search, MdPart *part)
 {
-	char	   *left_out = md_errors_condition(list_concat_copy(search->errors, search->found),
-											   search->suspects->relid);
+	char	   *left_out = search->left_out;
 
 	memset(part, 0, sizeof(*part));
 	part->relid = search->suspects->relid;
 	if (search->store != NULL)
 	{
-		part->store_name = SUSPECTS;
-		part->query = psprintf("SELECT %s FROM " SUSPECTS "%s%s",
+		part->store_name = MD_SUSPECTS;
+		part->query = psprintf("SELECT %s FROM " MD_SUSPECTS "%s%s",
 							   md_read_attribute_names(part->relid),
 							   left_out ? " WHERE " : "", left_out ? left_out : "");
 		return;
@@ -362,14 +143,12 @@ run_probe(void *arg)
 {
 	Search	   *search = arg;
 	TimestampTz time = search->refresh->view->refreshed_at;
-	List	   *left_out = list_concat_copy(search->errors, search->found);
 	MdPart		rows;
 	char	   *text;
 
 	present_rows(search, &rows);
 	text = search->own ? md_probe_own_text(search->probe, &rows, time) :
-		md_probe_text(search->probe, &rows,
-					  md_errors_parts(list_concat(left_out, search->hidden)), time);
+		md_probe_text(search->probe, &rows, search->others, time);
 	if (text != NULL)
 		md_sql_run_for_errors(text, search->refresh->snapshot);
 }
@@ -382,10 +161,10 @@ fails(Search *search)
 
 	CHECK_FOR_INTERRUPTS();
 	if (search->store != NULL)
-		md_diff_register(SUSPECTS, search->store, search->tupdesc);
+		md_diff_register(MD_SUSPECTS, search->store, search->tupdesc);
 	error = md_attempt(run_probe, search);
 	if (search->store != NULL)
-		SPI_unregister_relation(SUSPECTS);
+		SPI_unregister_relation(MD_SUSPECTS);
 	if (error == NULL)
 		return false;
 	if (!md_culprits_is_data_error(error))
@@ -503,8 +282,12 @@ static void
 search_suspects(Search *search)
 {
 	MdSuspects *suspects = search->suspects;
+	List	   *known = list_concat_copy(search->errors, search->found);
 	BlockNumber blocks;
 
+	/* what is found now is told apart by the halves */
+	search->left_out = md_errors_condition(known, suspects->relid);
+	search->others = md_errors_parts(list_concat(known, search->hidden));
 	search->to = 0;
 	if (suspects->store != NULL)
 	{

@@ -38,7 +38,4 @@ extern bool md_culprits_is_data_error(const ErrorData *error);
 extern List *md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit,
 							  bool look_back);
 
-/* The columns that a row's fingerprint is of where it has no offset (of char *). */
-extern List *md_culprits_value_columns(Query *normal, Oid relid, bool *has_key);
-
 #endif							/* MD_REFRESH_CULPRITS_H */

@@ -173,6 +173,12 @@ md_errors_same_columns(List *a, List *b)
 	return true;
 }
 
+bool
+md_errors_same_kind(const MdRefreshError *a, const MdRefreshError *b)
+{
+	return a->source == b->source && md_errors_same_columns(a->columns, b->columns);
+}
+
 /* not_quarantined() of those with the same columns as `first`. */
 static char *
 one_condition(List *errors, const MdRefreshError *first, bool returning)

@@ -73,6 +73,9 @@ extern char *md_errors_fingerprint(List *columns);
 /* Are these the same names in the same order? */
 extern bool md_errors_same_columns(List *a, List *b);
 
+/* Do both stand for rows of one source, told by the same columns? */
+extern bool md_errors_same_kind(const MdRefreshError *a, const MdRefreshError *b);
+
 /* Insert, update, and delete those of no copies or that returned. */
 extern void md_errors_store(Oid view, List *errors, Snapshot snapshot);
 
