@@ -3,8 +3,8 @@
  *		Groups of a change in which rows left, too.
  *
  * Counts and exact sums are subtracted. What cannot be: a minimum whose rows left, a
- * sum of floats (what is left of 1e20 + 1 - 1e20 is not 1), NaN. Groups with such
- * are picked out by one join with the target, and recomputed from the rows that
+ * sum of floats (what is left of 1e20 + 1 - 1e20 is not 1), NaN, a sum that comes to 0
+ * and may be one of no values (NULL). Groups with such are picked out by one join with the target, and recomputed from the rows that
  * they have now:
  *
  *		groups --join target--> touched keys --input restricted to them--> recomputed
@@ -53,9 +53,17 @@ append_doubt(StringInfo doubts, const MdMergeColumn *column, int number, const c
 	else if (column->inexact)
 		appendStringInfo(doubts, "g.m%d", number);
 	else
-		appendStringInfo(doubts, "g.m%d AND NOT (COALESCE(t.%s > '-Infinity' AND t.%s < 'Infinity', true)"
-						 " AND g.c%d > '-Infinity' AND g.c%d < 'Infinity')",
-						 number, name, name, number, number);
+	{
+		appendStringInfo(doubts, "g.m%d AND (false", number);
+		if (column->may_vanish)
+			appendStringInfo(doubts, " OR COALESCE(t.%s OPERATOR(pg_catalog.+) g.c%d, g.c%d) OPERATOR(pg_catalog.=) '0'",
+							 name, number, number);
+		if (exprType((Node *) column->expr) == NUMERICOID)
+			appendStringInfo(doubts, " OR NOT (COALESCE(t.%s > '-Infinity' AND t.%s < 'Infinity', true)"
+							 " AND g.c%d > '-Infinity' AND g.c%d < 'Infinity')",
+							 name, name, number, number);
+		appendStringInfoChar(doubts, ')');
+	}
 }
 
 /* "c1, c2" after an alias: all columns, or just keys. */

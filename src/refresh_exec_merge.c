@@ -347,6 +347,16 @@ merge_groups(MdRefresh *refresh, const MdTarget *target, const char *groups,
 	md_relation_store(merged, MERGED, store, tupdesc);
 }
 
+/* Merge groups into a result that is its own target; no row left, so no group does. */
+static void
+add_groups(MdRefresh *refresh, const char *groups)
+{
+	MdUpsert	upsert;
+
+	md_merge_upsert(refresh->plan->merge, refresh->result, groups, false, &upsert);
+	md_upsert_run(&upsert, refresh->snapshot, &refresh->run);
+}
+
 /* Merge groups into the target, and carry what changed to the result. */
 static void
 apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
@@ -354,15 +364,8 @@ apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
 	MdMerge    *merge = refresh->plan->merge;
 	MdNamedStore merged;
 	MdTarget   *state;
-	MdUpsert	upsert;
 	int64		dropped = 0;
 
-	if (!merge->needs_state && merge->count_column == 0)
-	{
-		md_merge_upsert(merge, refresh->result, groups, false, &upsert);
-		md_upsert_run(&upsert, refresh->snapshot, &refresh->run);
-		return;
-	}
 	if (!merge->needs_state)
 	{
 		merge_groups(refresh, refresh->result, groups, recomputed, &merged);
@@ -436,8 +439,8 @@ md_merge_apply(MdRefresh *refresh)
 	groups = with_gains(merge, md_partial_text(merge, &source, false), gain_names, source.is_signed);
 	if (source.is_signed)
 		md_leaving_apply(refresh, groups, apply_groups);
-	else if (!merge->needs_state && merge->count_column == 0)
-		apply_groups(refresh, groups, NULL);
+	else if (!merge->needs_state)
+		add_groups(refresh, groups);
 	else
 	{
 		MdNamedStore stored;

@@ -37,6 +37,7 @@ typedef struct MdMergeColumn
 	MdCombine	combine;
 	bool		or_zero;		/* 0 where the aggregate of no rows is NULL */
 	bool		inexact;		/* what was added cannot be taken away again */
+	bool		may_vanish;		/* a sum that is NULL when its last value leaves, before the group does */
 	int			value_set;		/* > 0: made of values that came or went */
 } MdMergeColumn;
 

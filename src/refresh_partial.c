@@ -193,11 +193,39 @@ bool
 md_partial_asks(const MdMergeColumn *column)
 {
 	if (column->combine == MD_COMBINE_LEAST || column->combine == MD_COMBINE_GREATEST ||
-		column->inexact)
+		column->inexact || column->may_vanish)
 		return true;
 	/* numeric: NaN and infinity stay what they are whatever is subtracted */
 	return column->combine == MD_COMBINE_ADD && column->value_set == 0 &&
 		exprType((Node *) column->expr) == NUMERICOID;
+}
+
+static Expr *
+is_null(Expr *expr)
+{
+	NullTest   *test = makeNode(NullTest);
+
+	test->arg = copyObject(expr);
+	test->nulltesttype = IS_NULL;
+	test->location = -1;
+	return (Expr *) test;
+}
+
+/* CASE WHEN a IS NULL AND b IS NULL THEN NULL ELSE expr END */
+static Expr *
+null_if_both_are(Expr *a, Expr *b, Expr *expr)
+{
+	CaseExpr   *choice = makeNode(CaseExpr);
+	CaseWhen   *when = makeNode(CaseWhen);
+
+	when->expr = makeBoolExpr(AND_EXPR, list_make2(is_null(a), is_null(b)), -1);
+	when->result = (Expr *) makeNullConst(exprType((Node *) expr), -1, InvalidOid);
+	when->location = -1;
+	choice->casetype = exprType((Node *) expr);
+	choice->args = list_make1(when);
+	choice->defresult = expr;
+	choice->location = -1;
+	return (Expr *) choice;
 }
 
 /* c<n> of rows with weights. */
@@ -210,8 +238,10 @@ signed_value(const MdMerge *merge, const MdMergeColumn *column)
 	if (column->combine != MD_COMBINE_ADD)
 		return came;
 	if (column->inexact)
-		return or_zero(came);
+		return column->may_vanish ? came : or_zero(came);
 	left = of_weight(merge, column->expr, "<");
+	if (column->may_vanish)
+		return null_if_both_are(came, left, md_expr_operate("-", or_zero(came), or_zero(left)));
 	return md_expr_operate("-", or_zero(came), or_zero(left));
 }
 

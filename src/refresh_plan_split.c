@@ -558,8 +558,8 @@ md_split_aggregate(MdSplitter *splitter, Aggref *agg)
 }
 
 /*
- * Where rows may leave, a sum is what it is only if it cannot become NULL while
- * the group remains.
+ * Where rows may leave, a sum can become NULL while the group remains.  How many
+ * values it is made of is not kept: when it comes to 0 it is in doubt.
  */
 MdMergeColumn *
 md_split_plain(MdSplitter *splitter, Aggref *agg)
@@ -574,9 +574,10 @@ md_split_plain(MdSplitter *splitter, Aggref *agg)
 	agg = over_inputs(splitter, agg);
 	if (is_signed &&
 		(split == split_and || split == split_or ||
-		 (split == split_sum && (agg->aggfilter != NULL || agg->aggdistinct != NIL ||
-								 !is_never_null(splitter, argument(agg))))))
+		 (split == split_sum && agg->aggdistinct != NIL)))
 		return NULL;
+	column->may_vanish = is_signed && split == split_sum &&
+		(agg->aggfilter != NULL || !is_never_null(splitter, argument(agg)));
 	column->combine = split == split_least ? MD_COMBINE_LEAST :
 		split == split_greatest ? MD_COMBINE_GREATEST :
 		split == split_and ? MD_COMBINE_AND :

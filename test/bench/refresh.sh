@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# Refresh of a view by hour and type after 1 % new rows, against REFRESH
-# MATERIALIZED VIEW of the same query.
+# Refresh of views after a change of 1 %, against REFRESH MATERIALIZED VIEW of
+# the same query and against a merge that is written by hand.
 #
-#   test/bench/refresh.sh
+#   test/bench/refresh.sh [CASE]...
 #
-# A streaming table takes in the rows from Apache Kafka. In each round 1 % more
-# rows arrive, then both kinds of view are refreshed, in turns as to which is
-# first. Two kinds of rounds: "newest" rows belong to hours after all others,
-# "late" rows are spread over all hours. Ends with a check that both views
-# hold the same rows.
+# CASE is hour, user, distinct, join, dimension or dedup; without one, all.
+# A streaming table takes in the rows from Apache Kafka. In each round 1 %
+# more rows arrive (for "dimension", 10 rows of 100,000 are updated), then all
+# three kinds of result are brought up to date, in turns as to which is first.
+# Two kinds of rounds: "newest" rows have times after all others, "late" rows
+# are spread over all times, and in "dedup" have keys that are there. Every
+# case ends with a check that the three results hold the same rows.
+#
+# The merge by hand knows where the new rows lie (a range of row addresses,
+# and offsets), which is the best that a hand could do.
 #
 # Environment: MD_BENCH_ROWS (10000000), MD_BENCH_ROUNDS (3),
 # MD_BENCH_SHARED_BUFFERS (2GB).
@@ -21,53 +26,153 @@ set -euo pipefail
 
 rows=${MD_BENCH_ROWS:-10000000}
 rounds=${MD_BENCH_ROUNDS:-3}
+cases=("$@")
+[ ${#cases[@]} -gt 0 ] || cases=(hour user distinct join dimension dedup)
 part=$((rows / 100))
 step_ms=$((30 * 86400 * 1000 / rows))     # all rows lie within 30 days
 [ $step_ms -gt 0 ] || step_ms=1
-select="SELECT date_trunc('hour', ts) AS hour, event_type, count(*) AS events, sum(amount) AS amount,
-               min(amount) AS least, max(amount) AS most
-          FROM events GROUP BY 1, 2"
 produced=0
 
+# --- the cases: a query, tables that a merge by hand keeps, and that merge,
+# in which NEW are the rows e that came ---
+
+declare -A query_of hand_tables hand_merge
+
+query_of[hour]="SELECT date_trunc('hour', ts) AS hour, event_type, channel, count(*) AS events, sum(amount) AS amount,
+        min(amount) AS least, max(amount) AS most
+    FROM events GROUP BY 1, 2, 3"
+hand_tables[hour]="CREATE UNIQUE INDEX ON hand (hour, event_type, channel)"
+hand_merge[hour]="INSERT INTO hand AS h
+    SELECT date_trunc('hour', ts), event_type, channel, count(*), sum(amount), min(amount), max(amount)
+      FROM events e WHERE NEW GROUP BY 1, 2, 3
+    ON CONFLICT (hour, event_type, channel) DO UPDATE SET events = h.events + excluded.events,
+        amount = h.amount + excluded.amount, least = least(h.least, excluded.least), most = greatest(h.most, excluded.most)"
+
+query_of[user]="SELECT user_id, ts::date AS day, count(*) AS events, sum(amount) AS amount FROM events GROUP BY 1, 2"
+hand_tables[user]="CREATE UNIQUE INDEX ON hand (user_id, day)"
+hand_merge[user]="INSERT INTO hand AS h SELECT user_id, ts::date, count(*), sum(amount) FROM events e WHERE NEW GROUP BY 1, 2
+    ON CONFLICT (user_id, day) DO UPDATE SET events = h.events + excluded.events, amount = h.amount + excluded.amount"
+
+query_of[distinct]="SELECT ts::date AS day, event_type, count(DISTINCT user_id) AS users FROM events GROUP BY 1, 2"
+hand_tables[distinct]="CREATE UNIQUE INDEX ON hand (day, event_type);
+    CREATE TABLE hand_users AS SELECT DISTINCT ts::date AS day, event_type, user_id FROM events;
+    CREATE UNIQUE INDEX ON hand_users (day, event_type, user_id)"
+hand_merge[distinct]="WITH gained AS (
+        INSERT INTO hand_users SELECT DISTINCT ts::date, event_type, user_id FROM events e WHERE NEW
+        ON CONFLICT DO NOTHING RETURNING day, event_type)
+    INSERT INTO hand AS h SELECT day, event_type, count(*) FROM gained GROUP BY 1, 2
+    ON CONFLICT (day, event_type) DO UPDATE SET users = h.users + excluded.users"
+
+query_of[join]="SELECT date_trunc('hour', e.ts) AS hour, u.category, t.family, count(*) AS events, sum(e.amount) AS amount
+    FROM events e JOIN users u USING (user_id) JOIN types t USING (event_type) GROUP BY 1, 2, 3"
+hand_tables[join]="CREATE UNIQUE INDEX ON hand (hour, category, family)"
+hand_merge[join]="INSERT INTO hand AS h
+    SELECT date_trunc('hour', e.ts), u.category, t.family, count(*), sum(e.amount)
+      FROM events e JOIN users u USING (user_id) JOIN types t USING (event_type) WHERE NEW GROUP BY 1, 2, 3
+    ON CONFLICT (hour, category, family) DO UPDATE SET events = h.events + excluded.events, amount = h.amount + excluded.amount"
+
+# An index of the fact table by user leads from the changed users to their events.
+query_of[dimension]=${query_of[join]}
+
+query_of[dedup]="SELECT DISTINCT ON (event_id) event_id, user_id, event_type, amount, ts
+    FROM events ORDER BY event_id, ts DESC"
+hand_tables[dedup]="CREATE UNIQUE INDEX ON hand (event_id)"
+hand_merge[dedup]="INSERT INTO hand AS h
+    SELECT DISTINCT ON (event_id) event_id, user_id, event_type, amount, ts FROM events e WHERE NEW ORDER BY event_id, ts DESC
+    ON CONFLICT (event_id) DO UPDATE SET user_id = excluded.user_id, event_type = excluded.event_type,
+        amount = excluded.amount, ts = excluded.ts WHERE excluded.ts > h.ts"
+
+# --- changes ---
+
 # Produce $1 records with the given options and wait until they are rows.
+# new_rows is then the condition by which a hand finds them.
 add_rows() {
     local n=$1
     shift
+    new_rows=$(query "SELECT format('e.ctid >= ''(%s,0)'' AND (%s)', greatest(pg_relation_size('events') / 8192 - 1, 0),
+                          string_agg(format('kafka_partition = %s AND kafka_offset >= %s', kafka_partition, next_offset), ' OR '))
+                      FROM medallion.stream_partitions WHERE table_name = 'events'::regclass")
     kafka_tool gen "$bootstrap" events "$n" --codec lz4 "$@" >/dev/null
     produced=$((produced + n))
     query "SELECT medallion.wait_until_caught_up('events', '600 s')" >/dev/null
     [ "$(query 'SELECT count(*) FROM events')" -eq $produced ] || { echo "events does not hold $produced rows" >&2; exit 1; }
 }
 
-refresh_ours() {
-    local start
-    start=$(now_ms)
-    query "SELECT medallion.refresh('ours')" >/dev/null
-    ours_ms=$(($(now_ms) - start))
+# The change of round $3 of kind $2 in case $1.
+make_change() {
+    case $1/$2 in
+        dimension/*) query "UPDATE users SET category = 'moved ' || $3 WHERE user_id IN (SELECT 10000 + ($3 * 977 + i * 7919) % 90000 FROM generate_series(1, 10) i)" ;;
+        */newest) add_rows "$part" --first "$produced" --step $step_ms ;;
+        # the keys of the first rows, at other times
+        dedup/late) add_rows "$part" --first 0 --step $((step_ms * (80 + $3))) ;;
+        */late) add_rows "$part" --first 0 --step $((step_ms * 100)) --seed $(($3 + 1)) ;;
+    esac
 }
 
-refresh_theirs() {
+# --- what is measured ---
+
+# Milliseconds that the command $1 takes on its own connection.
+timed() {
     local start
     start=$(now_ms)
-    query 'REFRESH MATERIALIZED VIEW theirs'
-    theirs_ms=$(($(now_ms) - start))
+    query "$1" >/dev/null || return 1
+    echo $(($(now_ms) - start))
 }
 
-# All rounds of one kind; the options of the generator follow its name, with
-# FIRST and SEED replaced.
+refresh_one() {
+    case $2 in
+        ours) ours_ms=$(timed "SELECT medallion.refresh('ours')") ;;
+        theirs) theirs_ms=$(timed 'REFRESH MATERIALIZED VIEW theirs') ;;
+        hand) [ -z "${hand_merge[$1]-}" ] || hand_ms=$(timed "${hand_merge[$1]//NEW/$new_rows}") ;;
+    esac
+}
+
+# All rounds of kind $2 of case $1.
 run_rounds() {
-    local kind=$1 round options ratios=()
-    shift
+    local round turn kinds=(ours theirs hand) full=() hand=() line
     for round in $(seq "$rounds"); do
-        options=("${@//FIRST/$produced}")
-        add_rows "$part" "${options[@]//SEED/$((round + 1))}"
+        make_change "$1" "$2" "$round"
         query 'CHECKPOINT'
-        if [ $((round % 2)) -eq 0 ]; then refresh_ours && refresh_theirs; else refresh_theirs && refresh_ours; fi
-        ratios+=("$(calculate "$theirs_ms / ($ours_ms > 0 ? $ours_ms : 1)" 1)")
-        printf '%-6s round %d: %s rows more: refresh() %5d ms, REFRESH MATERIALIZED VIEW %6d ms, %s times faster\n' \
-            "$kind" "$round" "$part" "$ours_ms" "$theirs_ms" "${ratios[-1]}"
+        for turn in 0 1 2; do refresh_one "$1" "${kinds[(round + turn) % 3]}"; done
+        full+=("$(calculate "$theirs_ms / ($ours_ms > 0 ? $ours_ms : 1)" 1)")
+        line=$(printf '%-9s %-6s round %d: refresh() %5d ms, REFRESH %6d ms (%5.1f times)' \
+            "$1" "$2" "$round" "$ours_ms" "$theirs_ms" "${full[-1]}")
+        if [ -n "${hand_merge[$1]-}" ]; then
+            hand+=("$(calculate "$ours_ms / ($hand_ms > 0 ? $hand_ms : 1)")")
+            line+=$(printf ', by hand %5d ms (ours takes %.2f of it)' "$hand_ms" "${hand[-1]}")
+        fi
+        echo "$line"
     done
-    printf '%-6s median: %s times faster\n' "$kind" "$(printf '%s\n' "${ratios[@]}" | median)"
+    line="$1 $2: median $(printf '%s\n' "${full[@]}" | median) times faster than REFRESH"
+    [ ${#hand[@]} -eq 0 ] || line+=", $(printf '%s\n' "${hand[@]}" | median) of the time by hand"
+    echo "$line"
+}
+
+# Rows in which the results $1 and $2 differ.
+differences() {
+    query "SELECT count(*) FROM ((TABLE $1 EXCEPT ALL TABLE $2) UNION ALL (TABLE $2 EXCEPT ALL TABLE $1)) AS d"
+}
+
+run_case() {
+    local fill n
+    [ "$1" != dimension ] || query 'CREATE INDEX events_of_user ON events (user_id)'
+    fill=$(timed "SELECT medallion.create_materialized_view('ours', \$q\$${query_of[$1]}\$q\$, refresh_interval => NULL)")
+    query "CREATE MATERIALIZED VIEW theirs AS ${query_of[$1]}; ANALYZE theirs"
+    if [ -n "${hand_merge[$1]-}" ]; then
+        query "CREATE TABLE hand AS TABLE theirs; ${hand_tables[$1]}"
+        query 'VACUUM ANALYZE hand'
+    fi
+    printf '\n%s: %d rows, %d in the result; filled in %d ms; result %s, state beside it %s\n' "$1" $produced \
+        "$(query 'SELECT count(*) FROM theirs')" "$fill" \
+        "$(query "SELECT pg_size_pretty(pg_total_relation_size('ours'))")" \
+        "$(query "SELECT pg_size_pretty(state_bytes) FROM medallion.materialized_views WHERE view = 'ours'::regclass")"
+    run_rounds "$1" newest
+    [ "$1" = dimension ] || run_rounds "$1" late
+    query "SELECT strategy || ': ' || count(*) || ' refreshes' FROM medallion.refresh_history WHERE view = 'ours'::regclass GROUP BY strategy"
+    for n in theirs ${hand_merge[$1]+hand}; do
+        [ "$(differences ours "$n")" -eq 0 ] || { echo "$1: ours and $n differ" >&2; exit 1; }
+    done
+    query "SET client_min_messages = warning; SELECT medallion.drop_materialized_view('ours'); DROP MATERIALIZED VIEW theirs; DROP TABLE IF EXISTS hand, hand_users; DROP INDEX IF EXISTS events_of_user" >/dev/null
 }
 
 build_extension
@@ -77,18 +182,12 @@ bootstrap=$MD_KAFKA_BOOTSTRAP
 kafka_tool create "$bootstrap" events 4 retention.ms=-1
 query "CREATE SERVER kafka FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$bootstrap');
        SELECT medallion.create_streaming_table('events', 'kafka', 'events', 'json',
-           'event_type text, amount numeric, ts timestamptz')" >/dev/null
+           'event_id uuid, user_id bigint, event_type text, channel text, amount numeric, ts timestamptz');
+       CREATE TABLE users AS SELECT 10000 + i AS user_id, 'category ' || i % 20 AS category FROM generate_series(0, 99999) i;
+       CREATE TABLE types AS SELECT * FROM (VALUES ('page_view', 'visit'), ('add_to_cart', 'visit'), ('purchase', 'money'),
+           ('refund', 'money'), ('signup', 'account')) AS t (event_type, family);
+       ALTER TABLE users ADD PRIMARY KEY (user_id); ALTER TABLE types ADD PRIMARY KEY (event_type);
+       ANALYZE users, types" >/dev/null
 add_rows "$rows" --step $step_ms
 query 'VACUUM ANALYZE events'
-query "SELECT medallion.create_materialized_view('ours', \$q\$$select\$q\$, refresh_interval => NULL);
-       CREATE MATERIALIZED VIEW theirs AS $select" >/dev/null
-printf '\n%d rows, %d groups\n' "$rows" "$(query 'SELECT count(*) FROM theirs')"
-
-run_rounds newest --first FIRST --step $step_ms
-run_rounds late --first 0 --step $((step_ms * 100)) --seed SEED
-
-query 'SELECT strategy, count(*), sum(rows_read) FROM medallion.refresh_history GROUP BY 1 ORDER BY 1' |
-    while read -r strategy runs rows_read; do echo "refreshes by strategy $strategy: $runs, rows read: $rows_read"; done
-differences=$(query "SELECT count(*) FROM ((TABLE ours EXCEPT ALL TABLE theirs) UNION ALL (TABLE theirs EXCEPT ALL TABLE ours)) AS d")
-echo "rows in which the two views differ: $differences"
-[ "$differences" -eq 0 ]
+for case in "${cases[@]}"; do run_case "$case"; done
