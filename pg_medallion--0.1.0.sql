@@ -802,7 +802,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 AND f.sqlstate = '55P03'
                 THEN f.message || coalesce(': ' || medallion.lock_holders(s.relid), '')
-                WHEN f.failures > 0 THEN f.message END AS reason,
+                ELSE f.message END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
            (SELECT count(*) FROM medallion.dead_letter l WHERE l.relid = s.relid) AS dead_letters,
@@ -820,8 +820,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
-           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR coalesce(f.failures, 0) = 0 THEN NULL
-                ELSE medallion.failure_hint(f.sqlstate) END AS hint
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR f.relid IS NULL THEN NULL
+                ELSE medallion.failure_hint(coalesce(f.sqlstate, '57014')) END AS hint
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
       LEFT JOIN medallion.stream_status f ON f.relid = s.relid

@@ -52,6 +52,7 @@ typedef struct MdStream
 	double		max_dead_letter_ratio;	/* -1: any */
 	int			dead_letter_window_ms;
 	List	   *column_sources; /* of MdColumnSource */
+	bool		alone;			/* in a worker: it shares no lane */
 } MdStream;
 
 /* Owner of the extension, InvalidOid if it does not exist here. */

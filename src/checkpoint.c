@@ -263,8 +263,8 @@ void
 md_checkpoint_correct(const MdPartition *partition)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[6] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
-	Datum		args[6];
+	Oid			types[8] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		args[8];
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
@@ -275,6 +275,8 @@ md_checkpoint_correct(const MdPartition *partition)
 	args[3] = Int64GetDatum(partition->batch_next);
 	args[4] = Int64GetDatum(partition->n_unstored);
 	args[5] = Int64GetDatum(partition->n_dead);
+	args[6] = Int64GetDatum(partition->kept_offset);
+	args[7] = Int64GetDatum(partition->kept_checksum);
 	/*
 	 * The batch began with row_count raised by all its records.  The checksum
 	 * of a record that was not stored is of no use.
@@ -282,8 +284,9 @@ md_checkpoint_correct(const MdPartition *partition)
 	prepared(&plan,
 			 "UPDATE medallion.checkpoint"
 			 "   SET next_offset = $4, row_count = row_count - $5, dead_count = dead_count + $6,"
-			 "       last_offset = CASE WHEN last_offset < $4 THEN last_offset END"
-			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 6, types);
+			 "       last_offset = CASE WHEN last_offset < $4 THEN last_offset WHEN $7 >= 0 THEN $7 END,"
+			 "       last_checksum = CASE WHEN last_offset < $4 THEN last_checksum ELSE $8 END"
+			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 8, types);
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
 		elog(ERROR, "could not correct a checkpoint");
 	SPI_finish();
@@ -380,21 +383,23 @@ md_stream_set_status(Oid relid, int failures, const char *sqlstate, const char *
 					 TimestampTz retry_at)
 {
 	Oid			types[5] = {OIDOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
-	Datum		args[5];
+	char		nulls[5] = {' ', ' ', sqlstate ? ' ' : 'n', ' ', failures > 0 ? ' ' : 'n'};
+	Datum		args[5] = {0};
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = Int32GetDatum(failures);
-	if (failures == 0)
+	if (failures == 0 && message == NULL)
 	{
 		SPI_execute_with_args("DELETE FROM medallion.stream_status WHERE relid = $1",
 							  1, types, args, NULL, false, 0);
 	}
 	else
 	{
-		args[2] = CStringGetTextDatum(sqlstate);
+		if (sqlstate != NULL)
+			args[2] = CStringGetTextDatum(sqlstate);
 		args[3] = CStringGetTextDatum(message);
 		args[4] = TimestampTzGetDatum(retry_at);
 		SPI_execute_with_args("INSERT INTO medallion.stream_status AS s"
@@ -403,8 +408,9 @@ md_stream_set_status(Oid relid, int failures, const char *sqlstate, const char *
 							  "  WHERE EXISTS (SELECT FROM medallion.stream WHERE relid = $1)"
 							  " ON CONFLICT (relid) DO UPDATE SET failures = excluded.failures,"
 							  "   sqlstate = excluded.sqlstate, message = excluded.message,"
+							  "   since = CASE WHEN (s.failures = 0) = (excluded.failures = 0) THEN s.since ELSE excluded.since END,"
 							  "   retry_at = excluded.retry_at",
-							  5, types, args, NULL, false, 0);
+							  5, types, args, nulls, false, 0);
 	}
 	SPI_finish();
 	md_catalog_restore_user(&saved);

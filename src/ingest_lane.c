@@ -81,6 +81,9 @@ md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
 static char *
 lane_key(const MdStream *def, Oid owner)
 {
+	/* it has nothing in common with others, nor a size of batches that stays */
+	if (def->alone)
+		return psprintf("%u alone", def->relid);
 	return psprintf("%s|%u|%d|%s|%d|%d|" INT64_FORMAT, def->server, owner,
 					def->read_uncommitted, def->group_id ? def->group_id : "",
 					def->flush_interval_ms, def->batch_max_records, def->batch_max_bytes);
@@ -142,6 +145,8 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	lane->partitions = hash_create("partitions of a lane", 64, &hash,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	lane->foreground = foreground;
+	lane->has_time_limit = !foreground;
+	lane->alone = def->alone;
 	config.queue_max_kb = md_ingest_memory_kb;
 	config.fetch_wait_ms = foreground ? FETCH_WAIT_FOREGROUND_MS : FETCH_WAIT_MS;
 	config.read_uncommitted = def->read_uncommitted;

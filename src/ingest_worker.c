@@ -160,6 +160,8 @@ next_wait_ms(void)
 			return 0;			/* to be loaded again, at once */
 		if (entry->owes_status && entry->failures == 0)
 			wait_ms = Min(wait_ms, QUEUE_CHECK_MS);
+		if (entry->pace > 0 && entry->stream != NULL)
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->returns_at));
 		/* for an answer that it needs first the asker's descriptor rings */
 		if ((entry->stream == NULL && !(entry->lane != NULL && md_ingest_is_due(entry))) ||
 			md_ingest_is_silent(entry))
@@ -281,6 +283,7 @@ md_ingest_worker_main(Datum arg)
 			loaded_generation = generation;
 		}
 		md_ingest_hear_answers();
+		md_ingest_let_return();
 		md_ingest_start_due();
 		md_ingest_ask_for_life();
 		foreach(lc, md_ingest_worker.lanes)

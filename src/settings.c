@@ -18,6 +18,8 @@ bool		md_allow_direct_writes = false;
 int			md_backoff_max_ms = 60000;
 int			md_backoff_min_ms = 250;
 int			md_batch_history_retention_s = 86400;
+int			md_batch_time_limit_ms = 1000;
+int			md_batch_timeout_ms = 60000;
 int			md_change_log_limit_mb = 1024;
 int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
@@ -55,6 +57,18 @@ md_settings_define(void)
 							"Bounds that a view has not read yet are kept for as long as it needs them.",
 							&md_batch_history_retention_s, 86400, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.batch_time_limit",
+							"How long one streaming table may take of a batch that it shares.",
+							"A table that takes longer is read apart from then on, in smaller batches.",
+							&md_batch_time_limit_ms, 1000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.batch_timeout",
+							"Time after which an ingest worker gives up storing a table's part of a batch.",
+							"It is tried again after a pause, with fewer rows. 0: never.",
+							&md_batch_timeout_ms, 60000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.change_log_limit",
 							"Size that the change log of one captured relation may have.",
