@@ -124,6 +124,8 @@ struct MdLane
 	int			flush_interval_ms;
 	int			batch_max_records;
 	int64		batch_max_bytes;
+	int			queue_kb;		/* memory for records that wait */
+	int			max_records;	/* bound of batch_max_records */
 	bool		mirror;			/* a group_id is set */
 	bool		foreground;		/* a session's own: reads paused tables too */
 	bool		has_time_limit; /* medallion.batch_time_limit and batch_timeout count */

@@ -124,7 +124,7 @@ has_stopped(MdLane *lane, TimestampTz now)
 	if (md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->looked_at, QUEUE_CHECK_MS)) > 0)
 		return false;
 	stopped = length == lane->queue_seen &&
-		length * LARGE_RECORD_BYTES >= md_ingest_memory_kb * INT64CONST(1024);
+		length * LARGE_RECORD_BYTES >= lane->queue_kb * INT64CONST(1024);
 	lane->looked_at = now;
 	lane->queue_seen = length;
 	return stopped;

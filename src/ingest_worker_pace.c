@@ -120,7 +120,7 @@ adapt(MdLane *lane, MdIngestStream *stream)
 		return;
 	note_backlog(entry);
 	entry->pace = (int) Min(pace_of(stream), (int64) lane->batch_max_records * 2);
-	lane->batch_max_records = entry->pace;
+	lane->batch_max_records = Min(entry->pace, lane->max_records);
 	/* what was taken and not stored has to be read again */
 	entry->restart |= stream->cut;
 }

@@ -16,6 +16,10 @@
 
 #include "kafka_client_private.h"
 
+/* Taken off the queue at a time, to begin with and then. */
+#define FIRST_TAKE_RECORDS 16
+#define TAKE_RECORDS 1000
+
 rd_kafka_topic_partition_list_t *
 md_kafka_partition_list(const MdKafkaPosition *positions, int n_positions, bool query)
 {
@@ -252,15 +256,19 @@ wake_brokers(MdKafkaClient *client)
  * half of a full queue is read, the threads get a request.
  */
 static void
-keep_fetching(MdKafkaClient *client)
+keep_fetching(MdKafkaClient *client, int64 taken)
 {
 	int64		queued = md_kafka_queue_bytes(client);
+	int64		length = md_kafka_queue_length(client);
 
 	if (!client->stops_long || client->n_messages == 0)
 		return;
-	if (queued > client->queue_max_bytes / 5 * 4)
+	/* a small queue is taken as a whole: what was taken counts */
+	if (queued + taken > client->queue_max_bytes / 5 * 4 ||
+		length + client->n_messages > client->queue_max_records / 5 * 4)
 		client->was_full = true;
-	else if (client->was_full && queued < client->queue_max_bytes / 2)
+	if (client->was_full && queued < client->queue_max_bytes / 2 &&
+			 length < client->queue_max_records / 2)
 	{
 		client->was_full = false;
 		wake_brokers(client);
@@ -311,10 +319,15 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 	md_kafka_clear_ring(client);
 	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
 	{
-		int			asked = Min(max_records - client->n_messages, 1000);
+		int			asked = Min(max_records - client->n_messages, TAKE_RECORDS);
 		int			first = client->n_messages;
 		int			n;
 
+		/* how large records are is not known before some were taken */
+		if (client->n_messages == 0)
+			asked = Min(asked, FIRST_TAKE_RECORDS);
+		else
+			asked = (int) Max(1, Min(asked, (max_bytes - bytes) * client->n_messages / Max(bytes, 1)));
 		reserve_messages(client, asked);
 		n = (int) rd_kafka_consume_batch_queue(client->queue, 0,
 											   client->messages + first, asked);
@@ -325,7 +338,7 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 	}
 	if (client->n_messages > 0)
 		client->record_bytes = bytes / client->n_messages;
-	keep_fetching(client);
+	keep_fetching(client, bytes);
 	tell_errors(client, events);
 	*records = client->records;
 	return client->n_messages;

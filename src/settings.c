@@ -24,7 +24,7 @@ int			md_change_log_limit_mb = 1024;
 int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
 int			md_discovery_interval_ms = 30000;
-int			md_ingest_memory_kb = 131072;
+int			md_ingest_memory_kb = 262144;
 int			md_ingest_workers = 1;
 int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
@@ -94,7 +94,8 @@ md_settings_define(void)
 
 	DefineCustomIntVariable("medallion.ingest_memory",
 							"Memory for fetched records, per ingest worker.",
-							NULL, &md_ingest_memory_kb, 131072, 4096, MAX_KILOBYTES,
+							"Its Kafka clients share it: the first has half of it, each other half of what is left.",
+							&md_ingest_memory_kb, 262144, 4096, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.ingest_workers",
