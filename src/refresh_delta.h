@@ -16,6 +16,7 @@
 #include "utils/snapshot.h"
 
 #include "frontier.h"
+#include "refresh_steps.h"
 
 #define MD_WEIGHT "md_weight"
 
@@ -41,6 +42,8 @@ typedef struct MdEngine
 	List	   *relations;		/* registered, of the engine */
 	int			relation_count;
 	char	   *why_full;		/* found out on the way: recompute; NULL: go on */
+	MdSteps    *steps;			/* NULL: time is not kept */
+	struct MdCost *cost;		/* what may be spent; NULL: anything */
 } MdEngine;
 
 extern MdEngine *md_engine_begin(List *inputs, Snapshot snapshot,
@@ -51,8 +54,9 @@ extern void md_engine_end(MdEngine *engine);
 extern void md_engine_give_up(MdEngine *engine, char *why);
 
 /*
- * Run a query and register its rows under a new name; the number of rows.  The
- * relation is there until md_engine_end().
+ * Run a query and register its rows under a new name, or find those that it has
+ * given before (so nothing that it reads may change meanwhile); the number of
+ * rows.  The relation is there until md_engine_end().
  */
 extern int64 md_engine_materialize(MdEngine *engine, const char *sql, char **name,
 								   TupleDesc *tupdesc);

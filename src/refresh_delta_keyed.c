@@ -10,10 +10,10 @@
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 
+#include "compat.h"
 #include "refresh_normal.h"
 #include "refresh_read.h"
 #include "refresh_term.h"
@@ -106,7 +106,7 @@ entry_columns(Query *query, int rt_index)
 	inside->rtable = list_make1(copyObject(rte));
 	inside->jointree->fromlist = list_make1(makeNode(RangeTblRef));
 	linitial_node(RangeTblRef, inside->jointree->fromlist)->rtindex = 1;
-	expandRTE(rte, 1, 0, -1, true, &names, &vars);
+	md_expand_rte(rte, 1, true, &names, &vars);
 	foreach(lc, vars)
 	{
 		char	   *name = strVal(list_nth(names, foreach_current_index(lc)));
@@ -115,6 +115,15 @@ entry_columns(Query *query, int rt_index)
 						   psprintf("?dropped%d?", foreach_current_index(lc) + 1));
 	}
 	return inside;
+}
+
+void
+md_term_empty_entry(Query *query, int rt_index)
+{
+	Query	   *nothing = entry_columns(query, rt_index);
+
+	md_tree_add_condition(nothing, makeBoolConst(false, false));
+	md_read_replace_rte(query, rt_index, nothing);
 }
 
 /* Restrict an entry's own rows, so that the join sees no others. */
@@ -240,7 +249,6 @@ unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
 {
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	MdTerm	   *term = md_term_begin(engine, linear, leaves, which);
-	Query	   *nothing;
 	List	   *tests = NIL;
 	MdChange	change;
 	ListCell   *lc;
@@ -252,9 +260,7 @@ unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
 	foreach(lc, leaf->pairs)
 		tests = lappend(tests, md_tree_is_null(copyObject(((MdPair *) lfirst(lc))->inner), true));
 	md_read_replace_rte(term->query, leaf->rt_index, change.query);
-	nothing = entry_columns(term->query, leaf->partner);
-	md_tree_add_condition(nothing, makeBoolConst(false, false));
-	md_read_replace_rte(term->query, leaf->partner, nothing);
+	md_term_empty_entry(term->query, leaf->partner);
 	md_tree_add_condition(term->query, (Node *) make_orclause(tests));
 	if (change.is_signed)
 		term->weights = lappend(term->weights, md_term_entry_weight(term->query, leaf->rt_index));

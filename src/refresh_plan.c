@@ -270,11 +270,12 @@ plan_leaf(MdNode *node, Query *linear, MdLeaf *leaf, PlanContext *context)
 		if (!reads_relation_walker((Node *) leaf->query, NULL) &&
 			!md_unstable_has_time((Node *) leaf->query))
 			return;
-		child = plan_block(leaf->place == MD_PLACE_CORRELATED ? md_leaf_inner_query(leaf) :
-						   leaf->query, context);
+		child = plan_block(leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_UNEQUAL ?
+						   md_leaf_inner_query(leaf) : leaf->query, context);
 		if (leaf->kind == MD_LEAF_SUBLINK)
 			child->label = psprintf("Subquery: %s", child->label);
 	}
+	child->leaf = leaf;
 	node->children = lappend(node->children, child);
 	if (leaf->place == MD_PLACE_LINEAR)
 		return;
@@ -295,6 +296,7 @@ plan_linear(Query *linear, PlanContext *context)
 	MdNode	   *node = make_node(MD_NODE_MAP, "Filter and project");
 	ListCell   *lc;
 
+	node->query = linear;
 	foreach(lc, md_leaves(linear))
 		plan_leaf(node, linear, lfirst(lc), context);
 	foreach(lc, md_tree_terms(linear->jointree->quals))
@@ -347,6 +349,7 @@ plan_keyed(Query *query, PlanContext *context)
 	MdBlockKind kind = md_block_kind(query);
 	bool		one_row = kind == MD_BLOCK_GROUP && query->groupClause == NIL;
 
+	node->query = query;
 	node->children = list_make1(plan_linear(md_block_input(query, keys), context));
 	make_strategy(node, kind == MD_BLOCK_WINDOW ? MD_STRATEGY_WINDOW : MD_STRATEGY_REGROUP);
 	switch (kind)
@@ -397,6 +400,7 @@ plan_set_operation(Query *query, PlanContext *context)
 	MdNode	   *node = make_node(MD_NODE_UNION_ALL, all ? "Union all" : "Set operation by row");
 	ListCell   *lc;
 
+	node->query = query;
 	if (!all)
 		make_strategy(node, MD_STRATEGY_REGROUP);
 	foreach(lc, md_query_branches(query))
@@ -534,6 +538,7 @@ md_plan_make(Query *query, Oid owner)
 	MdPlan	   *plan = palloc0(sizeof(MdPlan));
 	PlanContext context = {plan, owner};
 	MdNode	   *reason;
+	int			location;
 
 	plan->query = copyObject(query);
 	plan->location = -1;
@@ -548,6 +553,8 @@ md_plan_make(Query *query, Oid owner)
 		plan->normal->sortClause = NIL;
 	md_query_normalize(plan->normal);
 	plan->root = plan_block(plan->normal, &context);
+	if (md_plan_has_join_row(plan->query, &location))
+		make_full(plan->root, "a reference to the row of a join as a whole", location);
 	if (plan->source_ids == NIL)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;

@@ -52,6 +52,9 @@ typedef struct MdNode
 	char	   *reason;			/* why only full; NULL: it is not */
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
+	Query	   *query;			/* of a block, or of what is linear in one */
+	struct MdLeaf *leaf;		/* what it is of the linear query above; NULL: none */
+	List	   *lookups;		/* of MdLookup, of a scan: see refresh_lookup.h */
 } MdNode;
 
 typedef struct MdPlan
@@ -99,5 +102,8 @@ extern MdPlan *md_plan_make(Query *query, Oid owner);
 
 /* Fill in what the plan's query reads, and whether it gives the same again. */
 extern void md_plan_note_sources(MdPlan *plan, Oid owner);
+
+/* "(a JOIN b ...) AS j": is j meant as a row? What is put in its place has no names. */
+extern bool md_plan_has_join_row(Query *query, int *location);
 
 #endif							/* MD_REFRESH_PLAN_H */

@@ -14,7 +14,6 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
@@ -338,6 +337,13 @@ md_tree_has_outer(Node *node)
 	return context.outer;
 }
 
+bool
+md_tree_reads_anything(Query *query)
+{
+	return query->hasSubLinks || query->setOperations != NULL || query->cteList != NIL ||
+		query->jointree->fromlist != NIL;
+}
+
 void
 md_tree_clear_entry(RangeTblEntry *rte)
 {
@@ -448,7 +454,7 @@ expand_from(Query *query, Node *from, int *rt_index, List **names, List **vars)
 		*rt_index = ((JoinExpr *) from)->rtindex;
 	else
 		*rt_index = castNode(RangeTblRef, from)->rtindex;
-	expandRTE(rt_fetch(*rt_index, query->rtable), *rt_index, 0, -1, false, names, vars);
+	md_expand_rte(rt_fetch(*rt_index, query->rtable), *rt_index, false, names, vars);
 }
 
 static List *

@@ -29,6 +29,7 @@ int			md_ingest_workers = 1;
 int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
 int			md_refresh_history_retention_s = 7 * 86400;
+int			md_refresh_work_mem_kb = 65536;
 int			md_refresh_workers = 1;
 int			md_swap_lock_timeout_ms = 100;
 bool		md_workers_enabled = true;
@@ -119,6 +120,11 @@ md_settings_define(void)
 							"How long rows of medallion.refresh_history are kept.",
 							NULL, &md_refresh_history_retention_s, 7 * 86400, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.refresh_work_mem",
+							"Memory for each sort or hash table of a refresh, where work_mem is less.",
+							NULL, &md_refresh_work_mem_kb, 65536, 64, MAX_KILOBYTES,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.refresh_workers",
 							"Refresh workers per database.",

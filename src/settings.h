@@ -22,6 +22,7 @@ extern int	md_ingest_workers;
 extern int	md_kafka_timeout_ms;
 extern int	md_max_worker_slots;
 extern int	md_refresh_history_retention_s;
+extern int	md_refresh_work_mem_kb;
 extern int	md_refresh_workers;
 extern int	md_swap_lock_timeout_ms;
 extern bool md_workers_enabled;

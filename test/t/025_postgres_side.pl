@@ -92,13 +92,13 @@ $session->query_safe('SELECT 1');
 $reader->quit;
 
 # What is done to a table that is written all the time gets its turn.
-my $generator = start_generator($kafka, $topic{held}, 4000, '--rate', 1000);
+my $generator = start_generator($kafka, $topic{held}, 10_000_000, '--rate', 1000);
 sql($_)
   for 'VACUUM FULL held', 'CREATE INDEX CONCURRENTLY held_at ON held (ingested_at)', 'REINDEX TABLE CONCURRENTLY held', 'CLUSTER held USING held_at',
   'ALTER TABLE held ADD COLUMN more int', 'ALTER TABLE held RENAME COLUMN more TO less', 'ALTER TABLE held DROP COLUMN less',
   'ALTER TABLE held ADD CHECK (kafka_offset >= 0)', 'DROP INDEX CONCURRENTLY held_at', 'ANALYZE held';
 ok($generator->is_running, 'DDL and maintenance have their turn while records come');
-$generator->finish;
+undef $generator;    # which ends it
 wait_until_caught_up($node, 'held', $kafka, $topic{held});
 is(dead_letters($node, 'held'), '', 'none of this made a dead letter');
 exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
