@@ -132,9 +132,9 @@ extern void md_ingest_note_no_answer(MdIngestEntry *entry, const char *topic,
 /* Does a pattern wait for the lane to look at all topics? */
 extern bool md_ingest_looks_for_topics(const MdLane *lane);
 
-/* What came of that look: topics of MdKafkaTopic, or an error. */
+/* What came of that look: topics of MdKafkaTopic, or an error, which lasts or not. */
 extern void md_ingest_hear_all_topics(MdLane *lane, List *topics);
-extern void md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error);
+extern void md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error, bool lasts);
 
 /* Ask where a topic begins that was found, and hear it; *survey or *error. */
 extern bool md_ingest_ask_for_found(MdLane *lane);
