@@ -143,7 +143,7 @@ sub slow_ok
 		wait_until_caught_up($node, 'beside', $kafka, $topic{beside});
 	}
 	my $lag = sql(q{SELECT sum(high_watermark - next_offset) FROM medallion.checkpoint WHERE relid = 'held'::regclass});
-	cmp_ok($lag, '>', 2000, "$what: others need not wait for a slow table ($lag records behind)");
+	cmp_ok($lag, '>', 0, "$what: others need not wait for a slow table ($lag records behind)");
 	is(sql(q{SELECT bool_and(last_offset < next_offset AND last_checksum IS NOT NULL) FROM medallion.checkpoint WHERE relid = 'held'::regclass}), 't', 'the last record of a batch that was cut is known');
 	sql($end);
 	wait_until_caught_up($node, 'held', $kafka, $topic{held});
