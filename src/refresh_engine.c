@@ -140,7 +140,7 @@ md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc 
 	return tuplestore_tuple_count(store);
 }
 
-/* References to registered relations in the form that can be printed. */
+/* References to registered relations, and to groups, in the form that can be printed. */
 static bool
 name_registered_walker(Node *node, void *context)
 {
@@ -159,8 +159,11 @@ name_registered_walker(Node *node, void *context)
 		return false;
 	}
 	if (IsA(node, Query))
+	{
+		md_flatten_groups((Query *) node);
 		return query_tree_walker((Query *) node, name_registered_walker, context,
 								 QTW_EXAMINE_RTES_BEFORE);
+	}
 	return expression_tree_walker(node, name_registered_walker, context);
 }
 
@@ -188,7 +191,6 @@ md_engine_analyze(MdEngine *engine, const char *sql)
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, trees), sql, NULL, 0, environment);
 	AtEOXact_GUC(false, nest_level);
 	(void) name_registered_walker((Node *) query, NULL);
-	md_flatten_groups(query);
 	return query;
 }
 

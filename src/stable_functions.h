@@ -6,6 +6,8 @@
 #define MD_STABLE_FUNCTIONS_H
 
 #include "postgres.h"
+
+#include "datatype/timestamp.h"
 #include "nodes/primnodes.h"
 
 /* What stands in the way, if anything does. */
