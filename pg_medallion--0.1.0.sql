@@ -891,7 +891,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 AND f.sqlstate = '55P03'
                 THEN f.message || coalesce(': ' || medallion.lock_holders(s.relid), '')
-                WHEN f.failures > 0 THEN f.message
+                WHEN f.message IS NOT NULL THEN f.message
                 WHEN s.topic LIKE '^%' AND s.initialized AND n.topics = 0 THEN 'no topic matches the pattern'
                 END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
@@ -911,8 +911,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
-           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR coalesce(f.failures, 0) = 0 THEN NULL
-                ELSE medallion.failure_hint(f.sqlstate) END AS hint,
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR f.message IS NULL THEN NULL
+                ELSE medallion.failure_hint(coalesce(f.sqlstate, '57014')) END AS hint,
            n.topics
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
@@ -921,7 +921,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                 || CASE WHEN t.n > 1 THEN ' (and ' || t.n - 1 || ' more: medallion.stream_topics)' ELSE '' END AS message
                            FROM (SELECT a.*, count(*) OVER () AS n FROM medallion.stream_status a
                                   WHERE a.relid = s.relid) t
-                          ORDER BY t.topic <> s.topic, t.sqlstate = '55P03', t.since, t.topic LIMIT 1) f ON true
+                          ORDER BY t.failures = 0, t.topic <> s.topic, t.sqlstate = '55P03', t.since, t.topic LIMIT 1) f ON true
       LEFT JOIN LATERAL (SELECT CASE WHEN s.topic LIKE '^%' THEN count(t.topic) ELSE 1 END::int AS topics
                            FROM medallion.stream_topic t WHERE t.relid = s.relid AND t.gone_at IS NULL) n ON true
       LEFT JOIN LATERAL (SELECT sum(p.row_count)::bigint AS rows,
