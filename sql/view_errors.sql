@@ -5,6 +5,7 @@
 \i :abs_srcdir/sql/include/simulate_ingest.sql
 \set ECHO all
 SET client_min_messages = notice;
+\set SHOW_CONTEXT never
 \pset null '(null)'
 \a \t on
 CREATE FUNCTION errors(v regclass) RETURNS SETOF text LANGUAGE sql AS $$
