@@ -5,6 +5,7 @@
 \i :abs_srcdir/sql/include/simulate_ingest.sql
 \set ECHO all
 SET client_min_messages = notice;
+\set SHOW_CONTEXT never
 \pset null '(null)'
 \a \t on
 CREATE FUNCTION errors(v regclass) RETURNS SETOF text LANGUAGE sql AS $$
@@ -171,8 +172,10 @@ SELECT * FROM medallion.verify('w_union');
 -- What is not the fault of single rows fails, as does a row in a part that is not new.
 SELECT medallion.create_materialized_view('never', 'SELECT id % 2 AS odd, 10 / (count(*) - 2) AS n FROM w GROUP BY 1', NULL);
 SELECT medallion.create_materialized_view('outer_side', 'SELECT w.id, dim.rate::int AS rate FROM w LEFT JOIN dim USING (id) WHERE w.id < 3', NULL);
-UPDATE dim SET rate = 'oops' WHERE id = 1;
 \set VERBOSITY terse
+SELECT medallion.create_materialized_view('system_column', 'SELECT tableoid::int AS o, x::positive AS p FROM w', NULL);
+SELECT medallion.create_materialized_view('sampled', 'SELECT x::positive AS p FROM w TABLESAMPLE system (100)', NULL);
+UPDATE dim SET rate = 'oops' WHERE id = 1;
 SELECT refresh('outer_side');
 SELECT errors('outer_side');
 UPDATE dim SET rate = '2' WHERE id = 1;

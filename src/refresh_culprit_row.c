@@ -10,8 +10,10 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -34,6 +36,7 @@ typedef struct UsedColumns
 	Oid			relid;
 	List	   *levels;			/* of Query, innermost first */
 	Bitmapset  *columns;		/* attribute numbers; 0: all */
+	bool		has_system;		/* ctid and the like */
 } UsedColumns;
 
 static bool
@@ -51,7 +54,11 @@ used_columns_walker(Node *node, UsedColumns *used)
 			return false;
 		query = list_nth(used->levels, var->varlevelsup);
 		rte = rt_fetch(var->varno, query->rtable);
-		if (rte->rtekind == RTE_RELATION && rte->relid == used->relid && var->varattno >= 0)
+		if (rte->rtekind != RTE_RELATION || rte->relid != used->relid)
+			return false;
+		if (var->varattno < 0)
+			used->has_system = true;
+		else
 			used->columns = bms_add_member(used->columns, var->varattno);
 		return false;
 	}
@@ -67,10 +74,20 @@ used_columns_walker(Node *node, UsedColumns *used)
 	return expression_tree_walker(node, used_columns_walker, used);
 }
 
+bool
+md_culprit_can_be_left_out(Query *normal, Oid relid)
+{
+	UsedColumns used = {relid, NIL, NULL, false};
+
+	(void) used_columns_walker((Node *) normal, &used);
+	return !used.has_system &&
+		pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
 List *
 md_culprit_columns(Query *normal, Oid relid, bool *has_key)
 {
-	UsedColumns used = {relid, NIL, NULL};
+	UsedColumns used = {relid, NIL, NULL, false};
 	Relation	rel = table_open(relid, AccessShareLock);
 	Oid			constraint;
 	Bitmapset  *key = get_primary_key_attnos(relid, false, &constraint);

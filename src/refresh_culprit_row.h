@@ -16,6 +16,13 @@
 /* The registered relation with the row, which has all attributes of its source. */
 #define MD_SUSPECTS "medallion_suspects"
 
+/*
+ * May rows of the relation be left out of the query?  Not where it asks for system
+ * columns, which a part of a relation does not have, or the present user may not
+ * read all columns.
+ */
+extern bool md_culprit_can_be_left_out(Query *normal, Oid relid);
+
 /* The columns that a row is told by where it has no offset (of char *): has it a key? */
 extern List *md_culprit_columns(Query *normal, Oid relid, bool *has_key);
 

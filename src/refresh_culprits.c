@@ -501,6 +501,7 @@ md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit, 
 	MdPlan	   *plan = md_plan_make(md_query_of_definition(refresh->view->definition),
 									refresh->view->owner);
 	Search		search = {0};
+	List	   *relids = NIL;
 	List	   *probes;
 	Query	   *done = NULL;
 	ListCell   *lc;
@@ -510,7 +511,10 @@ md_culprits_find(MdRefresh *refresh, List *errors, List *suspects, int64 limit, 
 	search.errors = errors;
 	search.limit = limit;
 	list_sort(suspects, compare_suspects);
-	probes = md_probes(search.normal, plan->source_ids);
+	foreach(lc, plan->source_ids)
+		if (md_culprit_can_be_left_out(search.normal, lfirst_oid(lc)))
+			relids = lappend_oid(relids, lfirst_oid(lc));
+	probes = md_probes(search.normal, relids);
 	foreach(lc, probes)
 	{
 		List	   *block_probes = NIL;
