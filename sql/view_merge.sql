@@ -38,6 +38,8 @@ INSERT INTO queries VALUES
     ('distinct_state', $$SELECT kind, count(*) AS n, count(DISTINCT i4) AS d4, count(DISTINCT n) FILTER (WHERE b) AS dn, count(DISTINCT upper(kind)) AS dk, avg(i4) AS a, sum(DISTINCT i2) AS s2, avg(DISTINCT i4) AS a4, max(DISTINCT at) AS m FROM events GROUP BY kind$$),
     ('distinct_plain', $$SELECT at::date AS day, kind, count(DISTINCT i4) AS users, count(*) AS n, sum(DISTINCT i4) AS s FROM events GROUP BY 1, 2$$),
     ('distinct_all', $$SELECT count(DISTINCT i4) AS users, count(DISTINCT kind) AS kinds, count(*) AS n FROM events$$),
+    ('distinct_one', $$SELECT sum(DISTINCT i4) FILTER (WHERE b) AS s FROM events$$),
+    ('distinct_one_count', $$SELECT count(DISTINCT kind) AS kinds, count(DISTINCT i4) AS users FROM events$$),
     ('distinct_ratio', $$SELECT at::date AS day, count(*) AS n, sum(n) AS total, count(DISTINCT i4) AS users, sum(i4) / count(DISTINCT i4) AS per_user FROM events GROUP BY 1 HAVING count(DISTINCT i4) > 0$$),
     ('distinct_alone', $$SELECT b, count(DISTINCT at) AS times FROM events GROUP BY b$$),
     ('filtered_sum', $$SELECT kind, sum(i4 ORDER BY id) FILTER (WHERE i2 > 50) AS s, regr_count(i4, i2) AS pairs FROM events GROUP BY kind$$),
@@ -51,6 +53,8 @@ SELECT name, differences(('v_' || name)::regclass, query) FROM queries
  WHERE differences(('v_' || name)::regclass, query) <> 0;
 TABLE v_no_keys;
 TABLE v_having_no_keys;
+TABLE v_distinct_one;
+TABLE v_distinct_one_count;
 
 -- 200 random batches, each refresh incremental, all views equal to their
 -- queries after each.  NULL keys, late rows, 1.0 beside 1.00, duplicates.

@@ -63,12 +63,16 @@ int4_const(int value)
 							  false, true);
 }
 
-/* The weight column of an entry that has become a subquery with one. */
+/* The weight column of an entry that has become a subquery with one, the last of that name. */
 Expr *
 md_term_entry_weight(Query *query, int rt_index)
 {
-	return (Expr *) md_tree_column(query, rt_index,
-								   md_tree_width(rt_fetch(rt_index, query->rtable)->subquery));
+	Query	   *entry = rt_fetch(rt_index, query->rtable)->subquery;
+
+	for (int i = md_tree_width(entry); i > 0; i--)
+		if (strcmp(md_tree_target(entry, i)->resname, MD_WEIGHT) == 0)
+			return (Expr *) md_tree_column(query, rt_index, i);
+	elog(ERROR, "a change has no weights");
 }
 
 /* The product of a term's weights as its last column. */
@@ -352,6 +356,10 @@ md_delta_linear(MdEngine *engine, Query *linear, MdChange *change)
 			terms = list_concat(terms, linear_terms(engine, linear, leaves, which));
 		else if (leaf->place == MD_PLACE_WHOLE)
 			check_whole(engine, leaf);
+		else if (leaf->place == MD_PLACE_UNKEYED)
+			terms = list_concat(terms, md_term_unkeyed(engine, linear, leaves, which));
+		else if (leaf->place == MD_PLACE_UNEQUAL)
+			terms = list_concat(terms, md_term_unequal(engine, linear, leaves, which));
 		else
 			terms = list_concat(terms, md_term_keyed(engine, linear, leaves, which));
 	}

@@ -54,8 +54,9 @@ extern void md_engine_end(MdEngine *engine);
 extern void md_engine_give_up(MdEngine *engine, char *why);
 
 /*
- * Run a query and register its rows under a new name; the number of rows.  The
- * relation is there until md_engine_end().
+ * Run a query and register its rows under a new name, or find those that it has
+ * given before (so nothing that it reads may change meanwhile); the number of
+ * rows.  The relation is there until md_engine_end().
  */
 extern int64 md_engine_materialize(MdEngine *engine, const char *sql, char **name,
 								   TupleDesc *tupdesc);

@@ -117,6 +117,15 @@ entry_columns(Query *query, int rt_index)
 	return inside;
 }
 
+void
+md_term_empty_entry(Query *query, int rt_index)
+{
+	Query	   *nothing = entry_columns(query, rt_index);
+
+	md_tree_add_condition(nothing, makeBoolConst(false, false));
+	md_read_replace_rte(query, rt_index, nothing);
+}
+
 /* Restrict an entry's own rows, so that the join sees no others. */
 static void
 restrict_entry(MdEngine *engine, Query *query, int rt_index, List *matches, MdKeys *keys)
@@ -240,7 +249,6 @@ unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
 {
 	MdLeaf	   *leaf = list_nth(leaves, which);
 	MdTerm	   *term = md_term_begin(engine, linear, leaves, which);
-	Query	   *nothing;
 	List	   *tests = NIL;
 	MdChange	change;
 	ListCell   *lc;
@@ -252,9 +260,7 @@ unmatched_term(MdEngine *engine, Query *linear, List *leaves, int which)
 	foreach(lc, leaf->pairs)
 		tests = lappend(tests, md_tree_is_null(copyObject(((MdPair *) lfirst(lc))->inner), true));
 	md_read_replace_rte(term->query, leaf->rt_index, change.query);
-	nothing = entry_columns(term->query, leaf->partner);
-	md_tree_add_condition(nothing, makeBoolConst(false, false));
-	md_read_replace_rte(term->query, leaf->partner, nothing);
+	md_term_empty_entry(term->query, leaf->partner);
 	md_tree_add_condition(term->query, (Node *) make_orclause(tests));
 	if (change.is_signed)
 		term->weights = lappend(term->weights, md_term_entry_weight(term->query, leaf->rt_index));

@@ -47,13 +47,14 @@ typedef struct Registered
 	char	   *name;
 	Tuplestorestate *store;
 	TupleDesc	tupdesc;
+	char	   *sql;			/* that gave it; NULL: not ours to run */
 } Registered;
 
 /* Remember a store that has been registered, to be given back at the end. */
 static Registered *
 remember(MdEngine *engine, char *name, Tuplestorestate *store, TupleDesc tupdesc)
 {
-	Registered *registered = palloc(sizeof(Registered));
+	Registered *registered = palloc0(sizeof(Registered));
 
 	registered->name = name;
 	registered->store = store;
@@ -123,21 +124,44 @@ md_engine_give_up(MdEngine *engine, char *why)
 		engine->why_full = why;
 }
 
+/* What the same SQL gave: of a WITH query that is read twice, say. */
+static Registered *
+find_part(MdEngine *engine, const char *sql)
+{
+	ListCell   *lc;
+
+	foreach(lc, engine->relations)
+	{
+		Registered *registered = lfirst(lc);
+
+		if (registered->sql != NULL && strcmp(registered->sql, sql) == 0)
+			return registered;
+	}
+	return NULL;
+}
+
 int64
 md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc *tupdesc)
 {
-	TupleDesc	columns;
-	Tuplestorestate *store;
+	Registered *part = find_part(engine, sql);
 
-	/* given up: the columns are asked for, but no row */
-	if (!md_cost_affords(engine, sql))
-		sql = psprintf("SELECT * FROM (%s) q LIMIT 0", sql);
-	store = md_sql_run_into_store(sql, engine->snapshot, &columns);
-	*name = psprintf("medallion_part_%d", ++engine->relation_count);
-	(void) remember(engine, *name, store, columns);
+	if (part == NULL)
+	{
+		TupleDesc	columns;
+		Tuplestorestate *store;
+
+		/* given up: the columns are asked for, but no row */
+		store = md_sql_run_into_store(md_cost_affords(engine, sql) ? sql :
+									  psprintf("SELECT * FROM (%s) q LIMIT 0", sql),
+									  engine->snapshot, &columns);
+		part = remember(engine, psprintf("medallion_part_%d", ++engine->relation_count), store,
+						columns);
+		part->sql = pstrdup(sql);
+	}
+	*name = part->name;
 	if (tupdesc != NULL)
-		*tupdesc = columns;
-	return tuplestore_tuple_count(store);
+		*tupdesc = part->tupdesc;
+	return tuplestore_tuple_count(part->store);
 }
 
 /* References to registered relations, and to groups, in the form that can be printed. */

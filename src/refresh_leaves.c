@@ -142,6 +142,33 @@ uses_only_level(Node *expr, int level)
 }
 
 /*
+ * The subquery that a query is a layer over, with nothing else in it that could
+ * change; its own row with names may stand beside it (refresh_normal_join.c).
+ */
+static Query *
+layer_over(Query *query)
+{
+	Query	   *below = NULL;
+	ListCell   *lc;
+
+	if (query->hasSubLinks)
+		return NULL;
+	foreach(lc, query->jointree->fromlist)
+	{
+		RangeTblEntry *rte;
+
+		if (!IsA(lfirst(lc), RangeTblRef))
+			return NULL;
+		rte = rt_fetch(lfirst_node(RangeTblRef, lc)->rtindex, query->rtable);
+		if (rte->rtekind != RTE_SUBQUERY || (below != NULL && md_tree_reads_anything(rte->subquery)))
+			return NULL;
+		if (below == NULL)
+			below = rte->subquery;
+	}
+	return below;
+}
+
+/*
  * Equalities in WHERE of a subquery between its own FROM and the linear query
  * `depth` levels up; looked for through the layers that a query was split into.
  */
@@ -150,7 +177,6 @@ correlation_pairs(Query *query, int depth, Query **at, int *at_depth)
 {
 	List	   *pairs = NIL;
 	ListCell   *lc;
-	RangeTblEntry *rte;
 
 	if (query->setOperations != NULL || query->cteList != NIL)
 		return NIL;
@@ -179,14 +205,70 @@ correlation_pairs(Query *query, int depth, Query **at, int *at_depth)
 	if (pairs != NIL)
 		return pairs;
 
-	/* a layer over one subquery, with nothing else that could change */
-	if (query->hasSubLinks || list_length(query->jointree->fromlist) != 1 ||
-		!IsA(linitial(query->jointree->fromlist), RangeTblRef))
-		return NIL;
-	rte = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable);
-	if (rte->rtekind != RTE_SUBQUERY)
-		return NIL;
-	return correlation_pairs(rte->subquery, depth + 1, at, at_depth);
+	query = layer_over(query);
+	return query == NULL ? NIL : correlation_pairs(query, depth + 1, at, at_depth);
+}
+
+List *
+md_leaf_outer_terms(Query *at)
+{
+	List	   *terms = NIL;
+	ListCell   *lc;
+
+	foreach(lc, md_tree_terms(at->jointree->quals))
+		if (md_tree_has_outer(lfirst(lc)))
+			terms = lappend(terms, lfirst(lc));
+	return terms;
+}
+
+typedef struct ColumnsContext
+{
+	List	   *columns;		/* of the query's own, of Var */
+	int			depth;			/* of the others */
+} ColumnsContext;
+
+/* True if there is more in it than columns of the two queries. */
+static bool
+columns_walker(Node *node, ColumnsContext *context)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink) || IsA(node, Aggref) || IsA(node, GroupingFunc))
+		return true;
+	if (!IsA(node, Var))
+		return expression_tree_walker(node, columns_walker, context);
+	if (var->varlevelsup == 0)
+		context->columns = list_append_unique(context->columns, var);
+	return var->varattno == InvalidAttrNumber ||
+		(var->varlevelsup > 0 && (int) var->varlevelsup != context->depth);
+}
+
+/*
+ * A subquery that depends on the query around it by conditions in WHERE that
+ * are no equalities; looked for through layers likewise.
+ */
+static bool
+is_unequal(MdLeaf *leaf)
+{
+	ColumnsContext context = {NIL, 1};
+	Query	   *query = leaf->query;
+
+	while (query != NULL && query->setOperations == NULL && query->cteList == NIL &&
+		   md_leaf_outer_terms(query) == NIL)
+	{
+		query = layer_over(query);
+		context.depth++;
+	}
+	if (query == NULL || query->setOperations != NULL || query->cteList != NIL ||
+		columns_walker((Node *) md_leaf_outer_terms(query), &context) ||
+		contain_volatile_functions((Node *) md_leaf_outer_terms(query)))
+		return false;
+	leaf->at = query;
+	leaf->depth = context.depth;
+	leaf->columns = context.columns;
+	return md_leaf_inner_query(leaf) != NULL;
 }
 
 Query *
@@ -199,6 +281,10 @@ md_leaf_inner_query(MdLeaf *leaf)
 
 	foreach(lc, leaf->pairs)
 		exprs = lappend(exprs, ((MdPair *) lfirst(lc))->inner);
+	exprs = list_concat(exprs, leaf->columns);
+	/* rows count even where no column matters */
+	if (exprs == NIL)
+		exprs = list_make1(makeBoolConst(true, false));
 	query = md_block_input(leaf->at, exprs);
 	foreach(lc, md_tree_terms(query->jointree->quals))
 		if (!md_tree_has_outer(lfirst(lc)))
@@ -271,9 +357,9 @@ correlate(MdLeaf *leaf)
 {
 	leaf->place = MD_PLACE_CORRELATED;
 	leaf->pairs = correlation_pairs(leaf->query, 1, &leaf->at, &leaf->depth);
-	if (leaf->pairs == NIL)
-		make_whole(leaf, "a subquery depends on the outer query by other than an equality");
-	else if (md_leaf_inner_query(leaf) == NULL)
+	if (leaf->pairs == NIL && is_unequal(leaf))
+		leaf->place = MD_PLACE_UNEQUAL;
+	else if (leaf->pairs == NIL || md_leaf_inner_query(leaf) == NULL)
 		make_whole(leaf, "a subquery depends on the outer query in more places than its WHERE");
 }
 
@@ -318,17 +404,25 @@ add_outer_side(LeafContext *context, Node *side, Node *quals, Bitmapset *others,
 		return;
 	}
 	leaf = add_entry(context, castNode(RangeTblRef, side)->rtindex, place);
-	/* a lateral subquery has its own pairs, which hold under any condition */
-	if (leaf->place == MD_PLACE_CORRELATED)
+	/* a lateral subquery has its own conditions, which hold under any condition */
+	if (leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_UNEQUAL)
 	{
 		if (place == MD_PLACE_FULL)
 			make_whole(leaf, "a lateral subquery below a full join");
 		return;
 	}
+	if (leaf->place == MD_PLACE_WHOLE)
+		return;
 	leaf->place = place;
 	leaf->partner = bms_membership(others) == BMS_SINGLETON ? bms_singleton_member(others) : 0;
 	leaf->pairs = join_pairs(quals, leaf->rt_index, others);
-	if (leaf->pairs == NIL)
+	if (leaf->pairs != NIL)
+		return;
+	if (checkExprHasSubLink(quals))
+		make_whole(leaf, "a subquery stands in the condition of an outer join");
+	else if (place == MD_PLACE_NULLABLE && !md_tree_has_outer(quals))
+		leaf->place = MD_PLACE_UNKEYED;
+	else
 		make_whole(leaf, "an outer join has no condition of the form a = b");
 }
 

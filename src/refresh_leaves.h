@@ -29,8 +29,10 @@ typedef enum MdLeafPlace
 {
 	MD_PLACE_LINEAR,
 	MD_PLACE_NULLABLE,			/* right of LEFT JOIN: inner is over the entry */
+	MD_PLACE_UNKEYED,			/* the same without a pair */
 	MD_PLACE_FULL,				/* either side of FULL JOIN: likewise */
 	MD_PLACE_CORRELATED,		/* inner is over FROM of the query `at` */
+	MD_PLACE_UNEQUAL,			/* the same without a pair: by other conditions of `at` */
 	MD_PLACE_IN,				/* inner is a column of the subquery */
 	MD_PLACE_WHOLE				/* no pair: any change may change everything */
 } MdLeafPlace;
@@ -53,9 +55,10 @@ typedef struct MdLeaf
 	int			number;			/* of a subquery or condition, from 0 */
 	Oid			relid;			/* of a relation */
 	Query	   *query;			/* of a subquery */
-	Query	   *at;				/* MD_PLACE_CORRELATED: in or equal to query */
+	Query	   *at;				/* MD_PLACE_CORRELATED, _UNEQUAL: in or equal to query */
 	int			depth;			/* of `at` below the linear query */
 	List	   *pairs;			/* of MdPair */
+	List	   *columns;		/* MD_PLACE_UNEQUAL: of `at`, in those conditions (of Var) */
 	bool		null_matters;	/* MD_PLACE_IN: NULL and false differ */
 	char	   *why_whole;		/* MD_PLACE_WHOLE */
 	int			location;
@@ -74,8 +77,13 @@ extern bool md_is_equality(Node *term);
 extern Expr *md_pair_with_inner(MdPair *pair, Expr *inner);
 extern Expr *md_pair_with_outer(MdPair *pair, Expr *outer);
 
-/* The rows of a correlated subquery before all else, as a linear query of the
- * inner sides of its pairs; NULL if it depends on more. */
+/*
+ * The rows of a correlated subquery before all else, as a linear query of the
+ * inner sides of its pairs, or of its columns; NULL if it depends on more.
+ */
 extern Query *md_leaf_inner_query(MdLeaf *leaf);
+
+/* Terms of WHERE by which a subquery depends on the query around it. */
+extern List *md_leaf_outer_terms(Query *at);
 
 #endif							/* MD_REFRESH_LEAVES_H */

@@ -177,15 +177,13 @@ typedef struct GroupSplit
 	int			level;
 } GroupSplit;
 
-/* The column of the inner query that gives expr, which is of its own level. */
-static Var *
-inner_column(GroupSplit *split, Expr *expr, int level)
+Var *
+md_normal_column(Query *inner, Expr *expr, int level)
 {
 	int			number = 0;
-	Var		   *var;
 	ListCell   *lc;
 
-	foreach(lc, split->inner->targetList)
+	foreach(lc, inner->targetList)
 	{
 		number++;
 		if (equal(lfirst_node(TargetEntry, lc)->expr, expr))
@@ -193,12 +191,11 @@ inner_column(GroupSplit *split, Expr *expr, int level)
 	}
 	if (lc == NULL)
 	{
-		md_tree_add_column(split->inner, copyObject(expr), psprintf("c%d", number + 1));
+		md_tree_add_column(inner, copyObject(expr), psprintf("c%d", number + 1));
 		number++;
 	}
-	var = makeVar(1, number, exprType((Node *) expr), exprTypmod((Node *) expr),
-				  exprCollation((Node *) expr), level);
-	return var;
+	return makeVar(1, number, exprType((Node *) expr), exprTypmod((Node *) expr),
+				   exprCollation((Node *) expr), level);
 }
 
 static bool
@@ -237,14 +234,14 @@ split_group_mutator(Node *node, GroupSplit *split)
 			continue;
 		IncrementVarSublevelsUp(shifted, split->level, 0);
 		if (equal(shifted, node))
-			return (Node *) inner_column(split, key, split->level);
+			return (Node *) md_normal_column(split->inner, key, split->level);
 	}
 	if (belongs_to_level(node, split->level))
 	{
 		Node	   *shifted = copyObject(node);
 
 		IncrementVarSublevelsUp(shifted, -split->level, split->level);
-		return (Node *) inner_column(split, (Expr *) shifted, split->level);
+		return (Node *) md_normal_column(split->inner, (Expr *) shifted, split->level);
 	}
 	return expression_tree_mutator(node, split_group_mutator, split);
 }
@@ -465,10 +462,13 @@ normalize_walker(Node *node, void *context)
 
 		if (query->setOperations == NULL)
 		{
+			md_normal_name_rows(query);
 			md_normal_move_joins(query);
 			md_normal_list_joins(query);
 		}
 		split_query(query);
+		if (md_block_kind(query) == MD_BLOCK_WINDOW)
+			md_normal_split_windows(query);
 		return query_tree_walker(query, normalize_walker, context, QTW_IGNORE_JOINALIASES);
 	}
 	return expression_tree_walker(node, normalize_walker, context);

@@ -39,6 +39,18 @@ extern void md_query_normalize(Query *query);
 extern void md_normal_move_joins(Query *query);
 extern void md_normal_list_joins(Query *query);
 
+/* References to rows of subqueries, as a whole, become columns of these. */
+extern void md_normal_name_rows(Query *query);
+
+/*
+ * The column of a subquery, entry 1 of FROM, that gives expr, which is of the
+ * subquery's own level: as a reference from `level` levels below the query.
+ */
+extern Var *md_normal_column(Query *inner, Expr *expr, int level);
+
+/* Window functions without keys in common, in layers (refresh_normal_window.c). */
+extern void md_normal_split_windows(Query *query);
+
 /*
  * Expressions over the FROM of the block (of Expr), such that rows of its
  * output depend only on input rows with the same values.  NIL: there are none.

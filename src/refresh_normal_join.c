@@ -7,9 +7,17 @@
  *
  * The nullable side of an outer join is a single input: what it joins becomes
  * a subquery, in the place that the join has in the range table.
+ *
+ * A subquery's row as a whole has the names of its columns, as to_jsonb() shows,
+ * and no ROW() that is put in its place has them.  So it becomes a column:
+ *
+ *		SELECT to_jsonb(q) FROM (SELECT ...) q
+ *	->	SELECT to_jsonb(q.row) FROM (SELECT s.a, s.b, r AS row FROM (SELECT ...) s,
+ *									 LATERAL (SELECT s.a AS a, s.b AS b) r) q
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -17,6 +25,8 @@
 
 #include "refresh_normal.h"
 #include "refresh_tree.h"
+
+#define ROW_COLUMN "?row?"
 
 typedef struct MoveContext
 {
@@ -147,6 +157,98 @@ move_join(Query *query, JoinExpr *join)
 	rte->inFromCl = true;
 	return (Node *) ref;
 }
+
+/* ----------------------------------------------------------------------
+ * Rows of subqueries
+ * ---------------------------------------------------------------------- */
+
+typedef struct RowContext
+{
+	int			rt_index;
+	int			column;			/* what a reference to the whole row becomes; 0: just look */
+	int			level;
+	bool		found;
+} RowContext;
+
+static Node *
+row_mutator(Node *node, RowContext *context)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+	{
+		Node	   *result;
+
+		context->level++;
+		result = (Node *) query_tree_mutator((Query *) node, row_mutator, context,
+											 QTW_IGNORE_JOINALIASES);
+		context->level--;
+		return result;
+	}
+	if (IsA(node, Var) && (int) var->varlevelsup == context->level &&
+		(int) var->varno == context->rt_index && var->varattno == InvalidAttrNumber)
+	{
+		context->found = true;
+		if (context->column > 0)
+			return (Node *) makeVar(context->rt_index, context->column, RECORDOID, -1, InvalidOid,
+									context->level);
+	}
+	return expression_tree_mutator(node, row_mutator, context);
+}
+
+/* The subquery with its row as one more column. */
+static Query *
+with_row(RangeTblEntry *rte)
+{
+	Query	   *query = md_tree_select();
+	Query	   *names = md_tree_select();
+	int			width = md_tree_width(rte->subquery);
+	int			rows;
+	int			row;
+
+	IncrementVarSublevelsUp((Node *) rte->subquery, 1, 1);
+	rows = md_tree_add_subquery(query, rte->subquery, "s");
+	for (int i = 1; i <= width; i++)
+	{
+		char	   *name = strVal(list_nth(rte->eref->colnames, i - 1));
+		Var		   *outside = md_tree_column(query, rows, i);
+
+		md_tree_add_column(query, (Expr *) copyObject(outside), name);
+		outside->varlevelsup = 1;
+		md_tree_add_column(names, (Expr *) outside, name);
+	}
+	row = md_tree_add_subquery(query, names, "r");
+	rt_fetch(row, query->rtable)->lateral = true;
+	md_tree_add_column(query, (Expr *) makeWholeRowVar(rt_fetch(row, query->rtable), row, 0, false),
+					   ROW_COLUMN);
+	return query;
+}
+
+void
+md_normal_name_rows(Query *query)
+{
+	Bitmapset  *entries = md_tree_relids((Node *) query->jointree);
+
+	for (int index = -1; (index = bms_next_member(entries, index)) >= 0;)
+	{
+		RangeTblEntry *rte = rt_fetch(index, query->rtable);
+		RowContext	context = {.rt_index = index};
+
+		if (rte->rtekind != RTE_SUBQUERY || !md_tree_reads_anything(rte->subquery))
+			continue;
+		(void) query_tree_mutator(query, row_mutator, &context, QTW_IGNORE_JOINALIASES);
+		if (!context.found)
+			continue;
+		rte->subquery = with_row(rte);
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(ROW_COLUMN));
+		context.column = md_tree_width(rte->subquery);
+		*query = *query_tree_mutator(query, row_mutator, &context, QTW_IGNORE_JOINALIASES);
+	}
+}
+
+/* ---------------------------------------------------------------------- */
 
 /* The first join that stands where an outer join may make it NULL. */
 static Node **

@@ -290,6 +290,9 @@ md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_v
 		llast_node(TargetEntry, query->targetList)->ressortgroupref = number;
 		query->groupClause = lappend(query->groupClause, group);
 	}
+	/* one group, though none of the columns may be an aggregate */
+	if (query->groupClause == NIL)
+		query->groupingSets = list_make1(makeGroupingSet(GROUPING_SET_EMPTY, NIL, -1));
 	number = 0;
 	foreach(lc, merge->columns)
 	{

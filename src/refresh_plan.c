@@ -270,8 +270,8 @@ plan_leaf(MdNode *node, Query *linear, MdLeaf *leaf, PlanContext *context)
 		if (!reads_relation_walker((Node *) leaf->query, NULL) &&
 			!md_unstable_has_time((Node *) leaf->query))
 			return;
-		child = plan_block(leaf->place == MD_PLACE_CORRELATED ? md_leaf_inner_query(leaf) :
-						   leaf->query, context);
+		child = plan_block(leaf->place == MD_PLACE_CORRELATED || leaf->place == MD_PLACE_UNEQUAL ?
+						   md_leaf_inner_query(leaf) : leaf->query, context);
 		if (leaf->kind == MD_LEAF_SUBLINK)
 			child->label = psprintf("Subquery: %s", child->label);
 	}
@@ -538,6 +538,7 @@ md_plan_make(Query *query, Oid owner)
 	MdPlan	   *plan = palloc0(sizeof(MdPlan));
 	PlanContext context = {plan, owner};
 	MdNode	   *reason;
+	int			location;
 
 	plan->query = copyObject(query);
 	plan->location = -1;
@@ -552,6 +553,8 @@ md_plan_make(Query *query, Oid owner)
 		plan->normal->sortClause = NIL;
 	md_query_normalize(plan->normal);
 	plan->root = plan_block(plan->normal, &context);
+	if (md_plan_has_join_row(plan->query, &location))
+		make_full(plan->root, "a reference to the row of a join as a whole", location);
 	if (plan->source_ids == NIL)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;

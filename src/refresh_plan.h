@@ -103,4 +103,7 @@ extern MdPlan *md_plan_make(Query *query, Oid owner);
 /* Fill in what the plan's query reads, and whether it gives the same again. */
 extern void md_plan_note_sources(MdPlan *plan, Oid owner);
 
+/* "(a JOIN b ...) AS j": is j meant as a row? What is put in its place has no names. */
+extern bool md_plan_has_join_row(Query *query, int *location);
+
 #endif							/* MD_REFRESH_PLAN_H */

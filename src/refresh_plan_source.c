@@ -6,6 +6,7 @@
 
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -105,4 +106,44 @@ md_plan_note_sources(MdPlan *plan, Oid owner)
 
 	(void) collect_sources_walker((Node *) plan->query, &context);
 	(void) note_volatility_walker((Node *) plan->query, &context);
+}
+
+typedef struct JoinRow
+{
+	List	   *rtables;		/* of the queries around, innermost first */
+	int			location;
+} JoinRow;
+
+static bool
+join_row_walker(Node *node, JoinRow *context)
+{
+	bool		found;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varattno == InvalidAttrNumber &&
+		(int) ((Var *) node)->varlevelsup < list_length(context->rtables))
+	{
+		Var		   *var = (Var *) node;
+
+		context->location = var->location;
+		return rt_fetch(var->varno, (List *) list_nth(context->rtables, var->varlevelsup))->rtekind ==
+			RTE_JOIN;
+	}
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, join_row_walker, context);
+	context->rtables = lcons(((Query *) node)->rtable, context->rtables);
+	found = query_tree_walker((Query *) node, join_row_walker, context, QTW_IGNORE_JOINALIASES);
+	context->rtables = list_delete_first(context->rtables);
+	return found;
+}
+
+bool
+md_plan_has_join_row(Query *query, int *location)
+{
+	JoinRow		context = {NIL, -1};
+	bool		found = join_row_walker((Node *) query, &context);
+
+	*location = context.location;
+	return found;
 }

@@ -4,7 +4,8 @@
  *
  * A subquery that stands for a table keeps its attribute numbers: a dropped
  * column is a NULL in its place, and a reference to the whole row is spelled
- * out, because a subquery's row is of no named type.
+ * out, because a subquery's row is of no named type.  Where an outer join may
+ * leave no row, a further column tells a row of NULLs from none.
  */
 #include "postgres.h"
 
@@ -27,6 +28,7 @@
 #include "compat.h"
 #include "refresh_plan.h"
 #include "refresh_read.h"
+#include "refresh_tree.h"
 
 char *
 md_read_operator(Oid operator)
@@ -56,7 +58,56 @@ typedef struct WholeRow
 	Oid			relid;
 	List	   *names;			/* columns of the row, of String */
 	List	   *types;			/* of a subquery's row: of Var */
+	Query	   *subquery;		/* that comes in its place */
+	bool		nullable;		/* there may be no row */
+	AttrNumber	marker;			/* column of subquery that is never NULL; 0: not known yet */
 } WholeRow;
+
+/* Does the entry stand where an outer join may leave no row of it? */
+static bool
+is_nullable(Node *from, int rt_index, bool nullable)
+{
+	JoinExpr   *join = (JoinExpr *) from;
+	ListCell   *lc;
+
+	if (IsA(from, RangeTblRef))
+		return nullable && ((RangeTblRef *) from)->rtindex == rt_index;
+	if (IsA(from, FromExpr))
+	{
+		foreach(lc, ((FromExpr *) from)->fromlist)
+			if (is_nullable(lfirst(lc), rt_index, nullable))
+				return true;
+		return false;
+	}
+	return is_nullable(join->larg, rt_index, nullable || join->jointype == JOIN_RIGHT ||
+					   join->jointype == JOIN_FULL) ||
+		is_nullable(join->rarg, rt_index, nullable || join->jointype == JOIN_LEFT ||
+					join->jointype == JOIN_FULL);
+}
+
+/* CASE WHEN the subquery has a row THEN row END */
+static Node *
+row_if_there(WholeRow *whole, Node *row, int varno, int sublevels_up)
+{
+	CaseExpr   *there = makeNode(CaseExpr);
+	CaseWhen   *when = makeNode(CaseWhen);
+
+	if (whole->marker == 0)
+	{
+		whole->subquery = md_tree_wrap(whole->subquery, "w");
+		md_tree_add_column(whole->subquery, (Expr *) makeBoolConst(true, false), "?there?");
+		whole->marker = md_tree_width(whole->subquery);
+	}
+	when->expr = md_tree_is_null((Expr *) makeVar(varno, whole->marker, BOOLOID, -1, InvalidOid,
+												  sublevels_up), false);
+	when->result = (Expr *) row;
+	when->location = -1;
+	there->casetype = exprType(row);
+	there->args = list_make1(when);
+	there->defresult = (Expr *) makeNullConst(there->casetype, -1, InvalidOid);
+	there->location = -1;
+	return (Node *) there;
+}
 
 /* Columns of a table as a row expression wants them. */
 static List *
@@ -99,7 +150,9 @@ expand_whole_row(Var *var, replace_rte_variables_context *context)
 	row->row_format = COERCE_EXPLICIT_CAST;
 	row->colnames = copyObject(whole->names);
 	row->location = var->location;
-	return (Node *) row;
+	if (!whole->nullable)
+		return (Node *) row;
+	return row_if_there(whole, (Node *) row, context->target_varno, context->sublevels_up);
 }
 
 /* The columns that a reference to the whole row means. */
@@ -126,11 +179,16 @@ void
 md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 {
 	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
-	WholeRow	whole = {InvalidOid, NIL, NIL};
+	WholeRow	whole = {.subquery = subquery};
 	List	   *names = NIL;
 	ListCell   *lc;
 
 	describe_row(rte, rt_index, &whole);
+	whole.nullable = is_nullable((Node *) query->jointree, rt_index, false);
+	if (whole.relid != InvalidOid || whole.types != NIL)
+		*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
+												  expand_whole_row, &whole, NULL);
+	subquery = whole.subquery;
 	foreach(lc, subquery->targetList)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
@@ -138,9 +196,6 @@ md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 		if (!target->resjunk)
 			names = lappend(names, makeString(pstrdup(target->resname)));
 	}
-	if (whole.relid != InvalidOid || whole.types != NIL)
-		*query = *(Query *) replace_rte_variables((Node *) query, rt_index, 0,
-												  expand_whole_row, &whole, NULL);
 	rte = rt_fetch(rt_index, query->rtable);
 	rte->rtekind = RTE_SUBQUERY;
 	rte->subquery = subquery;

@@ -35,5 +35,10 @@ extern Expr *md_term_entry_weight(Query *query, int rt_index);
 
 /* The terms (of MdTerm) of an input in a place that is not linear. */
 extern List *md_term_keyed(MdEngine *engine, Query *linear, List *leaves, int which);
+extern List *md_term_unkeyed(MdEngine *engine, Query *linear, List *leaves, int which);
+extern List *md_term_unequal(MdEngine *engine, Query *linear, List *leaves, int which);
+
+/* Put an entry without rows, of the same columns, in the place of one. */
+extern void md_term_empty_entry(Query *query, int rt_index);
 
 #endif							/* MD_REFRESH_TERM_H */

@@ -337,6 +337,13 @@ md_tree_has_outer(Node *node)
 	return context.outer;
 }
 
+bool
+md_tree_reads_anything(Query *query)
+{
+	return query->hasSubLinks || query->setOperations != NULL || query->cteList != NIL ||
+		query->jointree->fromlist != NIL;
+}
+
 void
 md_tree_clear_entry(RangeTblEntry *rte)
 {

@@ -58,6 +58,9 @@ extern Bitmapset *md_tree_used(Node *expr);
 /* Does it refer to a query outside of the one that it belongs to? */
 extern bool md_tree_has_outer(Node *node);
 
+/* Has it a FROM, or subqueries? */
+extern bool md_tree_reads_anything(Query *query);
+
 /* Turn an entry of the range table that nothing refers to into nothing. */
 extern void md_tree_clear_entry(RangeTblEntry *rte);
 

@@ -28,6 +28,7 @@ class Grammar:
         self.counter = 0
         self.uses_time = False
         self.used = set()
+        self.whole = set()      # aliases whose rows may be shown as a whole
 
     # -- choices
 
@@ -43,7 +44,7 @@ class Grammar:
 
     def some_kind(self):
         return self.weighted([("int", 35), ("text", 20), ("num", 12), ("float", 6), ("bool", 6), ("big", 6),
-                              ("date", 5), ("ts", 3), ("ints", 3), ("json", 4)])
+                              ("date", 5), ("ts", 3), ("ints", 3), ("json", 6)])
 
     def pick_relation(self, limit=150, names=None):
         pool = [r for r in self.relations if r.size <= limit and (names is None or r.name in names)]
@@ -66,9 +67,15 @@ class Grammar:
         columns = self.columns_of(scope, kind)
         return self.rng.choice(columns) if columns and self.chance(0.9) else values.constant(self.rng, kind)
 
-    @staticmethod
-    def scope_of(alias, columns):
+    def scope_of(self, alias, columns):
+        if all(k != "approx" for _, k in columns):
+            self.whole.add(alias)
         return [(f"{alias}.{c}", k) for c, k in columns if k != "approx"]
+
+    def row(self, scope):
+        """The alias of something in FROM, if there is one: its row as a whole."""
+        aliases = sorted({ref.split(".")[0] for ref, _ in scope if "." in ref} & self.whole)
+        return self.rng.choice(aliases) if aliases else None
 
     def expression(self, scope, kind, depth=2, subqueries=False):
         leaf = self.leaf(scope, kind)
@@ -83,6 +90,9 @@ class Grammar:
                         Opt([" ELSE ", again(kind)]), " END"], leaf)
         if pick == 1:
             return Alt(["coalesce(", again(kind), ", ", values.constant(self.rng, kind), ")"], leaf)
+        row = self.row(scope) if kind in ("json", "bool") and pick < 4 else None
+        if row:
+            return Alt(f"to_jsonb({row})" if kind == "json" else f"({row} IS DISTINCT FROM NULL)", leaf)
         made = self.operation(kind, pick, again)
         return Alt(made, leaf) if made else leaf
 
@@ -334,8 +344,13 @@ class Grammar:
     def query_plain(self, depth, kinds=None):
         from_node, scope = self.from_clause(depth)
         where = self.where(scope)
+        row = self.row(scope)
+        show_row = kinds is None and row is not None and self.chance(0.06)
         kinds = kinds or self.shown_kinds(scope)
         nodes = [self.expression(scope, k, 2, True) for k in kinds]
+        if show_row:
+            nodes.append(f"to_jsonb({row})")
+            kinds.append("json")
         arrays = self.columns_of(scope, "ints")
         if arrays and "int" in kinds and self.chance(0.1):
             nodes[kinds.index("int")] = f"unnest({self.rng.choice(arrays)})"
@@ -369,20 +384,23 @@ class Grammar:
         return [node, " ORDER BY ", self.order([c for c, _ in columns]), f" LIMIT {self.rng.randint(1, 6)}",
                 Opt(f" OFFSET {self.rng.randint(1, 3)}") if self.chance(0.3) else ""], columns
 
-    def window_call(self, scope, order):
-        """A window function over a total order, or one that needs none: (node, kind)."""
+    def window_call(self, scope, order, may_count):
+        """
+        A window function over a total order, or one that needs none: (node, kind). One that tells rows apart that tie
+        only if it may.
+        """
         partition = self.rng.sample([c for c, _ in scope], min(len(scope), self.weighted([(0, 15), (1, 60), (2, 25)])))
         by = ["PARTITION BY ", Items(", ", partition)] if partition else ""
         ordered = [by, " ORDER BY ", order]
         pick = self.rng.randrange(8)
         column, kind = self.column(scope)
         number = self.leaf(scope, "int")
-        if pick == 0:
+        if pick == 0 and may_count:
             return ["row_number() OVER (", ordered, ")"], "int"
-        if pick == 1:
+        if pick in (0, 1):
             first = self.column(scope)[0]
             return [self.rng.choice(["rank", "dense_rank"]), "() OVER (", by, f" ORDER BY {first})"], "int"
-        if pick == 2 and column in order_columns(order):
+        if pick == 2 and may_count and column in order_columns(order):
             return [self.rng.choice(["lag", "lead"]), f"({column}) OVER (", ordered, ")"], kind
         if pick == 3 and column in order_columns(order):
             return [self.rng.choice(["first_value", "last_value"]), f"({column}) OVER (", ordered, ")"], kind
@@ -399,8 +417,10 @@ class Grammar:
         where = self.where(scope)
         kinds = self.shown_kinds(scope)
         shown = [self.column(scope, k) or self.column(scope) for k in kinds]
-        order = self.order(list(dict.fromkeys(ref for ref, _ in shown)))
-        calls = [self.window_call(scope, order) for _ in range(self.weighted([(1, 65), (2, 35)]))]
+        count = self.weighted([(1, 65), (2, 35)])
+        # rows that tie in one window may differ in what another one does with them
+        order = self.order(list(dict.fromkeys(ref for ref, _ in (shown if count == 1 else scope))))
+        calls = [self.window_call(scope, order, i == 0) for i in range(count)]
         nodes = [ref for ref, _ in shown] + [node for node, _ in calls]
         return ["SELECT ", self.select_list(nodes), " FROM ", from_node, where], \
             self.named([k for _, k in shown] + [k for _, k in calls])
@@ -501,6 +521,9 @@ class Grammar:
         column, kind = self.column(scope)
         if pick == "count":
             return "count(*)", "int"
+        row = self.row(scope)
+        if pick == "count_column" and row and self.chance(0.2):
+            return f"count({row})", "int"
         if pick == "count_column":
             return f"count({column})", "int"
         if pick == "count_distinct":
@@ -525,6 +548,8 @@ class Grammar:
         if pick == "string":
             text = self.leaf(scope, "text")
             return f"string_agg({text}, ',' ORDER BY {text})", "text"
+        if pick == "json" and row and self.chance(0.4):
+            return f"jsonb_agg({row} ORDER BY {row})", "json"
         if pick == "json":
             return f"jsonb_agg({column} ORDER BY {column})", "json"
         if pick == "ordered_set":

@@ -19,6 +19,7 @@ from reduce_case import reduce_case, script
 from run_case import Runner, Statistics
 
 QUERIES_PER_ROUND = 12
+LEFT_OUT_SHARE = 0.03       # of views whose query fails or takes too long later on; with more, the run has failed
 
 
 def prelude():
@@ -221,6 +222,10 @@ class Run:
                 self.print_failure(seed, ("crash", "-", f"the server went away: {error}"),
                                    script(case, Unreduced(str(error)), prelude()))
 
+    def leaves_out_too_many(self):
+        total, left_out = (sum(c.values()) for c in (self.statistics.plans, self.statistics.left_out))
+        return left_out > max(LEFT_OUT_SHARE * total, QUERIES_PER_ROUND)
+
     def print_summary(self):
         plans, total = self.statistics.plans, sum(self.statistics.plans.values())
         incremental = total - plans["full"]
@@ -228,6 +233,9 @@ class Run:
         print_counter("refused once, with a reason that the documents name", self.statistics.refused)
         print_counter("only full", self.statistics.full_reasons)
         print_counter("no query", self.statistics.invalid)
+        print_counter("left out later", self.statistics.left_out)
+        if self.statistics.retried:
+            print(f"too slow without statistics, and in time with them: {self.statistics.retried}")
         print(f"refreshes: {counter_line(self.statistics.runs)}")
         print(f"plans: {counter_line(plans)}; incremental {percent(incremental, total)}")
         print(f"fuzz: {total} queries in {self.rounds} rounds from seed {self.seed}, {self.statistics.compared} comparisons,"
@@ -267,6 +275,9 @@ def main():
     run.print_summary()
     for name in [f"fuzz_{i}" for i in range(max(options.jobs, 1))] + ["fuzz_alone"]:
         drop_database(name)
+    if run.leaves_out_too_many():
+        print(f"more than {percent(LEFT_OUT_SHARE, 1)} of the views were left out", flush=True)
+        run.failures += 1
     sys.exit(1 if run.failures or not run.statistics.compared else 0)
 
 

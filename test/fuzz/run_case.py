@@ -4,6 +4,9 @@ After each refresh the view must equal its query, by a comparison of our own
 and by medallion.verify(). A view created with refresh_mode incremental must
 never be refused later, but for what the documents name: a source that was
 truncated, rewritten or whose partitions changed needs one recompute.
+
+A view whose query itself fails, or takes too long as tables grow, is left out
+from then on. Such views are counted, and a run fails that has many of them.
 """
 
 import collections
@@ -15,11 +18,14 @@ from postgres_wire import Connection, ConnectionLost, PgError, literal
 
 SCHEMA = "fuzz"
 WAIT_SECONDS = 60
-QUERY_SECONDS = 2           # a query that takes longer is left out
-REFRESH_SECONDS = 60        # a refresh that takes longer has failed
+QUERY_SECONDS = 2           # a query that takes longer is left out, and counted
+REFRESH_SECONDS = 20        # a refresh or verify() that takes longer has failed, with statistics of the tables
+TIMEOUT = "57014"
+ABORTED = "25P02"           # the transaction around it has failed before
 
 # Errors of a query itself, not of its refresh.
-QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", "57014")
+QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", TIMEOUT)
+
 
 class Failure(Exception):
     def __init__(self, kind, view, detail):
@@ -40,13 +46,16 @@ class Statistics:
         self.full_reasons = collections.Counter()
         self.refused = collections.Counter()    # once, and rightly
         self.invalid = collections.Counter()    # queries that are none
+        self.left_out = collections.Counter()   # views no longer compared, by what their query does
         self.compared = 0
+        self.retried = 0                        # refreshes and verify()s that needed statistics to end in time
 
     def add(self, other):
         for name, value in vars(other).items():
             if isinstance(value, collections.Counter):
                 getattr(self, name).update(value)
         self.compared += other.compared
+        self.retried += other.retried
 
 
 class Runner:
@@ -97,6 +106,7 @@ class Runner:
         """Failure or None."""
         self.case = case
         self.views = {}
+        self.out = {}           # views that are left out: why
         self.marked = collections.defaultdict(set)      # view: sources with a reason to recompute
         try:
             try:
@@ -139,6 +149,9 @@ class Runner:
     def create(self, view):
         """Make a view incremental if it can be; leave out what is no query."""
         sql = view.sql()
+        for name in self.case.sources_of(view.name) & set(self.out):
+            self.count_left_out(self.out[name], False)
+            return
         try:
             self.try_query(view)
         except PgError as error:
@@ -162,11 +175,57 @@ class Runner:
 
     def try_query(self, view):
         """Run a view's query by itself; an error if it is none, or takes long."""
+        return self.query_in_time(self.query_at(view))
+
+    def query_in_time(self, sql):
+        self.query(f"SET statement_timeout = '{QUERY_SECONDS}s'")
         try:
-            self.query(f"SET statement_timeout = '{QUERY_SECONDS}s'")
-            return self.query(self.query_at(view))
+            return self.query(sql)
         finally:
-            self.query(f"SET statement_timeout = '{REFRESH_SECONDS}s'")
+            try:
+                self.query(f"SET statement_timeout = '{REFRESH_SECONDS}s'")
+            except PgError:
+                pass            # a transaction has failed; its end takes the setting back
+
+    def once_more_analyzed(self, view, run):
+        """
+        What run() gives. Where it takes too long, the query itself may, and is left out with the view; else the
+        planner is told about the tables, and it must not take that long again.
+        """
+        try:
+            return run()
+        except PgError as error:
+            if error.sqlstate != TIMEOUT:
+                raise
+            try:
+                self.try_query(view)
+            except PgError as own:
+                if own.sqlstate == TIMEOUT:
+                    self.leave_out(view, own)
+                raise (own if own.sqlstate == ABORTED else error) from own
+            self.analyze()
+            self.statistics.retried += 1
+            return run()
+
+    def analyze(self):
+        """Let the planner know how large tables and results have become."""
+        for table in self.case.tables:
+            self.query(f"ANALYZE {table.name}")
+        for name in self.views:
+            self.query(f"ANALYZE {name}")
+
+    def leave_out(self, view, error):
+        """The query itself fails or takes long by now: no more of this view, and of what reads it."""
+        gone = [name for name in self.views if view.name in self.case.sources_of(name)]
+        what = f"takes longer than {QUERY_SECONDS} s" if error.sqlstate == TIMEOUT else \
+            f"fails: {error.sqlstate} {error.message[:60]}"
+        for name in gone:
+            self.count_left_out(what, name == view.name)
+            del self.views[name]
+        self.out[view.name] = what
+
+    def count_left_out(self, what, itself):
+        self.statistics.left_out[what if itself else "reads one that " + what] += 1
 
     def create_in_mode(self, view, sql, mode):
         try:
@@ -207,7 +266,7 @@ class Runner:
         try:
             strategy, reason, written = self.refresh(view)
         except PgError as error:
-            if error.sqlstate == "25P02" or not self.refused(view, error):
+            if error.sqlstate == ABORTED or not self.refused(view, error):
                 return              # the transaction around it has failed before, or the query itself fails
             row = self.recompute(view)
             if row is None:
@@ -230,7 +289,7 @@ class Runner:
                 self.mark([view.name])
                 return row
             except PgError as error:
-                if error.sqlstate == "25P02":
+                if error.sqlstate == ABORTED:
                     return None
                 other = re.search(r'materialized view "(\w+)" incrementally', error.message)
                 if not other or other.group(1) == view.name or attempts == 0:
@@ -254,8 +313,8 @@ class Runner:
             try:
                 self.try_query(view)
             except PgError as own:
-                if own.sqlstate in (error.sqlstate, "57014"):
-                    self.views.pop(view.name, None)
+                if own.sqlstate in (error.sqlstate, TIMEOUT):
+                    self.leave_out(view, own)
                     return False
             raise Failure("error", view.name, describe(error)) from error
         if not self.marked[view.name]:
@@ -263,10 +322,10 @@ class Runner:
         self.statistics.refused[re.sub(r"\b[a-z]+\.[a-z0-9_]+\b", "*", error.detail)[:100]] += 1
         return True
 
-    def refresh(self, view, arguments="", session="main"):
-        rows = self.query("SELECT strategy, reason, rows_inserted + rows_updated + rows_deleted"
-                          f" FROM medallion.refresh({literal(view.name)}{arguments})", session)
-        return rows[0]
+    def refresh(self, view, arguments=""):
+        sql = "SELECT strategy, reason, rows_inserted + rows_updated + rows_deleted" \
+              f" FROM medallion.refresh({literal(view.name)}{arguments})"
+        return self.once_more_analyzed(view, lambda: self.query(sql))[0]
 
     def count(self, view, strategy, reason):
         self.statistics.runs[strategy] += 1
@@ -279,8 +338,8 @@ class Runner:
         except Failure:
             try:
                 self.try_query(self.views[step.view])
-            except PgError:
-                self.views.pop(step.view)
+            except PgError as error:
+                self.leave_out(self.views[step.view], error)
                 return
             raise
 
@@ -363,6 +422,7 @@ class Runner:
             if error.sqlstate[:2] in ("40", "55", "57", "XX") or "medallion" in error.context:
                 raise Failure("error", "-", f"{step.head}: {describe(error)}") from error
         self.mark(step.marks)
+        self.analyze()
 
     # -- judgement
 
@@ -377,12 +437,12 @@ class Runner:
         """The view against its query, both ways, equal rows counted."""
         self.statistics.compared += 1
         try:
-            rows = self.query(f"WITH q AS MATERIALIZED ({self.query_at(view)}), v AS MATERIALIZED (TABLE {view.name})"
-                              " SELECT 'extra', * FROM (TABLE v EXCEPT ALL TABLE q) a"
-                              " UNION ALL SELECT 'missing', * FROM (TABLE q EXCEPT ALL TABLE v) b")
+            rows = self.query_in_time(f"WITH q AS MATERIALIZED ({self.query_at(view)}), v AS MATERIALIZED (TABLE {view.name})"
+                                      " SELECT 'extra', * FROM (TABLE v EXCEPT ALL TABLE q) a"
+                                      " UNION ALL SELECT 'missing', * FROM (TABLE q EXCEPT ALL TABLE v) b")
         except PgError as error:
             if error.sqlstate in QUERY_ERRORS:
-                self.views.pop(view.name, None)
+                self.leave_out(view, error)
                 return
             raise Failure("error", view.name, "comparison: " + describe(error)) from error
         if rows and not equal_but_for_rounding(rows, view.columns):
@@ -391,9 +451,12 @@ class Runner:
         self.check_verify(view, what)
 
     def check_verify(self, view, what):
+        sql = f"SELECT difference, row_data FROM medallion.verify({literal(view.name)}) LIMIT 5"
         try:
-            rows = self.query(f"SELECT difference, row_data FROM medallion.verify({literal(view.name)}) LIMIT 5")
+            rows = self.once_more_analyzed(view, lambda: self.query(sql))
         except PgError as error:
+            if view.name not in self.views or error.sqlstate == ABORTED:
+                return
             raise Failure("verify", view.name, f"{what}: verify() failed: {describe(error)}") from error
         if rows:
             raise Failure("verify", view.name, f"{what}: verify() finds {rows}")
@@ -403,7 +466,7 @@ class Runner:
         try:
             strategy, reason, written = self.refresh(view)
         except PgError as error:
-            if view.incremental:
+            if view.incremental and view.name in self.views and error.sqlstate != ABORTED:
                 raise Failure("refused", view.name, "second refresh: " + describe(error)) from error
             return
         if strategy == "none":
