@@ -98,7 +98,17 @@ SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = '
 SELECT strategy, rows_read > 0 AS some FROM medallion.refresh('w_count');
 SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = 'w_count'::regclass;
 
--- Two refreshes in one transaction are not told apart by their transaction.
+-- Two refreshes in one transaction are told apart by their subtransactions, which
+-- a view that fails by any row that cannot be computed does without.
+BEGIN;
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+COMMIT;
+SELECT strategy, reason FROM medallion.refresh('w_count');
+SELECT * FROM medallion.verify('w_count');
+ALTER MATERIALIZED VIEW v_silver SET (medallion.on_error = fail);
 BEGIN;
 SELECT ingest('raw', 0, rows_of(20));
 SELECT strategy FROM medallion.refresh('v_silver');
