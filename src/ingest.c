@@ -23,6 +23,7 @@
 #include "kafka_request.h"
 #include "settings.h"
 #include "stream_start.h"
+#include "stream_state.h"
 #include "stream_topics.h"
 
 /* A topic that ends before what was read of it is not the one that we read. */
@@ -246,11 +247,13 @@ md_ingest_once(Oid relid, int64 max_records)
 	ListCell   *lc;
 
 	LockRelationOid(relid, ShareRowExclusiveLock);
-	def = md_catalog_stream(relid, CurrentMemoryContext);
-	if (def == NULL)
+	if (!md_stream_exists(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a streaming table", get_rel_name(relid))));
+
+	/* a worker that found partitions changes the definition, and needs no lock on the table */
+	def = md_stream_lock(relid);
 
 	/* on an error the context goes with the caller's, and the client with it */
 	context = AllocSetContextCreate(CurrentMemoryContext, "ingest once", ALLOCSET_DEFAULT_SIZES);

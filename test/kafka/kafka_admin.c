@@ -102,6 +102,13 @@ await_answer(rd_kafka_queue_t *queue, const char *what)
 }
 
 static void
+check_error(const rd_kafka_error_t *error, const char *what)
+{
+	if (error != NULL)
+		die("%s: %s", what, rd_kafka_error_string(error));
+}
+
+static void
 check_topic_results(const rd_kafka_topic_result_t **results, size_t n, const char *what)
 {
 	for (size_t i = 0; i < n; i++)
@@ -283,6 +290,92 @@ admin_group_offsets(int argc, char **argv)
 		printf("%d %lld\n", offsets->elems[i].partition,
 			   (long long) (offsets->elems[i].offset < 0 ? -1 : offsets->elems[i].offset));
 	rd_kafka_topic_partition_list_destroy(offsets);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+static rd_kafka_AclOperation_t
+operation_argument(int argc, char **argv, int i)
+{
+	const char *name = text_argument(argc, argv, i, "read or describe");
+
+	if (strcmp(name, "read") == 0)
+		return RD_KAFKA_ACL_OPERATION_READ;
+	if (strcmp(name, "describe") == 0)
+		return RD_KAFKA_ACL_OPERATION_DESCRIBE;
+	die("\"%s\" is neither read nor describe", name);
+}
+
+static rd_kafka_AclBinding_t *
+make_binding(const char *topic, rd_kafka_AclOperation_t operation,
+			 rd_kafka_AclPermissionType_t permission)
+{
+	char		error[512];
+	rd_kafka_AclBinding_t *binding =
+		rd_kafka_AclBinding_new(RD_KAFKA_RESOURCE_TOPIC, topic, RD_KAFKA_RESOURCE_PATTERN_LITERAL,
+								"User:ANONYMOUS", "*", operation, permission, error, sizeof(error));
+
+	if (binding == NULL)
+		die("deny: %s", error);
+	return binding;
+}
+
+/* deny BOOTSTRAP TOPIC read|describe: this alone, to whoever is not authenticated */
+int
+admin_deny(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	rd_kafka_AclBinding_t *bindings[2];
+	const rd_kafka_acl_result_t **results;
+	size_t		n;
+
+	/* a topic that has a rule is closed for all that no rule allows */
+	bindings[0] = make_binding(topic, RD_KAFKA_ACL_OPERATION_ALL, RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW);
+	bindings[1] = make_binding(topic, operation_argument(argc, argv, 2),
+							   RD_KAFKA_ACL_PERMISSION_TYPE_DENY);
+	rd_kafka_CreateAcls(client, bindings, 2, NULL, queue);
+	event = await_answer(queue, "deny");
+	results = rd_kafka_CreateAcls_result_acls(rd_kafka_event_CreateAcls_result(event), &n);
+	for (size_t i = 0; i < n; i++)
+		check_error(rd_kafka_acl_result_error(results[i]), "deny");
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_AclBinding_destroy_array(bindings, 2);
+	rd_kafka_queue_destroy(queue);
+	rd_kafka_destroy(client);
+	return 0;
+}
+
+/* allow BOOTSTRAP TOPIC: all, without a rule */
+int
+admin_allow(int argc, char **argv)
+{
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	rd_kafka_AclBindingFilter_t *filter;
+	const rd_kafka_DeleteAcls_result_response_t **results;
+	size_t		n;
+	char		error[512];
+
+	filter = rd_kafka_AclBindingFilter_new(RD_KAFKA_RESOURCE_TOPIC, text_argument(argc, argv, 1, "topic"),
+										   RD_KAFKA_RESOURCE_PATTERN_LITERAL, NULL, NULL,
+										   RD_KAFKA_ACL_OPERATION_ANY,
+										   RD_KAFKA_ACL_PERMISSION_TYPE_ANY, error, sizeof(error));
+	if (filter == NULL)
+		die("allow: %s", error);
+	rd_kafka_DeleteAcls(client, &filter, 1, NULL, queue);
+	event = await_answer(queue, "allow");
+	results = rd_kafka_DeleteAcls_result_responses(rd_kafka_event_DeleteAcls_result(event), &n);
+	for (size_t i = 0; i < n; i++)
+		check_error(rd_kafka_DeleteAcls_result_response_error(results[i]), "allow");
+
+	rd_kafka_event_destroy(event);
+	rd_kafka_AclBinding_destroy(filter);
+	rd_kafka_queue_destroy(queue);
 	rd_kafka_destroy(client);
 	return 0;
 }

@@ -11,6 +11,8 @@
  *	kafka_tool delete BOOTSTRAP TOPIC
  *	kafka_tool add-partitions BOOTSTRAP TOPIC TOTAL
  *	kafka_tool delete-records BOOTSTRAP TOPIC PARTITION BEFORE_OFFSET
+ *	kafka_tool deny BOOTSTRAP TOPIC read|describe	what needs an authorizer
+ *	kafka_tool allow BOOTSTRAP TOPIC
  *	kafka_tool watermarks BOOTSTRAP TOPIC		"partition low high" per line
  *	kafka_tool group-offsets BOOTSTRAP GROUP TOPIC	"partition offset" per line
  *	kafka_tool produce BOOTSTRAP TOPIC [--codec C] [--transactional-id ID]
@@ -146,10 +148,12 @@ main(int argc, char **argv)
 	}			commands[] =
 	{
 		{"add-partitions", admin_add_partitions},
+		{"allow", admin_allow},
 		{"arrive", time_arrivals},
 		{"create", admin_create},
 		{"delete", admin_delete},
 		{"delete-records", admin_delete_records},
+		{"deny", admin_deny},
 		{"dump", dump_records},
 		{"gen", generate_records},
 		{"group-offsets", admin_group_offsets},

@@ -43,10 +43,12 @@ extern void flush_producer(rd_kafka_t *producer);
 
 /* The subcommands; argv[0] is the first word after the subcommand's name. */
 extern int	admin_wait(int argc, char **argv);
+extern int	admin_allow(int argc, char **argv);
 extern int	admin_create(int argc, char **argv);
 extern int	admin_delete(int argc, char **argv);
 extern int	admin_add_partitions(int argc, char **argv);
 extern int	admin_delete_records(int argc, char **argv);
+extern int	admin_deny(int argc, char **argv);
 extern int	admin_watermarks(int argc, char **argv);
 extern int	admin_group_offsets(int argc, char **argv);
 extern int	dump_records(int argc, char **argv);

@@ -10,7 +10,7 @@ use Test::More;
 use IngestTest;
 use MedallionTest;
 
-my $kafka = start_broker('own');
+my $kafka = start_broker('own', 'authorizer.class.name' => 'org.apache.kafka.metadata.authorizer.StandardAuthorizer', 'allow.everyone.if.no.acl.found' => 'true');
 my $node = new_node('delivery', conf => include_file() . <<'END');
 medallion.backoff_max = '500ms'
 medallion.discovery_interval = '200ms'
@@ -139,6 +139,30 @@ set_include($node, '');
 produce($kafka, $shared, map { { partition => $_, value => $_ } } 0 .. 2);
 wait_until_caught_up($node, 'shared', $kafka, $shared);
 exactly_once_ok($node, 'shared', $kafka, $shared);
+
+# Rights that the user loses in Kafka, and gets again: to read, and to see.
+my $guarded = create_topic($kafka, 'guarded', 2);
+stream_table('guarded', $guarded, flush_interval => 0);
+stream_table('guarded_pattern', "^$guarded", flush_interval => 0);
+produce($kafka, $guarded, map { { partition => $_ % 2, value => $_ } } 1 .. 10);
+wait_until_caught_up($node, $_, $kafka, $guarded) for qw(guarded guarded_pattern);
+my $state_of = sub { my ($table) = @_; return sql("SELECT concat_ws(' ', state, sqlstate, reason) FROM medallion.streaming_tables WHERE table_name = '$table'::regclass") };
+my $wait_for_state = sub { my ($table, $state) = @_; wait_for($node, "SELECT state = '$state' FROM medallion.stream_topics WHERE table_name = '$table'::regclass"); return $state_of->($table) };
+kafka_tool('deny', $kafka, $guarded, 'read');
+produce($kafka, $guarded, map { { partition => $_ % 2, value => $_ } } 11 .. 20);
+like($wait_for_state->($_, 'failing'), qr/^failing HV000 .*authorization failed/i, "without the right to read: $_") for qw(guarded guarded_pattern);
+kafka_tool('allow', $kafka, $guarded);
+$wait_for_state->($_, 'running') for qw(guarded guarded_pattern);
+wait_until_caught_up($node, $_, $kafka, $guarded) for qw(guarded guarded_pattern);
+exactly_once_ok($node, $_, $kafka, $guarded) for qw(guarded guarded_pattern);
+kafka_tool('deny', $kafka, $guarded, 'describe');
+is($wait_for_state->('guarded_pattern', 'gone'), 'running no topic matches the pattern', 'a topic that may not be seen does not exist for a pattern');
+like($wait_for_state->('guarded', 'failing'), qr/^failing HV000 /, 'and is in trouble where it was named');
+kafka_tool('allow', $kafka, $guarded);
+$wait_for_state->($_, 'running') for qw(guarded guarded_pattern);
+produce($kafka, $guarded, map { { partition => $_ % 2, value => $_ } } 21 .. 30);
+wait_until_caught_up($node, $_, $kafka, $guarded) for qw(guarded guarded_pattern);
+exactly_once_ok($node, $_, $kafka, $guarded) for qw(guarded guarded_pattern);
 
 is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in trouble');
 is(count_log($node, qr/terminated by signal|PANIC|TRAP/), 0, 'nothing crashed');
