@@ -98,13 +98,25 @@ SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = '
 SELECT strategy, rows_read > 0 AS some FROM medallion.refresh('w_count');
 SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = 'w_count'::regclass;
 
--- Two refreshes in one transaction are not told apart by their transaction.
+-- Refreshes in one transaction write rows that are told apart: a reader takes those that it has not read.
 BEGIN;
 SELECT ingest('raw', 0, rows_of(20));
 SELECT strategy FROM medallion.refresh('v_silver');
 SELECT ingest('raw', 0, rows_of(20));
 SELECT strategy FROM medallion.refresh('v_silver');
+SELECT strategy, reason FROM medallion.refresh('w_count');
+SAVEPOINT s;
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+ROLLBACK TO s;
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+RELEASE s;
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
 COMMIT;
+SELECT strategy, reason, rows_read FROM medallion.refresh('w_count');
+SELECT * FROM medallion.verify('w_count');
 ALTER MATERIALIZED VIEW w_count SET (medallion.refresh_mode = auto);
 SELECT strategy, reason FROM medallion.refresh('w_count');
 SELECT * FROM medallion.verify('w_count');

@@ -22,6 +22,7 @@ SELECT q, e.strategy, e.changes, e.detail
     'SELECT kind, row_number() OVER () FROM s',
     'SELECT count(*) OVER (PARTITION BY id), rank() OVER (ORDER BY id) FROM s',
     'SELECT to_jsonb(j) FROM (s JOIN plain USING (id)) AS j',
+    'SELECT ctid, id FROM s',
     'SELECT l.name FROM s LEFT JOIN LATERAL (SELECT p.id, p.name || s.kind AS name FROM plain p) l ON l.id = s.id',
     'SELECT p.name FROM s LEFT JOIN plain p ON p.name > (SELECT max(kind) FROM s)',
     'SELECT DISTINCT ON (kind) * FROM s',
