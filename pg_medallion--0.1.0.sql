@@ -396,7 +396,12 @@ CREATE TABLE medallion.view_state (
     duration          interval,
     latency           interval,
     strategy          text,
-    always_refresh    boolean NOT NULL DEFAULT false
+    always_refresh    boolean NOT NULL DEFAULT false,
+    recompute_ms      float8,
+    recompute_rows    float8,
+    change_ms         float8,
+    change_rows       float8,
+    recomputes        bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.view_state IS 'how far each view is';
 COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
@@ -405,6 +410,9 @@ COMMENT ON COLUMN medallion.view_state.refreshed_at IS 'now() of the last refres
 COMMENT ON COLUMN medallion.view_state.duration IS 'of the last refresh that found something';
 COMMENT ON COLUMN medallion.view_state.latency IS 'from the first commit in a source that the last refresh took in to its own; NULL when not known';
 COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change although no source did: now(), volatile functions, sources whose changes are not known';
+COMMENT ON COLUMN medallion.view_state.recompute_ms IS 'what the last recompute took, over so many rows of the sources (recompute_rows)';
+COMMENT ON COLUMN medallion.view_state.change_ms IS 'what the last large change took that was not recomputed, of so many rows (change_rows); NULL: not known, or long ago';
+COMMENT ON COLUMN medallion.view_state.recomputes IS 'recomputes since then';
 
 CREATE TABLE medallion.view_source (
     relid            regclass NOT NULL,
@@ -495,13 +503,15 @@ CREATE TABLE medallion.refresh_run (
     sqlstate       text,
     message        text,
     refresh_number bigint,
-    source_at      timestamptz
+    source_at      timestamptz,
+    steps          jsonb
 );
 CREATE INDEX refresh_run_relid ON medallion.refresh_run (relid, refresh_number);
 CREATE INDEX refresh_run_started_at ON medallion.refresh_run (started_at);
 COMMENT ON TABLE medallion.refresh_run IS 'refreshes that found something to do, or failed';
 COMMENT ON COLUMN medallion.refresh_run.refresh_number IS 'of the view after it; NULL: it failed';
 COMMENT ON COLUMN medallion.refresh_run.source_at IS 'the first commit in a source that it took in, at any depth below; NULL when not known';
+COMMENT ON COLUMN medallion.refresh_run.steps IS 'what it did with its time: an array of {step, rows, ms}, each kind of step once; NULL: not kept';
 
 SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
@@ -661,12 +671,12 @@ COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
 
 CREATE FUNCTION medallion.explain_refresh(
         query_or_view text,
-        OUT step text, OUT strategy text, OUT changes text, OUT detail text)
+        OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'md_explain_refresh'
     LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.explain_refresh(text) IS
-    'how a query, or an existing view, is refreshed: one row for the whole, then one per step with its strategy, how its output changes, and what forbids more';
+    'how a query, or an existing view, is refreshed, as a tree: one row for the whole, then one per step with its strategy, how its output changes, what is kept for it or forbids more, and below it what is looked up, by which index; create_index would make one that is missing';
 
 -- Like generate_series(1, copies), but planned for one row, which it mostly is.
 CREATE FUNCTION medallion.copies(copies bigint) RETURNS SETOF bigint
@@ -981,13 +991,17 @@ CREATE VIEW medallion.refresh_history AS
     SELECT r.run_id, r.relid AS view, r.started_at, r.finished_at,
            r.finished_at - r.started_at AS duration,
            r.strategy, r.reason, r.rows_read, r.rows_inserted, r.rows_updated, r.rows_deleted,
-           r.sqlstate, r.message
+           r.sqlstate, r.message, r.steps
       FROM medallion.refresh_run r
            JOIN pg_catalog.pg_class c ON c.oid = r.relid
      WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE')
         OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW medallion.refresh_history IS
     'refreshes that found something to do, or failed, of views that the reader owns: strategy, why that one, rows, duration';
+COMMENT ON COLUMN medallion.refresh_history.rows_read IS
+    'rows that were new, changed or gone in the sources; NULL: not counted';
+COMMENT ON COLUMN medallion.refresh_history.steps IS
+    'what it did with its time: an array of {step, rows, ms}, each kind of step once; the times add up to duration';
 GRANT SELECT ON medallion.refresh_history TO PUBLIC;
 
 CREATE VIEW medallion.captured_tables AS

@@ -26,6 +26,7 @@
 #include "mb/pg_wchar.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
+#include "pgstat.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
@@ -75,6 +76,19 @@ md_restrict_search_path(void)
 {
 	set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 					  PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Live rows by the counters of writes; 0 if nothing is known. */
+static inline double
+md_counted_rows(Oid relid)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relid);
+
+#if PG_VERSION_NUM >= 160000
+	return entry ? (double) entry->live_tuples : 0;
+#else
+	return entry ? (double) entry->n_live_tuples : 0;
+#endif
 }
 
 /* Privileges on any kind of object are asked for by one function since 16. */

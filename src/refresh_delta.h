@@ -16,6 +16,7 @@
 #include "utils/snapshot.h"
 
 #include "frontier.h"
+#include "refresh_steps.h"
 
 #define MD_WEIGHT "md_weight"
 
@@ -41,6 +42,8 @@ typedef struct MdEngine
 	List	   *relations;		/* registered, of the engine */
 	int			relation_count;
 	char	   *why_full;		/* found out on the way: recompute; NULL: go on */
+	MdSteps    *steps;			/* NULL: time is not kept */
+	struct MdCost *cost;		/* what may be spent; NULL: anything */
 } MdEngine;
 
 extern MdEngine *md_engine_begin(List *inputs, Snapshot snapshot,

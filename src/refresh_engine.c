@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "refresh_cost.h"
 #include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_plan.h"
@@ -147,8 +148,12 @@ md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc 
 	if (part == NULL)
 	{
 		TupleDesc	columns;
-		Tuplestorestate *store = md_sql_run_into_store(sql, engine->snapshot, &columns);
+		Tuplestorestate *store;
 
+		/* given up: the columns are asked for, but no row */
+		if (!md_cost_affords(engine, sql))
+			sql = psprintf("SELECT * FROM (%s) q LIMIT 0", sql);
+		store = md_sql_run_into_store(sql, engine->snapshot, &columns);
 		part = remember(engine, psprintf("medallion_part_%d", ++engine->relation_count), store,
 						columns);
 		part->sql = pstrdup(sql);
@@ -159,7 +164,7 @@ md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc 
 	return tuplestore_tuple_count(part->store);
 }
 
-/* References to registered relations in the form that can be printed. */
+/* References to registered relations, and to groups, in the form that can be printed. */
 static bool
 name_registered_walker(Node *node, void *context)
 {
@@ -178,8 +183,11 @@ name_registered_walker(Node *node, void *context)
 		return false;
 	}
 	if (IsA(node, Query))
+	{
+		md_flatten_groups((Query *) node);
 		return query_tree_walker((Query *) node, name_registered_walker, context,
 								 QTW_EXAMINE_RTES_BEFORE);
+	}
 	return expression_tree_walker(node, name_registered_walker, context);
 }
 
@@ -207,7 +215,6 @@ md_engine_analyze(MdEngine *engine, const char *sql)
 	query = parse_analyze_fixedparams(linitial_node(RawStmt, trees), sql, NULL, 0, environment);
 	AtEOXact_GUC(false, nest_level);
 	(void) name_registered_walker((Node *) query, NULL);
-	md_flatten_groups(query);
 	return query;
 }
 

@@ -36,6 +36,8 @@
 #include "debug_point.h"
 #include "frontier.h"
 #include "guard.h"
+#include "refresh_analyze.h"
+#include "refresh_cost.h"
 #include "refresh_exec.h"
 #include "refresh_part.h"
 #include "refresh_state.h"
@@ -133,6 +135,17 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 	return NULL;
 }
 
+/* What was read of the changes, and is of no use. */
+static void
+end_inputs(List *inputs)
+{
+	ListCell   *lc;
+
+	foreach(lc, inputs)
+		if (((MdInput *) lfirst(lc))->delta.store != NULL)
+			tuplestore_end(((MdInput *) lfirst(lc))->delta.store);
+}
+
 /* Rows that are new in the sources; -1: not known. */
 static int64
 count_read(List *inputs)
@@ -203,14 +216,16 @@ append_apply(MdRefresh *refresh)
 {
 	MdChange	change;
 	MdView	   *view = refresh->view;
+	MdStepKind	step;
 	Appended	appended = {.refresh = refresh};
 
 	md_delta_block(refresh->engine, refresh->plan->normal, &change);
-	if (change.query == NULL)
+	if (change.query == NULL || refresh->engine->why_full != NULL)
 		return;
 	if (change.is_signed)
 		elog(ERROR, "rows can go from a view that was taken for append-only");
 	appended.rows = change.query;
+	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	if (TransactionIdIsCurrentTransactionId(view->state_xid))
 	{
 		ErrorData  *error = md_attempt(insert_rows, &appended);
@@ -220,6 +235,7 @@ append_apply(MdRefresh *refresh)
 	}
 	else
 		insert_rows(&appended);
+	(void) md_step(&refresh->run.steps, step);
 	if (refresh->run.rows_inserted == 0)
 		return;
 	view->refresh_number++;
@@ -265,8 +281,9 @@ rebuild(MdRefresh *refresh)
 	MdView	   *view = refresh->view;
 	MdRun	   *run = &refresh->run;
 	MdRun		before;
+	double		started_ms = md_steps_ms(&run->steps);
 
-	run->rows_read = -1;
+	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -280,7 +297,9 @@ rebuild(MdRefresh *refresh)
 		md_diff_forget();
 		fill(refresh);
 	}
+	(void) md_step(&run->steps, MD_STEP_INDEX);
 	md_state_index(view, refresh->plan);
+	md_cost_note_recompute(refresh, md_steps_ms(&run->steps) - started_ms);
 	if (run->rows_inserted + run->rows_updated + run->rows_deleted > 0)
 		view->rewritten_number = ++view->refresh_number;
 }
@@ -324,12 +343,18 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	MdView	   *view = refresh->view;
 	MdStrategy	strategy = refresh->plan->strategy;
 	int			nest_level = begin_settings();
+	double		started_ms;
 	char	   *why_full;
 
 	refresh->engine = md_engine_begin(inputs, refresh->snapshot, old_time, view->refreshed_at);
+	refresh->engine->steps = &refresh->run.steps;
+	md_step_rows(&refresh->run.steps, MD_STEP_FIND, count_read(inputs));
+	(void) md_step(&refresh->run.steps, MD_STEP_COMPUTE);
+	started_ms = md_steps_ms(&refresh->run.steps);
+	md_cost_begin(refresh, inputs);
 	refresh->run.strategy = md_strategy_name(strategy);
 	refresh->run.rows_read = count_read(inputs);
-	switch (strategy)
+	switch (refresh->engine->why_full != NULL ? MD_STRATEGY_FULL : strategy)
 	{
 		case MD_STRATEGY_APPEND:
 			append_apply(refresh);
@@ -348,9 +373,13 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 			md_regroup_apply(refresh);
 			break;
 		case MD_STRATEGY_FULL:
-			elog(ERROR, "a full refresh has no changes to apply");
+			if (refresh->engine->why_full == NULL)
+				elog(ERROR, "a full refresh has no changes to apply");
+			break;
 	}
 	why_full = refresh->engine->why_full;
+	if (why_full == NULL)
+		md_cost_note_change(refresh, md_steps_ms(&refresh->run.steps) - started_ms);
 	md_engine_end(refresh->engine);
 	AtEOXact_GUC(false, nest_level);
 	if (why_full != NULL)
@@ -371,31 +400,36 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 	MdView	   *view = refresh->view;
 	MdPlan	   *plan = refresh->plan;
 	bool		was_populated = view->populated;
-	char	   *reason = NULL;
+	char	   *reason;
 	List	   *inputs = NIL;
 
 	if (view->mode == MD_MODE_FULL)
 	{
 		plan->strategy = MD_STRATEGY_FULL;
+		plan->reason = "refresh_mode is full";
 		plan->merge = NULL;
 		plan->latest = NULL;
-		reason = "refresh_mode is full";
 	}
 	md_state_prepare(view, plan);
-	if (reason == NULL)
-		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
+	(void) md_step(&refresh->run.steps, MD_STEP_FIND);
+	refresh->run.rows_read = -1;
 	if (full && was_populated)
 		reason = "asked for";
-	else if (reason != NULL)
+	else
 	{
-		if (view->mode == MD_MODE_INCREMENTAL && was_populated)
+		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
+		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated)
 			refuse_rebuild(refresh, reason);
 	}
-	/* a known change may touch all rows: that is no reason to refuse it */
-	else if (apply_changes(refresh, inputs, old_time))
-		return;
-	else
+	if (reason == NULL)
+	{
+		/* a known change may touch all rows: that is no reason to refuse it */
+		if (apply_changes(refresh, inputs, old_time))
+			return;
 		reason = pstrdup(refresh->run.reason);
+	}
+	else
+		end_inputs(inputs);
 	refresh->run.strategy = "full";
 	refresh->run.reason = reason;
 	rebuild(refresh);
@@ -438,9 +472,13 @@ run_refresh(MdRefresh *refresh, bool full)
 	}
 	SPI_connect();
 	apply(refresh, full, old_time);
+	md_analyze_view(view, &refresh->run.steps);
 	if (refresh->run.reason != NULL)
 		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
 	SPI_finish();
+	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
+	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +
+				 refresh->run.rows_updated + refresh->run.rows_deleted);
 	MD_DEBUG_POINT("refresh-applied");
 	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
 	view->populated = true;
@@ -449,7 +487,9 @@ run_refresh(MdRefresh *refresh, bool full)
 						&refresh->run, refresh->snapshot);
 	md_frontier_store(view->relid, refresh->sources, refresh->snapshot);
 	md_catalog_restore_user(&saved);
+	(void) md_step(&refresh->run.steps, MD_STEP_PRUNE);
 	md_frontier_prune(refresh->sources);
+	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 }
 
 /*
@@ -499,6 +539,7 @@ static void
 begin_refresh(MdRefresh *refresh, Oid relid, Snapshot snapshot)
 {
 	refresh->run.started_at = GetCurrentTimestamp();
+	md_steps_begin(&refresh->run.steps);
 	refresh->run.strategy = "none";
 	refresh->snapshot = snapshot;
 	refresh->view = md_view_get(relid, snapshot);
@@ -533,7 +574,10 @@ md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb **frontier)
 	md_refresh_lock(relid);
 	snapshot = md_sql_take_snapshot();
 	begin_refresh(&refresh, relid, snapshot);
+	(void) md_step(&refresh.run.steps, MD_STEP_RECOMPUTE);
 	md_part_apply(&refresh, only_where);
+	md_step_rows(&refresh.run.steps, MD_STEP_APPLY, refresh.run.rows_inserted +
+				 refresh.run.rows_updated + refresh.run.rows_deleted);
 	md_view_store_run(relid, &refresh.run, GetCurrentTimestamp());
 	*frontier = md_frontier_summary(refresh.sources);
 	UnregisterSnapshot(snapshot);

@@ -189,9 +189,11 @@ md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc 
 					List *keys, Snapshot snapshot, MdRun *run)
 {
 	Oid			guarded;
+	MdStepKind	step;
 
 	if (tuplestore_tuple_count(changes) == 0)
 		return;
+	step = md_step(&run->steps, MD_STEP_APPLY);
 	md_diff_register(CHANGES, changes, tupdesc);
 	guarded = md_guard_open(target->relid);
 	if (keys != NIL)
@@ -200,6 +202,7 @@ md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc 
 		apply_by_row(target, snapshot, run);
 	md_guard_open(guarded);
 	SPI_unregister_relation(CHANGES);
+	(void) md_step(&run->steps, step);
 }
 
 void

@@ -219,6 +219,7 @@ replace_rows(MdRefresh *refresh, const char *winners)
 	MdTarget   *state = order_table(refresh);
 	MdUpsert	upsert = {.target = refresh->result, .keys = latest->keys};
 	MdRun		state_run = {0};
+	MdStepKind	step;
 
 	upsert.rows = psprintf("SELECT %s FROM (%s) w", numbered(numbers_to(1, latest->result_count), "w", 'c'),
 						   winners);
@@ -233,7 +234,10 @@ replace_rows(MdRefresh *refresh, const char *winners)
 	upsert.rows = psprintf("SELECT %s FROM (%s) w", numbered(order_table_inputs(latest), "w", 'c'), winners);
 	upsert.set = assignments(state, upsert.keys);
 	upsert.where = if_changed(state, upsert.keys);
+	step = md_step(&refresh->run.steps, MD_STEP_STATE);
 	md_upsert_run(&upsert, refresh->snapshot, &state_run);
+	md_step_rows(&refresh->run.steps, MD_STEP_STATE, state_run.rows_inserted + state_run.rows_updated);
+	(void) md_step(&refresh->run.steps, step);
 }
 
 /*
@@ -368,6 +372,7 @@ recompute(MdRefresh *refresh, Query *input, MdKeys *touched)
 	char	   *rows = psprintf("(%s)", md_partial_rows_text(latest->inputs, &source));
 	MdNamedStore winners;
 	MdNamedStore gone;
+	MdStepKind	step;
 	Oid			guarded;
 
 	md_relation_read(&winners, WINNERS, first_rows(latest, rows, ""), refresh->snapshot);
@@ -375,11 +380,13 @@ recompute(MdRefresh *refresh, Query *input, MdKeys *touched)
 	md_relation_read(&gone, GONE, psprintf("SELECT * FROM %s r WHERE NOT EXISTS (SELECT FROM " WINNERS " w WHERE %s)",
 										   touched->name, has_key(latest, numbered(latest->keys, "w", 'c'))),
 					 refresh->snapshot);
+	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	guarded = md_guard_open(refresh->result->relid);
 	refresh->run.rows_deleted += delete_keys(refresh->result, latest->keys, refresh->snapshot);
 	if (state != NULL)
 		(void) delete_keys(state, numbers_to(1, list_length(latest->keys)), refresh->snapshot);
 	md_guard_open(guarded);
+	(void) md_step(&refresh->run.steps, step);
 	md_relation_forget(&gone);
 	md_relation_forget(&winners);
 }
@@ -459,6 +466,7 @@ md_latest_rebuild(MdRefresh *refresh)
 	char	   *shown = numbered(numbers_to(1, latest->result_count), "w", 'c');
 	MdNamedStore stored = {0};
 	MdRun		state_run = {0};
+	MdStepKind	step;
 	char	   *query = psprintf("SELECT %s FROM (%s) w", shown, all);
 
 	if (state != NULL)
@@ -466,8 +474,11 @@ md_latest_rebuild(MdRefresh *refresh)
 		/* from a try that failed */
 		(void) SPI_unregister_relation(FIRST);
 		md_relation_read(&stored, FIRST, all, refresh->snapshot);
+		step = md_step(&refresh->run.steps, MD_STEP_STATE);
 		md_diff_fill(state, psprintf("SELECT %s FROM " FIRST " w", numbered(order_table_inputs(latest), "w", 'c')),
 					 refresh->snapshot, &state_run);
+		md_step_rows(&refresh->run.steps, MD_STEP_STATE, state_run.rows_inserted);
+		(void) md_step(&refresh->run.steps, step);
 		query = psprintf("SELECT %s FROM " FIRST " w", shown);
 	}
 	if (is_first)

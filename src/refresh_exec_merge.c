@@ -26,6 +26,7 @@
 #include "utils/ruleutils.h"
 
 #include "guard.h"
+#include "refresh_cost.h"
 #include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
@@ -274,6 +275,7 @@ carry(MdRefresh *refresh, const MdTarget *state)
 	const char **names = palloc(sizeof(char *) * Max(1, merge->key_count));
 	StringInfoData set;
 	MdUpsert	upsert = {.target = result, .keys = merge->result_keys};
+	MdStepKind	step;
 	ListCell   *lc;
 
 	initStringInfo(&set);
@@ -297,6 +299,7 @@ carry(MdRefresh *refresh, const MdTarget *state)
 		return;
 	for (int key = 0; key < merge->key_count; key++)
 		names[key] = state->columns[key].name;
+	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	for (int null_keys = 0; null_keys <= 1; null_keys++)
 		if (!null_keys || md_upsert_has_null(MERGED, names, merge->key_count, refresh->snapshot))
 			refresh->run.rows_deleted +=
@@ -304,6 +307,7 @@ carry(MdRefresh *refresh, const MdTarget *state)
 									result->name, shown_condition(merge, state),
 									md_upsert_match(result, merge->result_keys, "t", "m", names, null_keys)),
 						   NULL, refresh->snapshot);
+	(void) md_step(&refresh->run.steps, step);
 }
 
 /* Groups that are empty leave the state. */
@@ -328,6 +332,8 @@ merge_groups(MdRefresh *refresh, const MdTarget *target, const char *groups,
 	MdUpsert	upsert;
 	TupleDesc	tupdesc;
 	Tuplestorestate *store;
+	bool		is_state = target != refresh->result;
+	MdStepKind	step = md_step(&refresh->run.steps, is_state ? MD_STEP_STATE : MD_STEP_APPLY);
 	char	   *returning = psprintf("%s, t.ctid AS tid", md_target_columns(target, "t", NIL));
 
 	md_merge_upsert(refresh->plan->merge, target, groups, false, &upsert);
@@ -344,7 +350,10 @@ merge_groups(MdRefresh *refresh, const MdTarget *target, const char *groups,
 		ExecDropSingleTupleTableSlot(slot);
 		tuplestore_end(more);
 	}
+	if (is_state)
+		md_step_rows(&refresh->run.steps, MD_STEP_STATE, tuplestore_tuple_count(store));
 	md_relation_store(merged, MERGED, store, tupdesc);
+	(void) md_step(&refresh->run.steps, step);
 }
 
 /* Merge groups into a result that is its own target; no row left, so no group does. */
@@ -407,6 +416,10 @@ md_merge_change(MdRefresh *refresh, Query *input, bool may_be_signed, MdPartialS
 		elog(ERROR, "rows left a query that was taken for append-only");
 	source->rows = change.query;
 	source->is_signed = change.is_signed;
+	/* from here on it is written */
+	if (!md_cost_affords(refresh->engine, md_delta_text(change.query)))
+		return false;
+	md_cost_settle(refresh->engine);
 	return true;
 }
 
@@ -461,12 +474,17 @@ static void
 fill(MdRefresh *refresh, const MdTarget *target, const char *query, List *keys, bool is_new)
 {
 	MdRun		state_run = {0};
-	MdRun	   *run = target == refresh->result ? &refresh->run : &state_run;
+	bool		is_state = target != refresh->result;
+	MdRun	   *run = is_state ? &state_run : &refresh->run;
+	MdStepKind	step = md_step(&refresh->run.steps, is_state ? MD_STEP_STATE : MD_STEP_RECOMPUTE);
 
 	if (is_new)
 		md_diff_fill(target, query, refresh->snapshot, run);
 	else
 		md_diff_apply(target, query, keys, NULL, refresh->snapshot, run);
+	if (is_state)
+		md_step_rows(&refresh->run.steps, MD_STEP_STATE, run->rows_inserted);
+	(void) md_step(&refresh->run.steps, step);
 }
 
 void

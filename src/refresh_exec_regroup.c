@@ -14,6 +14,7 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 
+#include "refresh_cost.h"
 #include "refresh_exec.h"
 #include "refresh_normal.h"
 #include "refresh_tree.h"
@@ -78,6 +79,7 @@ md_regroup_apply(MdRefresh *refresh)
 	MdKeys	   *keys;
 	TupleDesc	tupdesc;
 	Tuplestorestate *changes;
+	char	   *sql;
 
 	if (!md_engine_changes(engine, plan->normal))
 		return;
@@ -97,7 +99,10 @@ md_regroup_apply(MdRefresh *refresh)
 	keys = md_delta_touched(engine, plan->normal, plan->keys);
 	if (keys == NULL || keys->count == 0 || engine->why_full != NULL)
 		return;
-	changes = md_sql_run_into_store(difference_sql(refresh, keys), refresh->snapshot, &tupdesc);
+	sql = difference_sql(refresh, keys);
+	if (!md_cost_affords(engine, sql))
+		return;
+	changes = md_sql_run_into_store(sql, refresh->snapshot, &tupdesc);
 	md_diff_apply_store(refresh->result, changes, tupdesc, md_refresh_unique_columns(refresh),
 						refresh->snapshot, &refresh->run);
 	tuplestore_end(changes);

@@ -75,6 +75,7 @@ static void
 insert_rows(MdRefresh *refresh, const char *net)
 {
 	const MdTarget *target = refresh->result;
+	MdStepKind	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	Oid			guarded = md_guard_open(target->relid);
 
 	refresh->run.rows_inserted +=
@@ -84,6 +85,7 @@ insert_rows(MdRefresh *refresh, const char *net)
 							md_target_numbered(target, "n", NIL), net),
 				   NULL, refresh->snapshot);
 	md_guard_open(guarded);
+	(void) md_step(&refresh->run.steps, step);
 }
 
 void
@@ -113,7 +115,12 @@ md_signed_apply(MdRefresh *refresh)
 		return;
 	}
 	if (deletions > 0)
+	{
+		MdStepKind	step = md_step(&refresh->run.steps, MD_STEP_INDEX);
+
 		md_row_index_ensure(target);
+		(void) md_step(&refresh->run.steps, step);
+	}
 	changes = run_changes(refresh,
 						  psprintf("SELECT %s, n." MD_WEIGHT " AS w, NULL::pg_catalog.tid AS tid"
 								   " FROM %s n WHERE n." MD_WEIGHT " > 0 UNION ALL %s",

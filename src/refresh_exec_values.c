@@ -136,6 +136,7 @@ md_values_apply(MdRefresh *refresh, int value_set, const char *rows, bool rows_s
 	Tuplestorestate *store;
 	TupleDesc	tupdesc;
 	char	   *gain;
+	MdStepKind	step = md_step(&refresh->run.steps, MD_STEP_STATE);
 
 	for (int key = 1; key <= merge->key_count + 1; key++)
 		upsert.keys = lappend_int(upsert.keys, key);
@@ -145,6 +146,7 @@ md_values_apply(MdRefresh *refresh, int value_set, const char *rows, bool rows_s
 	store = md_upsert_store(&upsert, psprintf("%st.value%s", value_keys(merge, "t"),
 											  merge->is_signed ? ", t.copies, t.ctid AS tid" : ""),
 							&tupdesc);
+	md_step_rows(&refresh->run.steps, MD_STEP_STATE, tuplestore_tuple_count(store));
 	md_relation_store(&counted, COUNTED, store, tupdesc);
 	gain = merge->is_signed ?
 		"(SELECT x.*, CASE WHEN x.inserted THEN 1 WHEN x.copies = 0 THEN -1 ELSE 0 END AS gain FROM " COUNTED " x)" :
@@ -155,4 +157,5 @@ md_values_apply(MdRefresh *refresh, int value_set, const char *rows, bool rows_s
 		md_sql_run(psprintf("DELETE FROM %s t USING " COUNTED " x WHERE x.copies = 0 AND t.ctid = x.tid",
 							target->name), NULL, refresh->snapshot);
 	md_relation_forget(&counted);
+	(void) md_step(&refresh->run.steps, step);
 }

@@ -77,10 +77,13 @@ static MdKeys *
 make_keys(MdEngine *engine, const char *sql)
 {
 	MdKeys	   *keys = palloc0(sizeof(MdKeys));
+	MdStepKind	step = md_step(engine->steps, MD_STEP_KEYS);
 
 	keys->count = md_engine_materialize(engine, sql, &keys->name, &keys->tupdesc);
+	md_step_rows(engine->steps, MD_STEP_KEYS, keys->count);
 	if (keys->count > 0)
 		load_patterns(engine, keys);
+	(void) md_step(engine->steps, step);
 	return keys;
 }
 

@@ -275,6 +275,7 @@ plan_leaf(MdNode *node, Query *linear, MdLeaf *leaf, PlanContext *context)
 		if (leaf->kind == MD_LEAF_SUBLINK)
 			child->label = psprintf("Subquery: %s", child->label);
 	}
+	child->leaf = leaf;
 	node->children = lappend(node->children, child);
 	if (leaf->place == MD_PLACE_LINEAR)
 		return;
@@ -295,6 +296,7 @@ plan_linear(Query *linear, PlanContext *context)
 	MdNode	   *node = make_node(MD_NODE_MAP, "Filter and project");
 	ListCell   *lc;
 
+	node->query = linear;
 	foreach(lc, md_leaves(linear))
 		plan_leaf(node, linear, lfirst(lc), context);
 	foreach(lc, md_tree_terms(linear->jointree->quals))
@@ -347,6 +349,7 @@ plan_keyed(Query *query, PlanContext *context)
 	MdBlockKind kind = md_block_kind(query);
 	bool		one_row = kind == MD_BLOCK_GROUP && query->groupClause == NIL;
 
+	node->query = query;
 	node->children = list_make1(plan_linear(md_block_input(query, keys), context));
 	make_strategy(node, kind == MD_BLOCK_WINDOW ? MD_STRATEGY_WINDOW : MD_STRATEGY_REGROUP);
 	switch (kind)
@@ -397,6 +400,7 @@ plan_set_operation(Query *query, PlanContext *context)
 	MdNode	   *node = make_node(MD_NODE_UNION_ALL, all ? "Union all" : "Set operation by row");
 	ListCell   *lc;
 
+	node->query = query;
 	if (!all)
 		make_strategy(node, MD_STRATEGY_REGROUP);
 	foreach(lc, md_query_branches(query))

@@ -52,6 +52,9 @@ typedef struct MdNode
 	char	   *reason;			/* why only full; NULL: it is not */
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
+	Query	   *query;			/* of a block, or of what is linear in one */
+	struct MdLeaf *leaf;		/* what it is of the linear query above; NULL: none */
+	List	   *lookups;		/* of MdLookup, of a scan: see refresh_lookup.h */
 } MdNode;
 
 typedef struct MdPlan

@@ -419,8 +419,10 @@ void
 md_upsert_run(const MdUpsert *upsert, Snapshot snapshot, MdRun *run)
 {
 	UpsertJob	job = {.upsert = upsert, .snapshot = snapshot, .run = run};
+	MdStepKind	step = md_step(&run->steps, MD_STEP_APPLY);
 
 	do_job(&job, run_job);
+	(void) md_step(&run->steps, step);
 }
 
 Tuplestorestate *

@@ -15,7 +15,7 @@
 #include "utils/tuplestore.h"
 
 /* At most this many arguments. */
-#define MD_SQL_MAX_ARGS 12
+#define MD_SQL_MAX_ARGS 16
 
 typedef struct MdSqlArgs
 {

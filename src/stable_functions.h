@@ -6,6 +6,7 @@
 #define MD_STABLE_FUNCTIONS_H
 
 #include "postgres.h"
+
 #include "datatype/timestamp.h"
 #include "nodes/primnodes.h"
 

@@ -118,6 +118,16 @@ load_state_tables(MdView *view, int attno, MemoryContext context)
 	MemoryContextSwitchTo(old);
 }
 
+/* 0 for NULL. */
+static double
+row_float8(int attno)
+{
+	bool		isnull;
+	Datum		value = md_sql_datum(0, attno, &isnull);
+
+	return isnull ? 0 : DatumGetFloat8(value);
+}
+
 /* Make an MdView of row 0 of the query of md_view_load. */
 static MdView *
 view_from_row(MemoryContext context)
@@ -155,6 +165,11 @@ view_from_row(MemoryContext context)
 	view->always_refresh = md_sql_bool(0, 17);
 	value = md_sql_datum(0, 18, &isnull);
 	view->state_xid = isnull ? InvalidTransactionId : DatumGetTransactionId(value);
+	view->cost.recompute_ms = row_float8(19);
+	view->cost.recompute_rows = row_float8(20);
+	view->cost.change_ms = row_float8(21);
+	view->cost.change_rows = row_float8(22);
+	view->cost.recomputes = md_sql_int64(0, 23);
 	return view;
 }
 
@@ -178,7 +193,8 @@ md_view_load(Oid relid, Snapshot snapshot)
 						  "       v.refresh_interval, v.refresh_mode, v.settings, v.paused,"
 						  "       v.origin <> medallion.database_identity(),"
 						  "       s.populated, s.refresh_number, s.rewritten_number, s.refreshed_at,"
-						  "       s.always_refresh, s.xmin"
+						  "       s.always_refresh, s.xmin, s.recompute_ms, s.recompute_rows,"
+						  "       s.change_ms, s.change_rows, s.recomputes"
 						  "  FROM medallion.view v"
 						  "       JOIN pg_class c ON c.oid = v.relid"
 						  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"

@@ -31,6 +31,16 @@ extern const char *md_refresh_mode_name(MdRefreshMode mode);
 /* ERROR, with the nearest valid name as hint, if it is none. */
 extern MdRefreshMode md_refresh_mode_by_name(const char *name);
 
+/* What refreshes of a view have taken; see refresh_cost.c. */
+typedef struct MdViewCost
+{
+	double		recompute_ms;	/* the last recompute; 0: not known */
+	double		recompute_rows; /* of the sources then */
+	double		change_ms;		/* the last large change; 0: not known */
+	double		change_rows;
+	int64		recomputes;		/* since then */
+} MdViewCost;
+
 /* One view: medallion.view and medallion.view_state. */
 typedef struct MdView
 {
@@ -54,6 +64,7 @@ typedef struct MdView
 	TimestampTz refreshed_at;	/* 0: never */
 	bool		always_refresh;
 	TransactionId state_xid;	/* that last wrote the state */
+	MdViewCost	cost;
 } MdView;
 
 /* Load a view in the current context; NULL if relid is none. */

@@ -25,6 +25,7 @@
 #include "function_args.h"
 #include "nearest_name.h"
 #include "refresh_exec.h"
+#include "refresh_explain.h"
 #include "refresh_group.h"
 #include "refresh_plan.h"
 #include "sql_run.h"
@@ -256,94 +257,27 @@ looks_like_query(const char *text)
 	return strncmp(start, "--", 2) == 0 || strncmp(start, "/*", 2) == 0;
 }
 
-static void
-put_step(Tuplestorestate *store, TupleDesc tupdesc, char *step, const char *strategy,
-		 const char *changes, char *detail)
-{
-	Datum		values[4] = {
-		CStringGetTextDatum(step), CStringGetTextDatum(strategy),
-		CStringGetTextDatum(changes), (Datum) 0
-	};
-	bool		nulls[4] = {false, false, false, detail == NULL};
-
-	if (detail != NULL)
-		values[3] = CStringGetTextDatum(detail);
-	tuplestore_putvalues(store, tupdesc, values, nulls);
-}
-
-/* The reason, and where in the text its construct stands. */
-static char *
-located_reason(const char *text, char *reason, int location)
-{
-	if (reason == NULL || location < 0)
-		return reason;
-	return psprintf("%s, at character %d", reason, pg_mbstrlen_with_len(text, location) + 1);
-}
-
-static void
-put_nodes(Tuplestorestate *store, TupleDesc tupdesc, MdNode *node, int depth, const char *text)
-{
-	char	   *detail = located_reason(text, node->reason, node->location);
-	ListCell   *lc;
-
-	if (detail == NULL && node->state != NULL)
-		detail = psprintf("keeps %s", node->state);
-	put_step(store, tupdesc, psprintf("%*s%s", depth * 2, "", node->label),
-			 md_strategy_name(node->strategy), md_change_kind_name(node->changes), detail);
-	foreach(lc, node->children)
-		put_nodes(store, tupdesc, lfirst(lc), depth + 1, text);
-}
-
-/* The query of a view as people see it, with the view's own owner. */
-static char *
-view_query_text(const char *name, Oid *owner, MdRefreshMode *mode)
-{
-	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(md_qualified_name(name)),
-										 NoLock, false);
-	Snapshot	snapshot = md_sql_take_snapshot();
-	MdView	   *view;
-
-	md_view_check_owner(relid);
-	view = md_view_get(relid, snapshot);
-	UnregisterSnapshot(snapshot);
-	md_view_check_query(view);
-	*owner = view->owner;
-	*mode = view->mode;
-	return md_query_text(md_query_of_definition(view->definition));
-}
-
 Datum
 md_explain_refresh(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Oid			owner = GetUserId();
-	MdRefreshMode mode = MD_MODE_AUTO;
-	MdSecurity	saved;
-	Query	   *query;
-	MdPlan	   *plan;
+	MdView	   *view = NULL;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!looks_like_query(query_text))
-		query_text = view_query_text(query_text, &owner, &mode);
-	/* reading constants may run functions of the owner's */
-	if (owner != GetUserId())
-		md_catalog_become(owner, &saved);
-	else
-		owner = InvalidOid;
-	query = md_query_analyze(query_text);
-	md_query_check(query, query_text);
-	plan = md_plan_make(query, GetUserId());
-	if (OidIsValid(owner))
-		md_catalog_restore_user(&saved);
-	if (mode == MD_MODE_FULL)
-		put_step(result->setResult, result->setDesc, "Query", "full", "replace",
-				 "refresh_mode is full");
-	else
-		put_step(result->setResult, result->setDesc, "Query", md_strategy_name(plan->strategy),
-				 md_change_kind_name(plan->changes),
-				 located_reason(query_text, plan->reason, plan->location));
-	put_nodes(result->setResult, result->setDesc, plan->root, 1, query_text);
+	{
+		Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(md_qualified_name(query_text)),
+											 NoLock, false);
+		Snapshot	snapshot = md_sql_take_snapshot();
+
+		md_view_check_owner(relid);
+		view = md_view_get(relid, snapshot);
+		UnregisterSnapshot(snapshot);
+		md_view_check_query(view);
+		query_text = md_query_text(md_query_of_definition(view->definition));
+	}
+	md_explain(query_text, view, result->setResult, result->setDesc);
 	return (Datum) 0;
 }
 

@@ -53,6 +53,7 @@ void
 md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapshot snapshot)
 {
 	static SPIPlanPtr state_plan = NULL;
+	const MdViewCost *cost = &view->cost;
 	TimestampTz now = GetCurrentTimestamp();
 	MdSecurity	saved;
 	MdSqlArgs	args = {0};
@@ -70,11 +71,17 @@ md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapsh
 	md_sql_arg(&args, BOOLOID, BoolGetDatum(view->always_refresh), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(now), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->source_at), run->source_at == 0);
+	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->recompute_ms), cost->recompute_ms == 0);
+	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->recompute_rows), cost->recompute_ms == 0);
+	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->change_ms), cost->change_ms == 0);
+	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->change_rows), cost->change_ms == 0);
+	md_sql_arg(&args, INT8OID, Int64GetDatum(cost->recomputes), false);
 	if (md_sql_run_cached(&state_plan,
 						  "UPDATE medallion.view_state SET populated = true, refresh_number = $2,"
 						  "       rewritten_number = $3, started_at = $4, refreshed_at = $5,"
 						  "       strategy = $6, always_refresh = $7, duration = $8 - $4,"
-						  "       latency = $8 - $9 WHERE relid = $1",
+						  "       latency = $8 - $9, recompute_ms = $10, recompute_rows = $11,"
+						  "       change_ms = $12, change_rows = $13, recomputes = $14 WHERE relid = $1",
 						  &args, snapshot) != 1)
 		elog(ERROR, "view %u has no state", view->relid);
 	md_view_sql_end(&saved);
@@ -107,7 +114,9 @@ md_view_adopt_state(Oid relid, Oid other, MdRun *run)
 				   "   SET populated = true, refresh_number = s.refresh_number + 1,"
 				   "       rewritten_number = s.refresh_number + 1, started_at = n.started_at,"
 				   "       refreshed_at = n.refreshed_at, strategy = n.strategy,"
-				   "       always_refresh = n.always_refresh"
+				   "       always_refresh = n.always_refresh, recompute_ms = n.recompute_ms,"
+				   "       recompute_rows = n.recompute_rows, change_ms = n.change_ms,"
+				   "       change_rows = n.change_rows, recomputes = n.recomputes"
 				   "  FROM medallion.view_state n"
 				   " WHERE s.relid = $1 AND n.relid = $2 RETURNING s.refresh_number",
 				   &args, snapshot) != 1)
@@ -143,9 +152,10 @@ md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 }
 
 void
-md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
+md_view_store_run(Oid relid, MdRun *run, TimestampTz finished_at)
 {
 	MdSqlArgs	args = {0};
+	char	   *steps = md_steps_json(&run->steps);
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(relid), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->started_at), false);
@@ -159,10 +169,11 @@ md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at)
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->rows_deleted), false);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(run->refresh_number), false);
 	md_sql_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(run->source_at), run->source_at == 0);
+	md_sql_arg(&args, TEXTOID, steps ? CStringGetTextDatum(steps) : (Datum) 0, steps == NULL);
 	md_view_sql_run("INSERT INTO medallion.refresh_run (relid, started_at, finished_at, strategy, reason,"
 					"       rows_read, rows_inserted, rows_updated, rows_deleted, refresh_number,"
-					"       source_at)"
-					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", &args);
+					"       source_at, steps)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb)", &args);
 }
 
 int

@@ -11,6 +11,7 @@
 #include "storage/itemptr.h"
 #include "utils/snapshot.h"
 
+#include "refresh_steps.h"
 #include "view_catalog.h"
 
 /* One run, for medallion.refresh_run and for the caller of refresh(). */
@@ -25,6 +26,7 @@ typedef struct MdRun
 	int64		rows_deleted;
 	int64		refresh_number; /* of the view after it */
 	TimestampTz source_at;		/* first commit in a source that it took in; 0: not known */
+	MdSteps		steps;
 } MdRun;
 
 /* Forget how far the view is: its definition is new. */
@@ -37,7 +39,7 @@ extern void md_view_store_rewrite(Oid relid);
 extern void md_view_store_change(const MdView *view, FullTransactionId xid, Oid filenode,
 								 ItemPointer first, ItemPointer last, int64 rows,
 								 Snapshot snapshot);
-extern void md_view_store_run(Oid relid, const MdRun *run, TimestampTz finished_at);
+extern void md_view_store_run(Oid relid, MdRun *run, TimestampTz finished_at);
 
 /* Take over how far another view is, which has the same query; into run, too. */
 extern void md_view_adopt_state(Oid relid, Oid other, MdRun *run);

@@ -8,11 +8,13 @@
 # out once in binary, into a table of the same definition. Time counts from
 # resume() to the last row; COPY's from connection to commit. Prints rates,
 # the median ratio, WAL bytes per row, CPU seconds per million records and
-# the worker's private memory, at its peak and when idle again.
+# the worker's private memory, at its peak and when idle again. From the real
+# broker, what people use today reads the same topic in the same rounds: kcat
+# into psql's COPY, as it comes and tuned, and a consumer in Python.
 #
 # Environment: MD_BENCH_RECORDS (2000000), MD_BENCH_ROUNDS (3),
 # MD_BENCH_PARTITIONS (4), MD_BENCH_BROKERS ("kafka mock"), MD_BENCH_FORMATS
-# ("raw json"), MD_BENCH_SHARED_BUFFERS (2GB).
+# ("raw json"), MD_BENCH_PEERS (1; 0 leaves them out), MD_BENCH_SHARED_BUFFERS (2GB).
 #
 # A partition of the mock cluster holds 5 MB at most, so topics there have 64
 # partitions, and as many records of the number asked for as fit.
@@ -22,9 +24,11 @@ set -euo pipefail
 . test/lib/build.sh
 . test/lib/servers.sh
 . test/lib/measure.sh
+. test/bench/peers.sh
 
 records=${MD_BENCH_RECORDS:-2000000}
 rounds=${MD_BENCH_ROUNDS:-3}
+peers=(kcat 'kcat tuned' python)
 columns='event_id uuid, user_id bigint, event_type text, amount numeric, ts timestamptz'
 
 # Set up the broker $1: its server in SQL, its topic, filled.
@@ -115,9 +119,21 @@ idle_mib() {
     echo $least
 }
 
+# What others need for the same, after a round of ours; adds to peer_ratios.
+run_peers() {
+    local peer
+    [ "$1" = kafka ] && [ "${MD_BENCH_PEERS:-1}" = 1 ] || return 0
+    for peer in "${peers[@]}"; do
+        run_peer "$peer" "$2"
+        peer_ratios[$peer]+=" $(calculate "$peer_ms / $ingest_ms" 2)"
+        printf '%-5s %-4s          %s: %.2f s (%s k/s)\n' "$1" "$2" "$peer" "$(calculate "$peer_ms / 1000")" "$(calculate "$count / $peer_ms" 0)"
+    done
+}
+
 # All rounds of format $2 from broker $1.
 run_format() {
-    local broker=$1 format=$2 table round ratios=() wals=() copy_wals=() mains=() libraries=() peaks=()
+    local broker=$1 format=$2 table round peer ratios=() wals=() copy_wals=() mains=() libraries=() peaks=()
+    declare -A peer_ratios=()
     table=bench_${broker}_$format
     for round in $(seq "$rounds"); do
         create_paused "$table" "$broker" "$format"
@@ -132,6 +148,7 @@ run_format() {
         printf '%-5s %-4s round %d: ingest %6.2f s (%s k/s, first batch after %s s), COPY BINARY %6.2f s (%s k/s), ratio %s\n' \
             "$broker" "$format" "$round" "$(calculate "$ingest_ms / 1000")" "$(calculate "$count / $ingest_ms" 0)" "$(calculate "$first_ms / 1000")" \
             "$(calculate "$copy_ms / 1000")" "$(calculate "$count / $copy_ms" 0)" "${ratios[-1]}"
+        run_peers "$broker" "$format"
         [ "$round" -eq "$rounds" ] || query "DROP TABLE $table"
     done
     local wal_median copy_wal_median
@@ -142,6 +159,10 @@ run_format() {
     printf '           CPU seconds per million: main thread %s, librdkafka %s; private memory: peak %s MiB, idle %s MiB\n' \
         "$(printf '%s\n' "${mains[@]}" | median)" "$(printf '%s\n' "${libraries[@]}" | median)" \
         "$(printf '%s\n' "${peaks[@]}" | median)" "$(idle_mib "$pid")"
+    for peer in "${peers[@]}"; do
+        [ -z "${peer_ratios[$peer]-}" ] || printf '           median: %s times as fast as %s\n' \
+            "$(printf '%s\n' ${peer_ratios[$peer]} | median)" "$peer"
+    done
     query "DROP TABLE $table"
     rm -f "$MD_RUN/rows.$table"
 }

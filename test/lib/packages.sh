@@ -85,6 +85,7 @@ needed_packages() {
         bench/*)
             java_is_recent || first_package openjdk-21-jre-headless openjdk-17-jre-headless default-jre-headless
             echo maven
+            [ "$command" != bench/ingest.sh ] || echo kcat python3-confluent-kafka python3-psycopg
             ;;
     esac
 }

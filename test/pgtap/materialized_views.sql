@@ -10,7 +10,7 @@ INSERT INTO contract VALUES
 	('drop_materialized_view', 'view regclass, cascade boolean DEFAULT false', 'void', 'v', true, 'u'),
 	('refresh', 'view regclass, full_refresh boolean DEFAULT false, only_where text DEFAULT NULL::text, OUT strategy text, OUT reason text, OUT rows_read bigint, OUT rows_inserted bigint, OUT rows_updated bigint, OUT rows_deleted bigint, OUT frontier jsonb', 'record', 'v', false, 'u'),
 	('refresh_group', 'view regclass', 'regclass[]', 'v', true, 'u'),
-	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text', 'SETOF record', 'v', true, 'u'),
+	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text', 'SETOF record', 'v', true, 'u'),
 	('verify', 'view regclass, OUT difference text, OUT row_data jsonb, OUT copies bigint', 'SETOF record', 'v', true, 'u');
 
 SELECT is(pg_get_function_arguments(p.oid), c.arguments, format('arguments of %s', name))
@@ -32,7 +32,7 @@ SELECT columns_are('medallion', 'materialized_views', ARRAY['view', 'owner', 'qu
 	'state', 'populated', 'strategy', 'refreshed_at', 'last_duration', 'freshness', 'latency', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',
 	'failures', 'failing_since', 'state_tables', 'result_bytes', 'state_bytes']);
 SELECT columns_are('medallion', 'refresh_history', ARRAY['run_id', 'view', 'started_at', 'finished_at', 'duration', 'strategy', 'reason',
-	'rows_read', 'rows_inserted', 'rows_updated', 'rows_deleted', 'sqlstate', 'message']);
+	'rows_read', 'rows_inserted', 'rows_updated', 'rows_deleted', 'sqlstate', 'message', 'steps']);
 
 -- history that nobody needs goes, and what a view has yet to read stays
 CREATE TABLE s (id int, kafka_partition int, kafka_offset bigint);
