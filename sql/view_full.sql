@@ -23,6 +23,7 @@ SELECT q, e.strategy, e.changes, e.detail
     'SELECT count(*) OVER (PARTITION BY id), rank() OVER (ORDER BY id) FROM s',
     'SELECT count(*) OVER (PARTITION BY id), row_number() OVER (PARTITION BY kind ORDER BY id) FROM s',
     'SELECT lag(id) OVER (PARTITION BY kind ORDER BY id), row_number() OVER (PARTITION BY id ORDER BY kind) FROM s',
+    'SELECT l.name FROM s, LATERAL (SELECT p.name, p.id FROM plain p WHERE p.name < s.kind) l WHERE NOT EXISTS (SELECT FROM s t WHERE t.id = l.id)',
     'SELECT to_jsonb(j) FROM (s JOIN plain USING (id)) AS j',
     'SELECT ctid, id FROM s',
     'SELECT l.name FROM s LEFT JOIN LATERAL (SELECT p.id, p.name || s.kind AS name FROM plain p) l ON l.id = s.id',

@@ -335,6 +335,12 @@ visit_linear(MdNode *node, List *demands)
 			visit(child, list_make1(make_way(pair_columns(child->leaf), false)));
 			continue;
 		}
+		if (child->leaf->place == MD_PLACE_UNEQUAL)
+		{
+			/* what was planned for it is read by no equality */
+			visit(child, NIL);
+			continue;
+		}
 		if (child->leaf->kind == MD_LEAF_ENTRY)
 		{
 			add_joined_ways(&ways, linear, terms, child->leaf->rt_index);
