@@ -69,15 +69,28 @@ CREATE TABLE medallion.stream_column (
 );
 COMMENT ON TABLE medallion.stream_column IS 'columns that were renamed, with the record field or metadata column that still fills them';
 
+CREATE TABLE medallion.stream_topic (
+    relid     regclass NOT NULL,
+    topic     text NOT NULL,
+    found_at  timestamptz NOT NULL DEFAULT now(),
+    gone_at   timestamptz,
+    PRIMARY KEY (relid, topic)
+);
+COMMENT ON TABLE medallion.stream_topic IS 'topics that were found to match the pattern of a streaming table';
+COMMENT ON COLUMN medallion.stream_topic.gone_at IS 'since when Kafka does not have it, or the pattern does not match it; NULL while it is read';
+
 CREATE TABLE medallion.stream_status (
-    relid       regclass PRIMARY KEY,
+    relid       regclass NOT NULL,
+    topic       text NOT NULL,
     sqlstate    text,
     message     text,
     failures    int NOT NULL DEFAULT 0,
     since       timestamptz,
-    retry_at    timestamptz
+    retry_at    timestamptz,
+    PRIMARY KEY (relid, topic)
 );
 COMMENT ON TABLE medallion.stream_status IS 'streaming tables whose ingest fails at present, and when it is tried again';
+COMMENT ON COLUMN medallion.stream_status.topic IS 'the topic that cannot be read; a pattern: topics cannot be looked for';
 
 CREATE TABLE medallion.checkpoint (
     relid            regclass NOT NULL,
@@ -167,6 +180,7 @@ COMMENT ON TABLE medallion.gap IS 'ranges of offsets that hold no record for us,
 
 SELECT pg_catalog.pg_extension_config_dump('medallion.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.stream_column', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.stream_topic', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.late_batch', '');
@@ -260,7 +274,7 @@ CREATE FUNCTION medallion.create_streaming_table(
     AS 'MODULE_PATHNAME', 'md_create_streaming_table'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.create_streaming_table(text, text, text, text, text, text, jsonb) IS
-    'creates a table that is fed by a topic, or lets a topic feed a table that exists (columns NULL)';
+    'creates a table that is fed by a topic, or by all that match a pattern (''^orders_''), or lets them feed a table that exists (columns NULL)';
 
 CREATE FUNCTION medallion.drop_streaming_table(table_name regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'md_drop_streaming_table'
@@ -287,12 +301,13 @@ COMMENT ON FUNCTION medallion.resume_all() IS
     'takes over the streaming tables and views that came by restore or clone, and are paused since, as far as the caller owns them; those paused by hand stay so';
 
 CREATE FUNCTION medallion.wait_for_offset(
-        table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval)
+        table_name regclass, kafka_partition int, kafka_offset bigint, timeout interval,
+        kafka_topic text DEFAULT NULL)
     RETURNS boolean
     AS 'MODULE_PATHNAME', 'md_wait_for_offset'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
-COMMENT ON FUNCTION medallion.wait_for_offset(regclass, int, bigint, interval) IS
-    'waits until the record at that offset is stored, or a dead letter, or in a gap; false after timeout';
+COMMENT ON FUNCTION medallion.wait_for_offset(regclass, int, bigint, interval, text) IS
+    'waits until the record at that offset is stored, or a dead letter, or in a gap; false after timeout; kafka_topic: which of those that a pattern matches';
 
 CREATE FUNCTION medallion.wait_until_caught_up(table_name regclass, timeout interval)
     RETURNS boolean
@@ -791,6 +806,7 @@ BEGIN ATOMIC
                 WHEN f.s = '57014' THEN 'See what is slow for each row: triggers, constraints, expressions of indexes; or raise medallion.batch_timeout.'
                 WHEN f.s = '42501' THEN 'Grant the owner of the table what the reason names.'
                 WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions: it may have been made anew, or lost records.'
+                WHEN f.s IN ('42704', 'HV000') THEN 'See with medallion.list_topics() whether Kafka has the topic, and lets the user read it.'
                 WHEN f.s LIKE '08%' THEN 'See whether the brokers can be reached, with medallion.check_server().'
                 WHEN f.s LIKE '22%' OR f.s LIKE '23%' THEN 'Change the table so that it takes the record, or set on_error to dead_letter.'
                 WHEN f.s LIKE '42%' OR f.s LIKE '3F%' THEN 'Correct the definition of the table, or what its triggers and defaults call.'
@@ -812,7 +828,9 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 AND f.sqlstate = '55P03'
                 THEN f.message || coalesce(': ' || medallion.lock_holders(s.relid), '')
-                WHEN f.failures > 0 THEN f.message END AS reason,
+                WHEN f.failures > 0 THEN f.message
+                WHEN s.topic LIKE '^%' AND s.initialized AND n.topics = 0 THEN 'no topic matches the pattern'
+                END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
            coalesce(c.rows, 0) + coalesce(b.rows, 0) AS rows,
            (SELECT count(*) FROM medallion.dead_letter l WHERE l.relid = s.relid) AS dead_letters,
@@ -831,10 +849,18 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR coalesce(f.failures, 0) = 0 THEN NULL
-                ELSE medallion.failure_hint(f.sqlstate) END AS hint
+                ELSE medallion.failure_hint(f.sqlstate) END AS hint,
+           n.topics
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
-      LEFT JOIN medallion.stream_status f ON f.relid = s.relid
+      LEFT JOIN LATERAL (SELECT t.failures, t.sqlstate, t.since, t.retry_at,
+                                CASE WHEN t.topic <> s.topic THEN 'topic "' || t.topic || '": ' ELSE '' END || t.message
+                                || CASE WHEN t.n > 1 THEN ' (and ' || t.n - 1 || ' more: medallion.stream_topics)' ELSE '' END AS message
+                           FROM (SELECT a.*, count(*) OVER () AS n FROM medallion.stream_status a
+                                  WHERE a.relid = s.relid) t
+                          ORDER BY t.topic <> s.topic, t.sqlstate = '55P03', t.since, t.topic LIMIT 1) f ON true
+      LEFT JOIN LATERAL (SELECT CASE WHEN s.topic LIKE '^%' THEN count(t.topic) ELSE 1 END::int AS topics
+                           FROM medallion.stream_topic t WHERE t.relid = s.relid AND t.gone_at IS NULL) n ON true
       LEFT JOIN LATERAL (SELECT sum(p.row_count)::bigint AS rows,
                                 sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
                                 max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
@@ -852,9 +878,51 @@ COMMENT ON COLUMN medallion.streaming_tables.lag IS
     'records between next_offset and the end of all partitions, as of the last batch of each; NULL until an end was read';
 COMMENT ON COLUMN medallion.streaming_tables.latency IS
     'produced to visible: from the time of the newest record of the last batch to its commit';
+COMMENT ON COLUMN medallion.streaming_tables.topics IS
+    'topics that are read: 1, or those that match the pattern now';
 COMMENT ON COLUMN medallion.streaming_tables.commonest_error IS
     'sqlstate and message that most of the last 1000 dead letters of the last hour have';
 GRANT SELECT ON medallion.streaming_tables TO PUBLIC;
+
+CREATE VIEW medallion.stream_topics WITH (security_barrier) AS
+    SELECT s.relid AS table_name, t.topic,
+           CASE WHEN t.gone_at IS NOT NULL THEN 'gone'
+                WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
+                WHEN f.failures > 0 AND f.sqlstate = '55P03' THEN 'waiting'
+                WHEN f.failures > 0 THEN 'failing'
+                WHEN c.partitions IS NULL THEN 'starting'
+                ELSE 'running' END AS state,
+           CASE WHEN t.gone_at IS NULL THEN f.message
+                ELSE 'Kafka does not have it, or the pattern does not match it any more' END AS reason,
+           f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
+           t.found_at, t.gone_at, coalesce(c.partitions, 0) AS partitions, coalesce(c.rows, 0) AS rows,
+           c.lag, c.last_timestamp, c.updated_at
+      FROM medallion.stream s
+      JOIN pg_catalog.pg_class r ON r.oid = s.relid
+      CROSS JOIN LATERAL (SELECT s.topic, s.created_at AS found_at, NULL::timestamptz AS gone_at
+                           WHERE s.topic NOT LIKE '^%'
+                           UNION ALL
+                          SELECT t.topic, t.found_at, t.gone_at FROM medallion.stream_topic t
+                           WHERE t.relid = s.relid) t
+      LEFT JOIN medallion.stream_status f ON f.relid = s.relid AND f.topic = t.topic
+      LEFT JOIN LATERAL (SELECT count(*)::int AS partitions,
+                                sum(p.row_count + coalesce(b.rows, 0))::bigint AS rows,
+                                sum(greatest(p.high_watermark - p.next_offset, 0))::bigint AS lag,
+                                max(p.last_timestamp) AS last_timestamp, max(p.updated_at) AS updated_at
+                           FROM medallion.checkpoint p
+                           LEFT JOIN LATERAL (SELECT sum(l.row_count)::bigint AS rows FROM medallion.late_batch l
+                                               WHERE l.relid = p.relid AND l.topic = p.topic
+                                                 AND l.kafka_partition = p.kafka_partition) b ON true
+                          WHERE p.relid = s.relid AND p.topic = t.topic
+                         HAVING count(*) > 0) c ON true
+     WHERE pg_catalog.pg_has_role(r.relowner, 'USAGE');
+COMMENT ON VIEW medallion.stream_topics IS
+    'topics of streaming tables that the caller owns: the one that was named, or those that match a pattern, with the state of each';
+COMMENT ON COLUMN medallion.stream_topics.state IS
+    'running, paused, waiting (for a lock), failing (reason and sqlstate say why; tried again at retry_at), starting, or gone: what was read of it stays, and it is read on if Kafka has it again';
+COMMENT ON COLUMN medallion.stream_topics.lag IS
+    'records between next_offset and the end of its partitions, as of the last batch of each; of one that is gone: what is known not to have been read';
+GRANT SELECT ON medallion.stream_topics TO PUBLIC;
 
 CREATE VIEW medallion.stream_partitions WITH (security_barrier) AS
     SELECT c.relid AS table_name, c.topic, c.kafka_partition, c.start_offset, c.next_offset,

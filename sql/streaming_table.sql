@@ -50,7 +50,9 @@ SELECT medallion.create_streaming_table('st.t', 'k1', '', options => '{"check_to
 SELECT medallion.create_streaming_table('st.t', 'k1', 'a b', options => '{"check_topic": false}');
 SELECT medallion.create_streaming_table('st.t', 'k1', '..', options => '{"check_topic": false}');
 SELECT medallion.create_streaming_table('st.t', 'k1', repeat('x', 250), options => '{"check_topic": false}');
-SELECT medallion.create_streaming_table('st.t', 'k1', '^orders_.*', options => '{"check_topic": false}');
+SELECT medallion.create_streaming_table('st.t', 'k1', '^orders_(', options => '{"check_topic": false}');
+SELECT medallion.create_streaming_table('st.t', 'k1', '^orders_', start_at => '{"0": 1}', options => '{"check_topic": false}');
+SELECT medallion.create_streaming_table('st.t', 'k1', 't', start_at => '{"t": {"0": 1}}', options => '{"check_topic": false}');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', 'jsn', options => '{"check_topic": false}');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', 'xml', options => '{"check_topic": false}');
 SELECT medallion.create_streaming_table('st.t', 'k1', 't', 'avro', options => '{"check_topic": false}');
@@ -309,7 +311,7 @@ SELECT medallion.wait_for_offset('st2.renamed', 0, 7, '0'), medallion.wait_for_o
 -- State
 UPDATE medallion.stream SET initialized = true WHERE relid = 'st2.renamed'::regclass;
 SELECT state, reason, rows, dead_letters, lag FROM medallion.streaming_tables WHERE table_name = 'st2.renamed'::regclass;
-INSERT INTO medallion.stream_status VALUES ('st2.renamed', '08006', 'no answer', 3, now(), now());
+INSERT INTO medallion.stream_status VALUES ('st2.renamed', (SELECT topic FROM medallion.stream WHERE relid = 'st2.renamed'::regclass), '08006', 'no answer', 3, now(), now());
 SELECT state, reason, sqlstate, failures FROM medallion.streaming_tables WHERE table_name = 'st2.renamed'::regclass;
 SELECT kafka_partition, start_offset, next_offset, high_watermark, lag, rows, dead_letters FROM medallion.stream_partitions;
 INSERT INTO medallion.dead_letter (relid, topic, kafka_partition, kafka_offset, payload, sqlstate, message)

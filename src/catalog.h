@@ -34,7 +34,8 @@ typedef struct MdStream
 {
 	Oid			relid;
 	char	   *server;
-	char	   *topic;
+	char	   *topic;			/* or a pattern of topics: see md_stream_is_pattern() */
+	bool		by_pattern;		/* topic is one of those that match the table's pattern */
 	MdFormat	format;
 	char	   *start_at;
 	bool		initialized;
@@ -53,6 +54,13 @@ typedef struct MdStream
 	int			dead_letter_window_ms;
 	List	   *column_sources; /* of MdColumnSource */
 } MdStream;
+
+/* Is it the definition for all topics that match a pattern, which no topic's name is? */
+static inline bool
+md_stream_is_pattern(const MdStream *stream)
+{
+	return stream->topic[0] == '^';
+}
 
 /* Owner of the extension, InvalidOid if it does not exist here. */
 extern Oid	md_catalog_extension_owner(void);

@@ -67,16 +67,16 @@ void
 md_checkpoint_load(MdIngestStream *stream)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[1] = {OIDOID};
-	Datum		args[1] = {ObjectIdGetDatum(stream->def->relid)};
+	Oid			types[2] = {OIDOID, TEXTOID};
+	Datum		args[2] = {ObjectIdGetDatum(stream->def->relid), CStringGetTextDatum(stream->def->topic)};
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	prepared(&plan,
 			 "SELECT topic, kafka_partition, next_offset, high_watermark, last_offset, last_checksum"
-			 "  FROM medallion.checkpoint WHERE relid = $1"
-			 " ORDER BY topic, kafka_partition", 1, types);
+			 "  FROM medallion.checkpoint WHERE relid = $1 AND topic = $2"
+			 " ORDER BY kafka_partition", 2, types);
 	/* not read-only: checkpoints that this transaction just made count too */
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read checkpoints");
@@ -94,6 +94,7 @@ md_checkpoint_load(MdIngestStream *stream)
 		partition->last_checksum = row_int64(i, 6, 0);
 		partition->proving = partition->last_offset >= 0 &&
 			partition->last_offset < partition->next_offset;
+		partition->leader = -1;
 		partition->eof_offset = -1;
 		partition->mirror_offset = -1;
 		partition->stuck_at = -1;
@@ -376,36 +377,61 @@ md_checkpoint_record_gap(const MdPartition *partition, int64 to, const char *rea
 }
 
 void
-md_stream_set_status(Oid relid, int failures, const char *sqlstate, const char *message,
-					 TimestampTz retry_at)
+md_stream_set_status(Oid relid, const char *topic, int failures, const char *sqlstate,
+					 const char *message, TimestampTz retry_at)
 {
-	Oid			types[5] = {OIDOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
-	Datum		args[5];
+	Oid			types[6] = {OIDOID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	Datum		args[6];
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	args[0] = ObjectIdGetDatum(relid);
-	args[1] = Int32GetDatum(failures);
+	args[1] = CStringGetTextDatum(topic);
+	args[2] = Int32GetDatum(failures);
 	if (failures == 0)
 	{
-		SPI_execute_with_args("DELETE FROM medallion.stream_status WHERE relid = $1",
-							  1, types, args, NULL, false, 0);
+		SPI_execute_with_args("DELETE FROM medallion.stream_status WHERE relid = $1 AND topic = $2",
+							  2, types, args, NULL, false, 0);
 	}
 	else
 	{
-		args[2] = CStringGetTextDatum(sqlstate);
-		args[3] = CStringGetTextDatum(message);
-		args[4] = TimestampTzGetDatum(retry_at);
+		args[3] = CStringGetTextDatum(sqlstate);
+		args[4] = CStringGetTextDatum(message);
+		args[5] = TimestampTzGetDatum(retry_at);
+		/* a topic that is gone meanwhile is in no trouble */
 		SPI_execute_with_args("INSERT INTO medallion.stream_status AS s"
-							  "   (relid, failures, sqlstate, message, since, retry_at)"
-							  " SELECT $1, $2, $3, $4, now(), $5"
-							  "  WHERE EXISTS (SELECT FROM medallion.stream WHERE relid = $1)"
-							  " ON CONFLICT (relid) DO UPDATE SET failures = excluded.failures,"
+							  "   (relid, topic, failures, sqlstate, message, since, retry_at)"
+							  " SELECT $1, $2, $3, $4, $5, now(), $6"
+							  "  WHERE EXISTS (SELECT FROM medallion.stream d"
+							  "                 WHERE d.relid = $1"
+							  "                   AND (d.topic = $2 OR EXISTS (SELECT FROM medallion.stream_topic t"
+							  "                                                 WHERE t.relid = $1 AND t.topic = $2"
+							  "                                                   AND t.gone_at IS NULL)))"
+							  " ON CONFLICT (relid, topic) DO UPDATE SET failures = excluded.failures,"
 							  "   sqlstate = excluded.sqlstate, message = excluded.message,"
 							  "   retry_at = excluded.retry_at",
-							  5, types, args, NULL, false, 0);
+							  6, types, args, NULL, false, 0);
 	}
+	SPI_finish();
+	md_catalog_restore_user(&saved);
+}
+
+void
+md_stream_set_retry(Oid relid, const char *topic, int failures, TimestampTz retry_at)
+{
+	Oid			types[4] = {OIDOID, TEXTOID, INT4OID, TIMESTAMPTZOID};
+	Datum		args[4];
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	SPI_connect();
+	args[0] = ObjectIdGetDatum(relid);
+	args[1] = CStringGetTextDatum(topic);
+	args[2] = Int32GetDatum(failures);
+	args[3] = TimestampTzGetDatum(retry_at);
+	SPI_execute_with_args("UPDATE medallion.stream_status SET failures = $3, retry_at = $4"
+						  " WHERE relid = $1 AND topic = $2", 4, types, args, NULL, false, 0);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 }

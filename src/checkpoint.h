@@ -47,7 +47,12 @@ extern bool md_checkpoint_record_gap(const MdPartition *partition, int64 to,
 extern char *md_stream_lock_holders(Oid relid);
 
 /* Trouble of a stream, for its state view; failures 0 clears it. */
-extern void md_stream_set_status(Oid relid, int failures, const char *sqlstate,
-								 const char *message, TimestampTz retry_at);
+extern void md_stream_set_status(Oid relid, const char *topic, int failures,
+								 const char *sqlstate, const char *message,
+								 TimestampTz retry_at);
+
+/* The same trouble: how often it was tried, and when it is again. */
+extern void md_stream_set_retry(Oid relid, const char *topic, int failures,
+								TimestampTz retry_at);
 
 #endif							/* MD_CHECKPOINT_H */

@@ -173,7 +173,8 @@ md_try_decode(PG_FUNCTION_ARGS)
 	stream->format = choose_format(stream, fcinfo, 3);
 	record->payload = argument_bytes(fcinfo, 1, &record->payload_len);
 	record->key = argument_bytes(fcinfo, 2, &record->key_len);
-	if (stream->topic != NULL)
+	/* of those that a pattern matches, none more than another */
+	if (stream->topic != NULL && !md_stream_is_pattern(stream))
 		record->topic = stream->topic;
 
 	/*

@@ -23,6 +23,7 @@
 #include "kafka_request.h"
 #include "settings.h"
 #include "stream_start.h"
+#include "stream_topics.h"
 
 /* A topic that ends before what was read of it is not the one that we read. */
 static void
@@ -37,16 +38,27 @@ check_end(const MdPartition *partition, int64 end)
 				 errdetail("The topic was deleted and made anew, or lost records.")));
 }
 
+/* All partitions of the lane's streams, one after the other. */
+static List *
+partitions_of(const MdLane *lane)
+{
+	List	   *partitions = NIL;
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+		partitions = list_concat(partitions, ((MdIngestStream *) lfirst(lc))->partitions);
+	return partitions;
+}
+
 /* Where each partition's run ends: what is the end of the topic now. */
 static MdKafkaPosition *
-find_ends(MdIngestStream *stream)
+find_ends(MdLane *lane, const MdStream *def, List *partitions)
 {
-	MdKafkaPosition *ends = palloc0(sizeof(MdKafkaPosition) *
-									Max(1, list_length(stream->partitions)));
+	MdKafkaPosition *ends = palloc0(sizeof(MdKafkaPosition) * Max(1, list_length(partitions)));
 	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, stream->partitions)
+	foreach(lc, partitions)
 	{
 		MdPartition *partition = lfirst(lc);
 
@@ -55,36 +67,43 @@ find_ends(MdIngestStream *stream)
 		ends[n++].query = MD_KAFKA_LATEST;
 	}
 	if (n > 0)
-		md_kafka_request_positions(stream->lane->asker, stream->def->server, ends, n,
-								   md_kafka_timeout_ms);
+		md_kafka_request_positions(lane->asker, def->server, ends, n, md_kafka_timeout_ms);
 	n = 0;
-	foreach(lc, stream->partitions)
+	foreach(lc, partitions)
 		check_end(lfirst(lc), ends[n++].offset);
 	return ends;
 }
 
 static bool
-reached(MdIngestStream *stream, MdKafkaPosition *ends)
+reached(const List *partitions, const MdKafkaPosition *ends)
 {
 	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, stream->partitions)
+	foreach(lc, partitions)
 		if (((MdPartition *) lfirst(lc))->next_offset < ends[n++].offset)
 			return false;
 	return true;
 }
 
-/* Throw why the stream's records cannot be stored, if they cannot. */
+/* Throw why records cannot be stored, if they cannot. */
 static void
-check_left_out(const MdIngestStream *stream)
+check_left_out(const MdLane *lane)
 {
-	if (stream->skip_message != NULL)
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		const MdIngestStream *stream = lfirst(lc);
+
+		if (stream->skip_message == NULL)
+			continue;
 		ereport(ERROR,
 				(errcode(stream->skip_sqlstate ? stream->skip_sqlstate : ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not store records in streaming table \"%s\"",
 						get_rel_name(stream->def->relid)),
 				 errdetail("%s", stream->skip_message)));
+	}
 }
 
 static void
@@ -97,10 +116,10 @@ attempt_batch(void *arg)
 
 /* Store the batch, or throw why that cannot be. */
 static void
-store_batch(MdLane *lane, MdIngestStream *stream)
+store_batch(MdLane *lane)
 {
 	md_ingest_attempt(lane, attempt_batch, lane);
-	check_left_out(stream);
+	check_left_out(lane);
 	md_ingest_stored(lane);
 }
 
@@ -109,8 +128,9 @@ store_batch(MdLane *lane, MdIngestStream *stream)
  * proves the topic's identity, and retention took it, go on without; else throw.
  */
 static void
-settle_out_of_range(MdIngestStream *stream, MdPartition *partition)
+settle_out_of_range(MdPartition *partition)
 {
+	MdIngestStream *stream = partition->stream;
 	MdKafkaPosition first = {
 		.topic = partition->topic,
 		.partition = partition->partition,
@@ -132,7 +152,7 @@ settle_out_of_range(MdIngestStream *stream, MdPartition *partition)
 
 /* Trouble that the client tells of; it goes on trying what waiting may cure. */
 static void
-check_errors(MdIngestStream *stream, List *errors)
+check_errors(const MdStream *def, List *partitions, List *errors)
 {
 	ListCell   *lc;
 
@@ -140,21 +160,21 @@ check_errors(MdIngestStream *stream, List *errors)
 	{
 		MdKafkaEvent *event = lfirst(lc);
 
-		if (event->topic != NULL || !event->error.retriable)
+		if (event->kind == MD_KAFKA_EVENT_ERROR && (event->topic != NULL || !event->error.retriable))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("could not read topic \"%s\" of server \"%s\"",
-							stream->def->topic, stream->def->server),
+							event->topic != NULL ? event->topic : def->topic, def->server),
 					 errdetail("Kafka says: %s.", event->error.message)));
 	}
-	foreach(lc, stream->partitions)
+	foreach(lc, partitions)
 		if (((MdPartition *) lfirst(lc))->out_of_range)
-			settle_out_of_range(stream, lfirst(lc));
+			settle_out_of_range(lfirst(lc));
 }
 
 /* Wait for the client's queue; ERROR when nothing came for too long. */
 static void
-wait_for_queue(MdIngestStream *stream, TimestampTz last_progress)
+wait_for_queue(MdLane *lane, const MdStream *def, TimestampTz last_progress)
 {
 	TimestampTz give_up = TimestampTzPlusMilliseconds(last_progress, md_kafka_timeout_ms);
 	int			left_ms = md_clock_ms_until(GetCurrentTimestamp(), give_up);
@@ -163,11 +183,11 @@ wait_for_queue(MdIngestStream *stream, TimestampTz last_progress)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("topic \"%s\" of server \"%s\" sent nothing for %d ms",
-						stream->def->topic, stream->def->server, md_kafka_timeout_ms),
+						def->topic, def->server, md_kafka_timeout_ms),
 				 errhint("Check the server with medallion.check_server(), or raise medallion.kafka_timeout.")));
 	(void) WaitLatchOrSocket(MyLatch,
 							 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 md_kafka_event_fd(stream->lane->client), left_ms, PG_WAIT_EXTENSION);
+							 md_kafka_event_fd(lane->client), left_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -186,28 +206,29 @@ taken_records(const MdLane *lane)
 
 /* Batches until the ends are reached or max_records were read. */
 static int64
-run_to(MdIngestStream *stream, MdKafkaPosition *ends, int64 max_records)
+run_to(MdLane *lane, const MdStream *def, int64 max_records)
 {
-	MdLane	   *lane = stream->lane;
+	List	   *partitions = partitions_of(lane);
+	MdKafkaPosition *ends = find_ends(lane, def, partitions);
 	TimestampTz last_progress = GetCurrentTimestamp();
 	int64		n_records = 0;
 	bool		drained = true;
 
-	while (!reached(stream, ends) && (max_records < 0 || n_records < max_records))
+	while (!reached(partitions, ends) && (max_records < 0 || n_records < max_records))
 	{
 		List	   *errors;
 		int64		room = max_records < 0 ? PG_INT32_MAX : max_records - n_records;
 
 		if (drained)
-			wait_for_queue(stream, last_progress);
+			wait_for_queue(lane, def, last_progress);
 		if (md_ingest_take(lane, (int) Min(room, PG_INT32_MAX), &drained, &errors))
 		{
-			store_batch(lane, stream);
+			store_batch(lane);
 			n_records += taken_records(lane);
 			last_progress = GetCurrentTimestamp();
 		}
-		check_left_out(stream);
-		check_errors(stream, errors);
+		check_left_out(lane);
+		check_errors(def, partitions, errors);
 		md_ingest_abandon(lane);
 	}
 	return n_records;
@@ -219,10 +240,10 @@ md_ingest_once(Oid relid, int64 max_records)
 	MemoryContext context;
 	MdStream   *def;
 	MdLane	   *lane;
-	MdIngestStream *stream;
 	MdShare		share = {.index = 0,.n = 1,.foreground = true};
 	List	   *lanes = NIL;
 	int64		n_records;
+	ListCell   *lc;
 
 	LockRelationOid(relid, ShareRowExclusiveLock);
 	def = md_catalog_stream(relid, CurrentMemoryContext);
@@ -236,9 +257,13 @@ md_ingest_once(Oid relid, int64 max_records)
 	lane = md_ingest_find_lane(&lanes, def, share.foreground, context);
 	/* nobody else looks for partitions that the topic got */
 	md_stream_initialize_now(def, lane->asker, md_kafka_timeout_ms);
-	stream = md_ingest_add_stream(&lanes, def, NULL, share, context);
-	n_records = run_to(stream, find_ends(stream), max_records);
-	md_ingest_close_lane(stream->lane);
+	if (md_stream_is_pattern(def))
+		foreach(lc, md_stream_topics(relid))
+			md_ingest_add_stream(&lanes, md_stream_of_topic(def, lfirst(lc), true), NULL, share, context);
+	else
+		md_ingest_add_stream(&lanes, def, NULL, share, context);
+	n_records = run_to(lane, def, max_records);
+	md_ingest_close_lane(lane);
 	MemoryContextDelete(context);
 	return n_records;
 }

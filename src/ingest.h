@@ -33,6 +33,7 @@ typedef struct MdPartition
 	MdIngestStream *stream;
 	char	   *topic;
 	int32		partition;
+	int32		leader;			/* the broker that led it when topics were looked at last; -1 */
 	int64		next_offset;	/* as stored: the fence */
 	int64		high_watermark; /* -1: not known */
 	int64		eof_offset;		/* read up to here by an event; -1: none */
@@ -101,7 +102,8 @@ typedef struct MdBadRecord
 typedef enum MdQuestion
 {
 	MD_QUESTION_START,			/* where a stream begins that was never initialized */
-	MD_QUESTION_TOPICS,			/* have topics more partitions? */
+	MD_QUESTION_TOPICS,			/* which are there, and have they more partitions? */
+	MD_QUESTION_FOUND,			/* where one begins that matches a pattern */
 	MD_QUESTION_PARTITIONS,		/* where those begin */
 	MD_QUESTION_POSITIONS		/* what there is in place of an offset that is not */
 } MdQuestion;
@@ -135,7 +137,9 @@ struct MdLane
 	MdQuestion	question;
 	Oid			question_relid;
 	int64		question_generation;
+	char		question_topic[MD_KAFKA_TOPIC_LEN];
 	TimestampTz next_discovery; /* when to look for new partitions of the topics */
+	int			silences;		/* how often in a row there was no answer to that */
 	/* waiting */
 	bool		hurries;		/* a stream has joined: its first records are stored at once */
 	bool		rung;			/* the queue has something since rung_at */
@@ -145,6 +149,7 @@ struct MdLane
 	/* progress for the group: mirror_offset of the partitions, as of mirror_lsn */
 	uint64		mirror_lsn;		/* 0: nothing is pending */
 	bool		mirror_dirty;	/* more was stored since */
+	TimestampTz mirror_again_at;	/* the group did not take it: tell it again; 0: it did */
 };
 
 /*
@@ -187,6 +192,9 @@ extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
 
 /* Read the stream's partitions from its positions again, those that may be read. */
 extern void md_ingest_reassign(MdIngestStream *stream);
+
+/* The same for those alone for which Kafka has not answered. */
+extern void md_ingest_reassign_silent(MdIngestStream *stream);
 
 /* Read those partitions that may be read, and are not yet. */
 extern void md_ingest_assign(MdIngestStream *stream);

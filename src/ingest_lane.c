@@ -18,6 +18,7 @@
 #include "server.h"
 #include "settings.h"
 #include "stream_start.h"
+#include "stream_topics.h"
 
 /*
  * A broker answers a fetch as soon as there is data, so a long wait costs no
@@ -33,12 +34,9 @@
 /* Who shares commits over a longer time than this does so from the beginning. */
 #define MAX_HURRY_MS 1000
 
-/* Kafka's limit on the length of a topic's name is 249. */
-#define TOPIC_NAME_LEN 256
-
 typedef struct LanePartitionKey
 {
-	char		topic[TOPIC_NAME_LEN];
+	char		topic[MD_KAFKA_TOPIC_LEN];
 	int32		partition;
 } LanePartitionKey;
 
@@ -134,7 +132,6 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	/* a queue that is full before a batch is would wait for flush_interval */
 	lane->batch_max_bytes = Min(def->batch_max_bytes, (int64) md_ingest_memory_kb * 1024 / 2);
 	lane->mirror = def->group_id != NULL;
-	lane->mirror_dirty = lane->mirror;
 	memset(&hash, 0, sizeof(hash));
 	hash.keysize = sizeof(LanePartitionKey);
 	hash.entrysize = sizeof(LanePartition);
@@ -197,7 +194,7 @@ md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryCo
 	return lane;
 }
 
-/* Partitions are dealt out by number, beginning at another worker per table. */
+/* Partitions are dealt out by number, beginning at another worker per table or topic. */
 static void
 keep_share(MdIngestStream *stream, MdShare share)
 {
@@ -207,7 +204,9 @@ keep_share(MdIngestStream *stream, MdShare share)
 	foreach(lc, stream->partitions)
 	{
 		MdPartition *partition = lfirst(lc);
-		uint32		nr = hash_uint32(stream->def->relid) + (uint32) partition->partition;
+		uint32		first = stream->def->by_pattern ? string_hash(stream->def->topic, MD_KAFKA_TOPIC_LEN) :
+			hash_uint32(stream->def->relid);
+		uint32		nr = first + (uint32) partition->partition;
 
 		if (nr % (uint32) share.n != (uint32) share.index)
 		{
@@ -337,6 +336,8 @@ join_lane(MdIngestStream *stream, MdLane *lane)
 		enter_partition(lane, lfirst(lc));
 	md_ingest_assign(stream);
 	lane->hurries = lane->flush_interval_ms <= MAX_HURRY_MS;
+	/* sessions may have read while no worker did */
+	lane->mirror_dirty |= lane->mirror;
 }
 
 MdIngestStream *
@@ -359,6 +360,12 @@ md_ingest_make_stream(const MdStream *def, MdLane *lane, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("streaming table %u does not exist", def->relid)));
+	if (def->by_pattern)
+	{
+		old = MemoryContextSwitchTo(context);
+		stream->def = md_stream_of_topic(stream->def, def->topic, true);
+		MemoryContextSwitchTo(old);
+	}
 	stream->decoder = md_decoder_create(stream->def, stream->desc, context);
 	stream->needs_headers = md_decoder_needs_headers(stream->decoder);
 	md_checkpoint_load(stream);
@@ -433,6 +440,19 @@ void
 md_ingest_reassign(MdIngestStream *stream)
 {
 	unassign(stream, all_partitions(stream));
+	md_ingest_assign(stream);
+}
+
+void
+md_ingest_reassign_silent(MdIngestStream *stream)
+{
+	List	   *silent = NIL;
+	ListCell   *lc;
+
+	foreach(lc, all_partitions(stream))
+		if (!((MdPartition *) lfirst(lc))->alive)
+			silent = lappend(silent, lfirst(lc));
+	unassign(stream, silent);
 	md_ingest_assign(stream);
 }
 

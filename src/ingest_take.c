@@ -37,6 +37,7 @@ note_event(MdLane *lane, MdKafkaEvent *event, List **errors)
 			if (partition != NULL)
 				partition->out_of_range = true;
 			break;
+		case MD_KAFKA_EVENT_BROKER:
 		case MD_KAFKA_EVENT_ERROR:
 			*errors = lappend(*errors, event);
 			break;

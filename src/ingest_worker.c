@@ -12,6 +12,7 @@
  *	  ingest_worker_failures.c		what is said of trouble, and when to try again
  *	  ingest_worker_positions.c		positions that Kafka does not have
  *	  ingest_worker_questions.c		what it asks Kafka, while its streams go on
+ *	  ingest_worker_topics.c		topics that match patterns
  *	  ingest_worker_mirror.c		progress for Kafka's own tools
  *
  * Commits are asynchronous: if the server crashes before their WAL is flushed,
@@ -178,6 +179,8 @@ next_wait_ms(void)
 																				 lane->flush_interval_ms))));
 		if (lane->mirror_lsn != 0)
 			wait_ms = Min(wait_ms, MIRROR_CHECK_MS);
+		if (lane->mirror_again_at != 0)
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->mirror_again_at));
 		if (md_ingest_wants_discovery(lane))
 			wait_ms = Min(wait_ms, md_clock_ms_until(now, lane->next_discovery));
 	}

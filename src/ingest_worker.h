@@ -11,17 +11,24 @@
 #include "attempt.h"
 #include "ingest.h"
 
-/* A streaming table that is ours to read, running or waiting to be started. */
+/*
+ * A topic that is ours to read into a streaming table, running or waiting to be
+ * started.  A table that reads by pattern has an entry per topic, and with the
+ * first worker one for the pattern: it never runs, and looks for topics.
+ */
 typedef struct MdIngestEntry
 {
 	Oid			relid;
-	char		name[NAMEDATALEN];
+	char	   *topic;
+	char		name[NAMEDATALEN];	/* of the table */
 	MdStream   *def;			/* NULL: to be read again */
 	MemoryContext context;		/* of def and the messages */
 	MdStream   *new_def;		/* during a reload, in new_context: what changed */
 	MemoryContext new_context;	/* NULL: nothing did */
 	MdIngestStream *stream;		/* NULL: waits for retry_at */
 	MdLane	   *lane;			/* by which Kafka is asked before the start; NULL: it is not */
+	bool		is_silence;		/* failures count that questions are not answered */
+	List	   *new_topics;		/* of a pattern: found, and to be asked for; of char *, in context */
 	int			n_queries;		/* and what for: see md_stream_start_queries() */
 	int64		queries[MD_KAFKA_MAX_QUERIES];
 	int			failures;
@@ -71,7 +78,7 @@ extern void md_ingest_start(MdIngestEntry *entry, const MdKafkaSurvey *survey);
 
 /* Is it the time to start the entry's stream? */
 extern bool md_ingest_is_due(const MdIngestEntry *entry);
-extern MdIngestEntry *md_ingest_find_entry(Oid relid);
+extern MdIngestEntry *md_ingest_find_entry(Oid relid, const char *topic);
 
 /* Close lanes by which nothing is read any more, nor asked. */
 extern void md_ingest_close_unused_lanes(void);
@@ -93,6 +100,7 @@ extern bool md_ingest_is_silent(const MdIngestEntry *entry);
 
 /* Trouble: one log line for each new message, the state row each time. */
 extern void md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message);
+extern void md_ingest_note_retry(MdIngestEntry *entry);
 extern void md_ingest_note_recovery(MdIngestEntry *entry);
 extern void md_ingest_clear_status(MdIngestEntry *entry);
 extern void md_ingest_write_owed_statuses(void);
@@ -114,6 +122,28 @@ extern void md_ingest_settle_positions(MdIngestStream *stream, const MdKafkaSurv
 extern void md_ingest_hear_answers(void);
 extern void md_ingest_ask_due(void);
 extern bool md_ingest_wants_discovery(const MdLane *lane);
+
+/* Why an entry cannot go on that needs an answer. */
+extern void md_ingest_note_no_answer(MdIngestEntry *entry, const char *topic,
+									 const MdKafkaError *error);
+
+/* ingest_worker_topics.c: topics that match patterns */
+
+/* Does a pattern wait for the lane to look at all topics? */
+extern bool md_ingest_looks_for_topics(const MdLane *lane);
+
+/* What came of that look: topics of MdKafkaTopic, or an error. */
+extern void md_ingest_hear_all_topics(MdLane *lane, List *topics);
+extern void md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error);
+
+/* Ask where a topic begins that was found, and hear it; *survey or *error. */
+extern bool md_ingest_ask_for_found(MdLane *lane);
+extern void md_ingest_hear_found(MdLane *lane, MdKafkaAnswer answer,
+								 const MdKafkaSurvey *survey, const MdKafkaError *error);
+
+/* ingest_worker_questions.c: put a question to the lane's asker */
+extern void md_ingest_ask(MdLane *lane, MdQuestion question, const MdStream *def,
+						  const int64 *queries, int n_queries);
 
 /* ingest_worker_mirror.c: progress for the consumer group of a lane */
 extern void md_ingest_mirror(MdLane *lane);

@@ -131,6 +131,35 @@ end_batch(MdLane *lane)
 	}
 }
 
+/*
+ * One broker cannot be reached.  What it leads is read on from another, or is
+ * not: to be assigned anew it must answer, as for streams that are in trouble.
+ */
+static void
+note_lost_broker(MdLane *lane, const MdKafkaEvent *event)
+{
+	ListCell   *lc;
+
+	foreach(lc, lane->streams)
+	{
+		MdIngestStream *stream = lfirst(lc);
+		bool		is_led = false;
+		ListCell   *lp;
+
+		foreach(lp, stream->partitions)
+		{
+			MdPartition *partition = lfirst(lp);
+
+			if (partition->leader != event->broker || !partition->alive)
+				continue;
+			partition->alive = false;
+			is_led = true;
+		}
+		if (is_led && stream->entry->failures == 0)
+			md_ingest_note_failure(stream->entry, ERRCODE_CONNECTION_FAILURE, event->error.message);
+	}
+}
+
 /* What the client says of itself, or of a partition that it cannot read. */
 static void
 note_errors(MdLane *lane, List *errors)
@@ -148,6 +177,8 @@ note_errors(MdLane *lane, List *errors)
 			md_ingest_skip(partition->stream,
 						   event->error.retriable ? ERRCODE_CONNECTION_FAILURE : ERRCODE_FDW_ERROR,
 						   event->error.message);
+		else if (event->kind == MD_KAFKA_EVENT_BROKER)
+			note_lost_broker(lane, event);
 		else if (event->topic == NULL)
 			/* the client goes on trying by itself: say so, and leave it */
 			foreach(ls, lane->streams)

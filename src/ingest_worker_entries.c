@@ -2,8 +2,8 @@
  * ingest_worker_entries.c
  *		Which streams a worker has: definitions, starting, stopping.
  *
- * An entry is there for each table that is to be read, whether it is read at
- * the moment or not: one that failed waits for its next attempt.
+ * An entry is there for each topic that is to be read into a table, whether it
+ * is read at the moment or not: one that failed waits for its next attempt.
  */
 #include "postgres.h"
 
@@ -19,6 +19,7 @@
 #include "clock.h"
 #include "ingest_worker.h"
 #include "stream_start.h"
+#include "stream_topics.h"
 #include "worker.h"
 
 /* A stream in trouble has this long to hear of Kafka: some waits of a fetch. */
@@ -65,24 +66,29 @@ md_ingest_close_unused_lanes(void)
 }
 
 MdIngestEntry *
-md_ingest_find_entry(Oid relid)
+md_ingest_find_entry(Oid relid, const char *topic)
 {
 	ListCell   *lc;
 
 	foreach(lc, md_ingest_worker.entries)
-		if (((MdIngestEntry *) lfirst(lc))->relid == relid)
-			return lfirst(lc);
+	{
+		MdIngestEntry *entry = lfirst(lc);
+
+		if (entry->relid == relid && strcmp(entry->topic, topic) == 0)
+			return entry;
+	}
 	return NULL;
 }
 
 static MdIngestEntry *
-make_entry(Oid relid)
+make_entry(Oid relid, const char *topic)
 {
 	MemoryContext old = MemoryContextSwitchTo(md_ingest_worker.context);
 	MdIngestEntry *entry = palloc0(sizeof(MdIngestEntry));
 
 	entry->context = AllocSetContextCreate(md_ingest_worker.context, "ingest entry", ALLOCSET_SMALL_SIZES);
 	entry->relid = relid;
+	entry->topic = pstrdup(topic);
 	md_ingest_worker.entries = lappend(md_ingest_worker.entries, entry);
 	MemoryContextSwitchTo(old);
 	return entry;
@@ -92,11 +98,11 @@ make_entry(Oid relid)
 static void
 read_definition(const MdStream *def)
 {
-	MdIngestEntry *entry = md_ingest_find_entry(def->relid);
+	MdIngestEntry *entry = md_ingest_find_entry(def->relid, def->topic);
 	char	   *name = get_rel_name(def->relid);
 
 	if (entry == NULL)
-		entry = make_entry(def->relid);
+		entry = make_entry(def->relid, def->topic);
 	entry->seen = true;
 	if (name != NULL)
 		strlcpy(entry->name, name, sizeof(entry->name));
@@ -107,6 +113,30 @@ read_definition(const MdStream *def)
 		MemoryContextDelete(entry->new_context);
 	entry->new_context = AllocSetContextCreate(md_ingest_worker.context, "ingest entry", ALLOCSET_SMALL_SIZES);
 	entry->new_def = md_catalog_stream(def->relid, entry->new_context);
+	if (def->by_pattern)
+	{
+		MemoryContext old = MemoryContextSwitchTo(entry->new_context);
+
+		entry->new_def = md_stream_of_topic(entry->new_def, def->topic, true);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* A table's topics; to look for more of them is for one worker. */
+static void
+read_pattern(const MdStream *def, const List *topics)
+{
+	ListCell   *lc;
+
+	if (md_ingest_worker.share.index == 0)
+		read_definition(def);
+	foreach(lc, topics)
+	{
+		MdStreamTopic *topic = lfirst(lc);
+
+		if (topic->relid == def->relid)
+			read_definition(md_stream_of_topic(def, topic->topic, true));
+	}
 }
 
 /* Read all definitions, for md_ingest_transaction(); *arg: is the extension there? */
@@ -122,11 +152,17 @@ read_definitions(void *arg)
 		((MdIngestEntry *) lfirst(lc))->seen = false;
 	if (*exists)
 	{
+		List	   *topics = md_stream_topics_of_all();
+
 		foreach(lc, md_catalog_streams(CurrentMemoryContext))
 		{
 			MdStream   *def = lfirst(lc);
 
-			if (!def->paused && !def->foreign_origin)
+			if (def->paused || def->foreign_origin)
+				continue;
+			if (md_stream_is_pattern(def))
+				read_pattern(def, topics);
+			else
 				read_definition(def);
 		}
 	}
@@ -144,6 +180,7 @@ take_over_definition(MdIngestEntry *entry)
 	entry->new_context = NULL;
 	entry->new_def = NULL;
 	entry->last_message = NULL;
+	entry->new_topics = NIL;
 	entry->told_waiting = NULL;
 	entry->lane = NULL;
 	entry->retry_at = 0;
@@ -156,6 +193,7 @@ forget_entry(MdIngestEntry *entry)
 	if (entry->failures > 0)
 		md_ingest_clear_status(entry);
 	MemoryContextDelete(entry->context);
+	pfree(entry->topic);
 	pfree(entry);
 }
 
@@ -228,11 +266,14 @@ md_ingest_ask_for_life(void)
 		if (!md_ingest_is_silent(entry) ||
 			md_clock_ms_until(GetCurrentTimestamp(), entry->retry_at) > 0)
 			continue;
-		md_ingest_reassign(entry->stream);
+		md_ingest_reassign_silent(entry->stream);
+		/* the answer is not to wait for others */
+		entry->stream->lane->hurries = true;
 		entry->failures++;
 		entry->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  Max(SIGN_OF_LIFE_MS,
 														  md_worker_backoff_ms(entry->failures)));
+		md_ingest_note_retry(entry);
 	}
 }
 
@@ -258,11 +299,13 @@ start_entry(void *arg)
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
 		/* dropped: the definition, which is loaded again, is gone with it */
 		entry->def = NULL;
-	else if (!entry->def->initialized && starting->survey == NULL)
+	else if (md_stream_is_pattern(entry->def) ||
+			 (!entry->def->initialized && starting->survey == NULL))
 	{
 		entry->n_queries = md_stream_start_queries(entry->def, entry->queries);
 		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, entry->def, false,
 										  md_ingest_worker.context);
+		entry->lane->next_discovery = 0;
 	}
 	else
 	{
@@ -271,7 +314,7 @@ start_entry(void *arg)
 		entry->stream->entry = entry;
 		/* what an earlier worker had to say is of no interest any more */
 		if (entry->failures == 0)
-			md_stream_set_status(entry->relid, 0, NULL, NULL, 0);
+			md_stream_set_status(entry->relid, entry->topic, 0, NULL, NULL, 0);
 	}
 	PopActiveSnapshot();
 }

@@ -46,7 +46,7 @@ set_status(void *arg)
 	const MdIngestEntry *entry = status->entry;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	md_stream_set_status(entry->relid, entry->failures, status->sqlstate, status->message,
+	md_stream_set_status(entry->relid, entry->topic, entry->failures, status->sqlstate, status->message,
 						 entry->retry_at);
 	PopActiveSnapshot();
 }
@@ -90,6 +90,26 @@ md_ingest_write_owed_statuses(void)
 	}
 }
 
+/*
+ * Is another topic of the same table in trouble, with the same message (NULL:
+ * with any)?  What is said of a table is said once for all of its topics.
+ */
+static bool
+is_known_of_table(const MdIngestEntry *entry, const char *message)
+{
+	ListCell   *lc;
+
+	foreach(lc, md_ingest_worker.entries)
+	{
+		MdIngestEntry *other = lfirst(lc);
+
+		if (other != entry && other->relid == entry->relid && other->last_message != NULL &&
+			(message == NULL || strcmp(other->last_message, message) == 0))
+			return true;
+	}
+	return false;
+}
+
 /* The lock lasts: tell the log who has it. */
 static void
 log_waiting(void *arg)
@@ -116,9 +136,9 @@ log_failure(MdIngestEntry *entry, int sqlstate, const char *message)
 		return;
 	if (entry->last_message != NULL && strcmp(entry->last_message, message) == 0)
 		return;
-	if (entry->waits)
+	if (entry->waits && !is_known_of_table(entry, message))
 		(void) md_ingest_transaction(log_waiting, entry);
-	else
+	else if (!is_known_of_table(entry, message))
 		ereport(LOG,
 				(errcode(sqlstate),
 				 errmsg("ingest into streaming table \"%s\" failed: %s", entry->name, message),
@@ -151,11 +171,31 @@ md_ingest_note_failure(MdIngestEntry *entry, int sqlstate, const char *message)
 		entry->told_waiting = MemoryContextStrdup(entry->context, message);
 }
 
+static void
+set_retry(void *arg)
+{
+	const MdIngestEntry *entry = arg;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	md_stream_set_retry(entry->relid, entry->topic, entry->failures, entry->retry_at);
+	PopActiveSnapshot();
+}
+
+void
+md_ingest_note_retry(MdIngestEntry *entry)
+{
+	ErrorData  *error = md_ingest_transaction(set_retry, entry);
+
+	/* the next one tells */
+	if (error != NULL)
+		ereport(DEBUG1, (errmsg_internal("could not write the state of a stream: %s", error->message)));
+}
+
 /* All is well again with an entry that was in trouble. */
 void
 md_ingest_note_recovery(MdIngestEntry *entry)
 {
-	if (entry->last_message != NULL)
+	if (entry->last_message != NULL && !is_known_of_table(entry, NULL))
 		ereport(LOG,
 				(errmsg("ingest into streaming table \"%s\" goes on after %d failed attempts",
 						entry->name, entry->failures)));

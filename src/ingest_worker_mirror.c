@@ -8,8 +8,13 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "ingest_worker.h"
+
+/* A group whose coordinator moves, or is not there yet, is told again after this. */
+#define MIRROR_AGAIN_MS 1000
 
 void
 md_ingest_mirror(MdLane *lane)
@@ -19,6 +24,14 @@ md_ingest_mirror(MdLane *lane)
 	ListCell   *lc;
 	ListCell   *lp;
 
+	if (md_kafka_commit_has_failed(lane->client))
+		lane->mirror_again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MIRROR_AGAIN_MS);
+	if (lane->mirror_again_at != 0 &&
+		md_clock_ms_until(GetCurrentTimestamp(), lane->mirror_again_at) == 0)
+	{
+		lane->mirror_again_at = 0;
+		lane->mirror_dirty = true;
+	}
 	if (lane->mirror_lsn != 0 && GetFlushRecPtr(NULL) >= lane->mirror_lsn)
 	{
 		positions = palloc0(sizeof(MdKafkaPosition) * Max(1, hash_get_num_entries(lane->partitions)));

@@ -22,15 +22,20 @@
 
 /* When an answer is given up. */
 #define QUESTION_TIMEOUT_MS 2000
+/* Who did not answer is asked again after this, and so often until it counts. */
+#define SILENCE_CHECK_MS 1000
+#define SILENCES 3
 
 /* --- asking --- */
 
-static void
-ask(MdLane *lane, MdQuestion question, const MdStream *def, const int64 *queries, int n_queries)
+void
+md_ingest_ask(MdLane *lane, MdQuestion question, const MdStream *def, const int64 *queries,
+			  int n_queries)
 {
 	lane->question = question;
 	lane->question_relid = def != NULL ? def->relid : InvalidOid;
 	lane->question_generation = def != NULL ? def->generation : 0;
+	strlcpy(lane->question_topic, def != NULL ? def->topic : "", sizeof(lane->question_topic));
 	md_kafka_ask(lane->asker, def != NULL ? def->topic : NULL, queries, n_queries,
 				 Min(QUESTION_TIMEOUT_MS, md_kafka_timeout_ms));
 }
@@ -45,9 +50,9 @@ ask_for_start(MdLane *lane)
 	{
 		MdIngestEntry *entry = lfirst(lc);
 
-		if (entry->lane != lane || !md_ingest_is_due(entry))
+		if (entry->lane != lane || !md_ingest_is_due(entry) || md_stream_is_pattern(entry->def))
 			continue;
-		ask(lane, MD_QUESTION_START, entry->def, entry->queries, entry->n_queries);
+		md_ingest_ask(lane, MD_QUESTION_START, entry->def, entry->queries, entry->n_queries);
 		return true;
 	}
 	return false;
@@ -66,7 +71,7 @@ ask_for_positions(MdLane *lane)
 
 		if (!md_ingest_is_out_of_range(stream))
 			continue;
-		ask(lane, MD_QUESTION_POSITIONS, stream->def, queries, lengthof(queries));
+		md_ingest_ask(lane, MD_QUESTION_POSITIONS, stream->def, queries, lengthof(queries));
 		return true;
 	}
 	return false;
@@ -85,7 +90,7 @@ ask_for_partitions(MdLane *lane)
 
 		if (stream->n_offered <= stream->n_known)
 			continue;
-		ask(lane, MD_QUESTION_PARTITIONS, stream->def, queries, lengthof(queries));
+		md_ingest_ask(lane, MD_QUESTION_PARTITIONS, stream->def, queries, lengthof(queries));
 		return true;
 	}
 	return false;
@@ -99,6 +104,8 @@ md_ingest_wants_discovery(const MdLane *lane)
 
 	if (md_kafka_is_asking(lane->asker))
 		return false;
+	if (md_ingest_looks_for_topics(lane))
+		return true;
 	foreach(lc, lane->streams)
 	{
 		MdIngestStream *stream = lfirst(lc);
@@ -117,7 +124,7 @@ ask_for_topics(MdLane *lane)
 		md_clock_ms_until(GetCurrentTimestamp(), lane->next_discovery) > 0)
 		return;
 	lane->next_discovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), md_discovery_interval_ms);
-	ask(lane, MD_QUESTION_TOPICS, NULL, NULL, 0);
+	md_ingest_ask(lane, MD_QUESTION_TOPICS, NULL, NULL, 0);
 }
 
 void
@@ -130,23 +137,23 @@ md_ingest_ask_due(void)
 		MdLane	   *lane = lfirst(lc);
 
 		if (!md_kafka_is_asking(lane->asker) &&
-			!ask_for_start(lane) && !ask_for_positions(lane) && !ask_for_partitions(lane))
+			!ask_for_start(lane) && !ask_for_positions(lane) && !ask_for_partitions(lane) &&
+			!md_ingest_ask_for_found(lane))
 			ask_for_topics(lane);
 	}
 }
 
 /* --- answers --- */
 
-/* Why a stream cannot go on that needs an answer. */
-static void
-note_no_answer(MdIngestEntry *entry, const MdKafkaError *error)
+void
+md_ingest_note_no_answer(MdIngestEntry *entry, const char *topic, const MdKafkaError *error)
 {
 	const MdStream *def = entry->def;
 
 	if (md_kafka_error_is_unknown_topic(error))
 		md_ingest_note_failure(entry, ERRCODE_UNDEFINED_OBJECT,
 							   psprintf("topic \"%s\" does not exist on server \"%s\"",
-										def->topic, def->server));
+										topic, def->server));
 	else
 		md_ingest_note_failure(entry, ERRCODE_CONNECTION_FAILURE,
 							   psprintf("could not get an answer from Kafka server \"%s\": %s",
@@ -156,7 +163,7 @@ note_no_answer(MdIngestEntry *entry, const MdKafkaError *error)
 static void
 hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, const MdKafkaError *error)
 {
-	MdIngestEntry *asked = md_ingest_find_entry(lane->question_relid);
+	MdIngestEntry *asked = md_ingest_find_entry(lane->question_relid, lane->question_topic);
 	ListCell   *lc;
 
 	if (answer == MD_KAFKA_SILENT)
@@ -167,7 +174,7 @@ hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, cons
 			MdIngestEntry *entry = lfirst(lc);
 
 			if (entry->lane == lane && md_ingest_is_due(entry))
-				note_no_answer(entry, error);
+				md_ingest_note_no_answer(entry, entry->topic, error);
 		}
 		return;
 	}
@@ -175,7 +182,7 @@ hear_start(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, cons
 		asked->def->generation != lane->question_generation)
 		return;
 	if (answer == MD_KAFKA_REFUSED)
-		note_no_answer(asked, error);
+		md_ingest_note_no_answer(asked, asked->topic, error);
 	else
 		md_ingest_start(asked, survey);
 }
@@ -191,7 +198,8 @@ asked_stream(const MdLane *lane)
 		MdIngestStream *stream = lfirst(lc);
 
 		if (stream->def->relid == lane->question_relid &&
-			stream->def->generation == lane->question_generation)
+			stream->def->generation == lane->question_generation &&
+			strcmp(stream->def->topic, lane->question_topic) == 0)
 			return stream;
 	}
 	return NULL;
@@ -211,7 +219,7 @@ hear_positions(MdLane *lane, MdKafkaAnswer answer, const MdKafkaSurvey *survey, 
 		MdIngestEntry *entry = stream->entry;
 
 		md_ingest_stop_entry(entry);
-		note_no_answer(entry, error);
+		md_ingest_note_no_answer(entry, entry->topic, error);
 	}
 }
 
@@ -221,9 +229,9 @@ compare_topics(const ListCell *a, const ListCell *b)
 	return strcmp(((MdKafkaTopic *) lfirst(a))->name, ((MdKafkaTopic *) lfirst(b))->name);
 }
 
-/* How many partitions the topic has; 0: it is not there. */
-static int
-partitions_offered(const List *sorted_topics, const char *topic)
+/* NULL: it is not there. */
+static const MdKafkaTopic *
+find_topic(const List *sorted_topics, const char *topic)
 {
 	int			low = 0;
 	int			high = list_length(sorted_topics) - 1;
@@ -235,13 +243,28 @@ partitions_offered(const List *sorted_topics, const char *topic)
 		int			order = strcmp(topic, found->name);
 
 		if (order == 0)
-			return found->n_partitions;
+			return found;
 		if (order < 0)
 			high = middle - 1;
 		else
 			low = middle + 1;
 	}
-	return 0;
+	return NULL;
+}
+
+static void
+note_topic(MdIngestStream *stream, const MdKafkaTopic *topic)
+{
+	ListCell   *lc;
+
+	stream->n_offered = topic == NULL ? 0 : topic->n_partitions;
+	foreach(lc, stream->partitions)
+	{
+		MdPartition *partition = lfirst(lc);
+
+		partition->leader = partition->partition < stream->n_offered ?
+			topic->leaders[partition->partition] : -1;
+	}
 }
 
 static void
@@ -254,8 +277,9 @@ hear_topics(MdLane *lane, List *topics)
 	{
 		MdIngestStream *stream = lfirst(lc);
 
-		stream->n_offered = partitions_offered(topics, stream->def->topic);
+		note_topic(stream, find_topic(topics, stream->def->topic));
 	}
+	md_ingest_hear_all_topics(lane, topics);
 }
 
 /* New partitions of a topic, and the stream that is to read them. */
@@ -263,6 +287,7 @@ typedef struct NewPartitions
 {
 	MdIngestStream *stream;
 	const MdKafkaSurvey *survey;
+	int			n;				/* how many nobody else had added */
 } NewPartitions;
 
 /*
@@ -275,7 +300,8 @@ add_partitions(void *arg)
 	NewPartitions *new = arg;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (md_stream_initialize(new->stream->def, new->survey) > 0)
+	new->n = md_stream_initialize(new->stream->def, new->survey);
+	if (new->n > 0)
 		md_catalog_bump_generation(new->stream->def->relid);
 	PopActiveSnapshot();
 }
@@ -283,7 +309,7 @@ add_partitions(void *arg)
 static void
 hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
 {
-	NewPartitions new = {asked_stream(lane), survey};
+	NewPartitions new = {asked_stream(lane), survey, 0};
 	ErrorData  *error;
 
 	if (new.stream == NULL)
@@ -291,13 +317,64 @@ hear_partitions(MdLane *lane, const MdKafkaSurvey *survey)
 	error = md_ingest_transaction(add_partitions, &new);
 	if (error != NULL)
 		ereport(DEBUG1, (errmsg_internal("could not add partitions: %s", error->message)));
+	/* a session had added them, which leaves the definition as it is */
+	else if (new.n == 0 && survey->n_partitions > new.stream->n_known)
+	{
+		MdIngestEntry *entry = new.stream->entry;
+
+		md_ingest_stop_entry(entry);
+		entry->def = NULL;
+	}
 }
 
-/* The consumer itself says when a broker is not there. */
 static void
 note_not_discovered(MdLane *lane, const MdKafkaError *error)
 {
 	ereport(DEBUG1, (errmsg_internal("could not look for partitions: %s", error->message)));
+}
+
+/*
+ * The consumer says when a broker is not there, and its queue is looked at for
+ * that.  But of one that keeps the connection and does not answer it says
+ * nothing until a fetch times out, a minute later.
+ */
+static void
+hear_silence(MdLane *lane, const MdKafkaError *error)
+{
+	TimestampTz soon = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SILENCE_CHECK_MS);
+	ListCell   *lc;
+
+	note_not_discovered(lane, error);
+	md_ingest_hear_no_topics(lane, error);
+	lane->next_discovery = Min(lane->next_discovery, soon);
+	lane->hurries = true;
+	if (++lane->silences != SILENCES)
+		return;
+	foreach(lc, lane->streams)
+	{
+		MdIngestEntry *entry = ((MdIngestStream *) lfirst(lc))->entry;
+
+		if (entry->failures > 0)
+			continue;
+		md_ingest_note_no_answer(entry, entry->topic, error);
+		entry->is_silence = true;
+	}
+}
+
+static void
+hear_end_of_silence(MdLane *lane)
+{
+	ListCell   *lc;
+
+	lane->silences = 0;
+	foreach(lc, lane->streams)
+	{
+		MdIngestEntry *entry = ((MdIngestStream *) lfirst(lc))->entry;
+
+		if (entry->is_silence && entry->failures > 0 && md_ingest_all_alive(lfirst(lc)))
+			md_ingest_note_recovery(entry);
+		entry->is_silence = false;
+	}
 }
 
 static void
@@ -321,9 +398,15 @@ hear_answer(MdLane *lane)
 			break;
 		case MD_QUESTION_TOPICS:
 			if (answer == MD_KAFKA_ANSWERED)
+			{
+				hear_end_of_silence(lane);
 				hear_topics(lane, topics);
+			}
 			else
-				note_not_discovered(lane, &error);
+				hear_silence(lane, &error);
+			break;
+		case MD_QUESTION_FOUND:
+			md_ingest_hear_found(lane, answer, &survey, &error);
 			break;
 		case MD_QUESTION_PARTITIONS:
 			/* whatever comes of it, the next look at the topics tells */

@@ -17,6 +17,9 @@
 
 #include "record.h"
 
+/* Kafka's limit on the length of a topic's name is 249. */
+#define MD_KAFKA_TOPIC_LEN 256
+
 typedef struct MdKafkaClient MdKafkaClient;
 
 /* A property of librdkafka's by its own name ("bootstrap.servers"). */
@@ -52,6 +55,7 @@ typedef struct MdKafkaTopic
 {
 	char	   *name;
 	int			n_partitions;
+	int32	   *leaders;		/* brokers of its partitions; -1: none at the moment */
 } MdKafkaTopic;
 
 typedef struct MdKafkaClusterInfo
@@ -68,11 +72,13 @@ typedef struct MdKafkaEvent
 	{
 		MD_KAFKA_EVENT_EOF,		/* read up to offset, nothing more for now */
 		MD_KAFKA_EVENT_OUT_OF_RANGE,	/* the position is not in the log */
+		MD_KAFKA_EVENT_BROKER,	/* one broker cannot be reached; the others can */
 		MD_KAFKA_EVENT_ERROR
 	}			kind;
 	char	   *topic;			/* NULL: the whole client */
 	int32		partition;
 	int64		offset;
+	int32		broker;			/* of an event of this kind */
 	MdKafkaError error;
 } MdKafkaEvent;
 
@@ -187,5 +193,8 @@ extern int64 md_kafka_high_watermark(MdKafkaClient *client, const char *topic,
 extern void md_kafka_commit_async(MdKafkaClient *client,
 								  const MdKafkaPosition *positions,
 								  int n_positions);
+
+/* Has the last one failed, as far as the queue has told?  Tells once. */
+extern bool md_kafka_commit_has_failed(MdKafkaClient *client);
 
 #endif							/* MD_KAFKA_CLIENT_H */

@@ -88,6 +88,19 @@ md_kafka_cluster_info(MdKafkaClient *client, int timeout_ms,
 	return true;
 }
 
+static int32 *
+partition_leaders(const struct rd_kafka_metadata_topic *topic)
+{
+	int32	   *leaders = palloc(sizeof(int32) * Max(1, topic->partition_cnt));
+
+	for (int i = 0; i < topic->partition_cnt; i++)
+		leaders[i] = -1;
+	for (int i = 0; i < topic->partition_cnt; i++)
+		if (topic->partitions[i].id >= 0 && topic->partitions[i].id < topic->partition_cnt)
+			leaders[topic->partitions[i].id] = topic->partitions[i].leader;
+	return leaders;
+}
+
 /* The topics that can be read, of MdKafkaTopic. */
 List *
 md_kafka_metadata_topics(const struct rd_kafka_metadata *metadata)
@@ -103,6 +116,7 @@ md_kafka_metadata_topics(const struct rd_kafka_metadata *metadata)
 		found = palloc(sizeof(MdKafkaTopic));
 		found->name = pstrdup(metadata->topics[i].topic);
 		found->n_partitions = metadata->topics[i].partition_cnt;
+		found->leaders = partition_leaders(&metadata->topics[i]);
 		topics = lappend(topics, found);
 	}
 	return topics;

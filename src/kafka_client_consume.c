@@ -16,6 +16,10 @@
 
 #include "kafka_client_private.h"
 
+/* Records taken off the queue at a time; and when nothing is known of their size. */
+#define MAX_TAKE	1000
+#define FIRST_TAKE	100
+
 rd_kafka_topic_partition_list_t *
 md_kafka_partition_list(const MdKafkaPosition *positions, int n_positions, bool query)
 {
@@ -284,6 +288,16 @@ tell_errors(MdKafkaClient *client, List **events)
 		*events = lappend(*events, event);
 	}
 	told->n_partition_errors = 0;
+	if (told->is_lost && !told->is_cut_off)
+	{
+		MdKafkaEvent *event = palloc0(sizeof(MdKafkaEvent));
+
+		event->kind = MD_KAFKA_EVENT_BROKER;
+		event->broker = told->lost_broker;
+		event->error = told->lost_error;
+		*events = lappend(*events, event);
+	}
+	told->is_lost = false;
 	if (client->n_messages > 0 && !told->is_cut_off)
 		told->knows_why = false;
 	if (told->is_cut_off)
@@ -296,6 +310,21 @@ tell_errors(MdKafkaClient *client, List **events)
 		told->is_cut_off = false;
 		*events = lappend(*events, event);
 	}
+}
+
+/*
+ * How many records to ask the queue for that has bytes_left, by the average of
+ * those that were taken, of which this take has taken_bytes: they can only be
+ * counted when they are there.
+ */
+static int
+records_within(const MdKafkaClient *client, int64 bytes_left, int64 taken_bytes)
+{
+	int64		average = client->n_messages > 0 ? taken_bytes / client->n_messages : client->record_bytes;
+
+	if (average <= 0)
+		return client->n_messages > 0 ? MAX_TAKE : FIRST_TAKE;
+	return (int) Max(1, Min(MAX_TAKE, (bytes_left + average - 1) / average));
 }
 
 int
@@ -311,7 +340,8 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 	md_kafka_clear_ring(client);
 	while (client->n_messages < max_records && bytes < max_bytes && !*drained)
 	{
-		int			asked = Min(max_records - client->n_messages, 1000);
+		int			within = records_within(client, max_bytes - bytes, bytes);
+		int			asked = Min(max_records - client->n_messages, within);
 		int			first = client->n_messages;
 		int			n;
 
@@ -389,7 +419,17 @@ md_kafka_commit_async(MdKafkaClient *client, const MdKafkaPosition *positions, i
 {
 	rd_kafka_topic_partition_list_t *list = md_kafka_partition_list(positions, n_positions, false);
 
-	/* a mirror for people's tools: what fails now is overtaken by the next one */
-	(void) rd_kafka_commit(client->rk, list, 1);
+	/* what fails at once is told like that which fails later */
+	client->told->commit_failed =
+		rd_kafka_commit(client->rk, list, 1) != RD_KAFKA_RESP_ERR_NO_ERROR;
 	rd_kafka_topic_partition_list_destroy(list);
+}
+
+bool
+md_kafka_commit_has_failed(MdKafkaClient *client)
+{
+	bool		failed = client->told->commit_failed;
+
+	client->told->commit_failed = false;
+	return failed;
 }

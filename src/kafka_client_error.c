@@ -186,6 +186,24 @@ adds_nothing(MdKafkaTold *told, int code, const char *reason)
 		strstr(last, "handshake failed") != NULL && strstr(reason, "handshake failed") == NULL;
 }
 
+/*
+ * Trouble of one broker: the library names it in the text alone, as
+ * "host:port/id: what is wrong".  One is remembered until the next take; who is
+ * lost for longer is told again.
+ */
+static void
+keep_broker_error(MdKafkaTold *told, int code, const char *reason)
+{
+	const char *slash = strchr(reason, '/');
+	int			broker;
+
+	if (!told->consuming || slash == NULL || sscanf(slash, "/%d:", &broker) != 1)
+		return;
+	told->lost_broker = broker;
+	told->is_lost = true;
+	md_kafka_fill_error(&told->lost_error, code, reason);
+}
+
 /* Runs in: our thread, inside a call that serves the client's queue. */
 static void
 error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
@@ -202,7 +220,8 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
 		case RD_KAFKA_RESP_ERR__RESOLVE:
 		case RD_KAFKA_RESP_ERR__TIMED_OUT:
-			/* trouble of one broker, which others may make good */
+			/* which others may make good */
+			keep_broker_error(told, code, reason);
 			break;
 		default:
 			told->is_cut_off = true;
@@ -218,6 +237,21 @@ error_cb(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 	told->knows_why = code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
 }
 
+/*
+ * Progress that was mirrored to the group, or was not.
+ *
+ * Runs in: our thread, inside a call that serves the client's queue.
+ */
+static void
+commit_cb(rd_kafka_t *rk, rd_kafka_resp_err_t err, rd_kafka_topic_partition_list_t *offsets,
+		  void *opaque)
+{
+	MdKafkaTold *told = opaque;
+
+	if (err != RD_KAFKA_RESP_ERR__NO_OFFSET)
+		told->commit_failed = err != RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
 /* The library's log adds nothing to what the errors say. */
 static void
 log_cb(const rd_kafka_t *rk, int level, const char *facility, const char *text)
@@ -230,6 +264,7 @@ md_kafka_set_callbacks(rd_kafka_conf_t *conf, MdKafkaTold *told)
 	rd_kafka_conf_set_opaque(conf, told);
 	rd_kafka_conf_set_error_cb(conf, error_cb);
 	rd_kafka_conf_set_log_cb(conf, log_cb);
+	rd_kafka_conf_set_offset_commit_cb(conf, commit_cb);
 	/* a library built without TLS refuses it, and needs it not */
 	(void) rd_kafka_conf_set_ssl_cert_verify_cb(conf, verify_cb);
 }

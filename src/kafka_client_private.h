@@ -34,6 +34,10 @@ typedef struct MdKafkaTold
 	bool		has_last_error;
 	bool		knows_why;		/* last_error is more than that no broker can be reached */
 	bool		is_cut_off;		/* no broker can be used: to be told as an event */
+	int32		lost_broker;	/* cannot be reached, and is_lost: to be told as an event */
+	bool		is_lost;
+	MdKafkaError lost_error;
+	bool		commit_failed;	/* of offsets, to the group */
 	pg_atomic_uint32 verify_error;	/* of a broker's certificate: OpenSSL's code */
 	MdKafkaPartitionError *partition_errors;	/* malloc'd: to be told as events */
 	int			n_partition_errors;

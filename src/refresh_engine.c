@@ -151,9 +151,9 @@ md_engine_materialize(MdEngine *engine, const char *sql, char **name, TupleDesc 
 		Tuplestorestate *store;
 
 		/* given up: the columns are asked for, but no row */
-		if (!md_cost_affords(engine, sql))
-			sql = psprintf("SELECT * FROM (%s) q LIMIT 0", sql);
-		store = md_sql_run_into_store(sql, engine->snapshot, &columns);
+		store = md_sql_run_into_store(md_cost_affords(engine, sql) ? sql :
+									  psprintf("SELECT * FROM (%s) q LIMIT 0", sql),
+									  engine->snapshot, &columns);
 		part = remember(engine, psprintf("medallion_part_%d", ++engine->relation_count), store,
 						columns);
 		part->sql = pstrdup(sql);

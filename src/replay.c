@@ -179,6 +179,8 @@ note_events(Replay *replay, List *events)
 									event->topic, event->partition, range->position),
 							 errhint("Begin the replay at \"earliest\".")));
 				break;
+			case MD_KAFKA_EVENT_BROKER:
+				break;
 			case MD_KAFKA_EVENT_ERROR:
 				/* what waiting may cure, the client goes on trying */
 				if (range != NULL || !event->error.retriable)

@@ -75,7 +75,7 @@ md_settings_define(void)
 							   PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.discovery_interval",
-							"How often topics are looked at for new partitions.",
+							"How often topics are looked at for new partitions, and servers for new topics.",
 							NULL, &md_discovery_interval_ms, 30000, 100, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 

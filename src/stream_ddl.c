@@ -150,7 +150,7 @@ create_table(MdUtility *u, CreateStmt *stmt)
 	md_stream_definition_init(&definition);
 	md_stream_definition_set(&definition, options, true);
 	(void) md_stream_definition_check(&definition, &stream);
-	md_stream_table_complete(stmt, stream.format);
+	md_stream_table_complete(stmt, stream.format, md_stream_is_pattern(&stream));
 	md_utility_next(u);
 	CommandCounterIncrement();
 	relid = RangeVarGetRelid(stmt->relation, NoLock, false);
@@ -188,13 +188,15 @@ check_drop_column(const MdStream *stream, const char *name)
 	const char *source = md_stream_column_source(stream, name);
 
 	for (const MdMetadataColumn *m = md_metadata_columns; m->name != NULL; m++)
-		if (m->always && strcmp(m->name, source) == 0 &&
+		if ((m->always || (md_stream_is_pattern(stream) && strcmp(m->name, "kafka_topic") == 0)) &&
+			strcmp(m->name, source) == 0 &&
 			get_attnum(stream->relid, name) != InvalidAttrNumber)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("cannot drop column \"%s\" of streaming table \"%s\"",
 							name, get_rel_name(stream->relid)),
-					 errdetail("Every streaming table has the metadata column \"%s\".", m->name)));
+					 m->always ? errdetail("Every streaming table has the metadata column \"%s\".", m->name) :
+					 errdetail("It tells the topics apart that the table reads by a pattern.")));
 }
 
 /*

@@ -38,6 +38,7 @@
 #include "stream_start.h"
 #include "stream_state.h"
 #include "stream_table.h"
+#include "stream_topics.h"
 #include "view_catalog.h"
 #include "worker_slots.h"
 
@@ -134,11 +135,6 @@ check_topic_name(const char *topic)
 {
 	Size		len = strlen(topic);
 
-	if (topic[0] == '^')
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("patterns of topics are not supported by this version"),
-				 errhint("Create one streaming table per topic.")));
 	if (len == 0 || len > MAX_TOPIC_BYTES || strcmp(topic, ".") == 0 || strcmp(topic, "..") == 0 ||
 		strspn(topic, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != len)
 		ereport(ERROR,
@@ -160,10 +156,13 @@ md_stream_definition_check(const MdStreamDefinition *definition, MdStream *strea
 				 errdetail("A streaming table reads a topic of a server.")));
 	memset(stream, 0, sizeof(MdStream));
 	stream->server = pstrdup(definition->server);
-	check_topic_name(definition->topic);
 	stream->topic = pstrdup(definition->topic);
+	if (md_stream_is_pattern(stream))
+		md_topic_pattern_check(definition->topic);
+	else
+		check_topic_name(definition->topic);
 	stream->format = check_format(definition->format);
-	stream->start_at = md_stream_start_canonical(definition->start_at);
+	stream->start_at = md_stream_start_canonical(definition->start_at, md_stream_is_pattern(stream));
 	options = md_stream_options_canonical(NULL, definition->options);
 	md_stream_options_apply(stream, options);
 	return options;
@@ -232,7 +231,7 @@ md_stream_define(Oid relid, const MdStreamDefinition *definition)
 				 errmsg("table \"%s\" cannot become a streaming table", get_rel_name(relid)),
 				 errdetail("It is the result of a materialized view.")));
 
-	md_stream_table_prepare(relid);
+	md_stream_table_prepare(relid, md_stream_is_pattern(&stream));
 	md_stream_check_columns(&stream);
 	md_stream_table_depend(relid, server_id);
 	md_stream_child_guard_all(relid);
@@ -252,12 +251,15 @@ md_stream_create(RangeVar *relation, const char *columns,
 	md_stream_definition_check(definition, &stream);
 	relid = RangeVarGetRelid(relation, NoLock, true);
 	if (OidIsValid(relid))
-		relid = RangeVarGetRelidExtended(relation, md_stream_table_lock_mode(relid), RVR_MISSING_OK,
+		relid = RangeVarGetRelidExtended(relation,
+										 md_stream_table_lock_mode(relid, md_stream_is_pattern(&stream)),
+										 RVR_MISSING_OK,
 										 RangeVarCallbackOwnsRelation, NULL);
 	if (!OidIsValid(relid))
 	{
 		(void) md_server_lookup(stream.server, GetUserId());
-		relid = md_stream_table_create(relation, columns, stream.format);
+		relid = md_stream_table_create(relation, columns, stream.format,
+									   md_stream_is_pattern(&stream));
 	}
 	else if (columns != NULL)
 		ereport(ERROR,
@@ -327,6 +329,38 @@ check_resettable(const DefElem *def)
 					 errhint("Use SET to give it another value.")));
 }
 
+/* Is the change one of a pattern into another, which leaves alone what was read? */
+static bool
+is_other_pattern(const MdStream *stream, const MdStream *old)
+{
+	return md_stream_is_pattern(stream) && md_stream_is_pattern(old) &&
+		strcmp(stream->server, old->server) == 0 && strcmp(stream->start_at, old->start_at) == 0;
+}
+
+/* ERROR unless rows tell of which of the topics they are. */
+static void
+check_tells_topics(const MdStream *stream)
+{
+	Relation	rel = relation_open(stream->relid, AccessShareLock);
+	bool		found = false;
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		found |= !att->attisdropped &&
+			strcmp(md_stream_column_source(stream, NameStr(att->attname)), "kafka_topic") == 0;
+	}
+	relation_close(rel, AccessShareLock);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("streaming table \"%s\" cannot read topics by a pattern",
+						get_rel_name(stream->relid)),
+				 errdetail("It has no column that tells them apart."),
+				 errhint("Add it first: ALTER TABLE ... ADD COLUMN kafka_topic text.")));
+}
+
 /* The position in Kafka is another one: only before anything was read. */
 static void
 move_start(MdStream *stream, const MdStream *old, bool check_topic)
@@ -343,7 +377,10 @@ move_start(MdStream *stream, const MdStream *old, bool check_topic)
 						get_rel_name(stream->relid)),
 				 errdetail("Records have been read, and their offsets belong to the server and topic that it has."),
 				 errhint("Create another streaming table, and let a view read both.")));
+	md_stream_write("UPDATE medallion.stream SET initialized = false WHERE relid = $1", 1, argtypes, args);
 	md_stream_write("DELETE FROM medallion.checkpoint WHERE relid = $1", 1, argtypes, args);
+	md_stream_write("DELETE FROM medallion.stream_topic WHERE relid = $1", 1, argtypes, args);
+	md_stream_write("DELETE FROM medallion.stream_status WHERE relid = $1", 1, argtypes, args);
 	stream->initialized = false;
 	if (check_topic)
 		initialize(stream);
@@ -397,9 +434,13 @@ md_stream_alter(Oid relid, List *options)
 	md_stream_check_columns(&stream);
 	if (strcmp(stream.server, old->server) != 0)
 		md_stream_table_depend(relid, md_server_lookup(stream.server, md_stream_table_owner(relid)));
-	if (strcmp(stream.server, old->server) != 0 ||
-		strcmp(stream.topic, old->topic) != 0 ||
-		strcmp(stream.start_at, old->start_at) != 0)
+	if (md_stream_is_pattern(&stream))
+		check_tells_topics(&stream);
+	if (is_other_pattern(&stream, old))
+		md_stream_pattern_changed(&stream);
+	else if (strcmp(stream.server, old->server) != 0 ||
+			 strcmp(stream.topic, old->topic) != 0 ||
+			 strcmp(stream.start_at, old->start_at) != 0)
 		move_start(&stream, old, definition.check_topic);
 	update_stream(&stream, canonical);
 	md_definitions_changed();

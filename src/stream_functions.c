@@ -162,6 +162,27 @@ check_select(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
 }
 
+/* Which topic of the table: it need not be named where there is one only. */
+static const char *
+topic_argument(FunctionCallInfo fcinfo, int n, const char *name, const MdStream *stream)
+{
+	const char *topic = PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+
+	if (md_stream_is_pattern(stream) && topic == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name),
+				 errdetail("Streaming table \"%s\" reads several topics, by the pattern \"%s\".",
+						   get_rel_name(stream->relid), stream->topic)));
+	if (!md_stream_is_pattern(stream) && topic != NULL && strcmp(topic, stream->topic) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("streaming table \"%s\" does not read topic \"%s\"",
+						get_rel_name(stream->relid), topic),
+				 errdetail("It reads topic \"%s\".", stream->topic)));
+	return topic != NULL ? topic : stream->topic;
+}
+
 Datum
 md_wait_for_offset(PG_FUNCTION_ARGS)
 {
@@ -176,8 +197,8 @@ md_wait_for_offset(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("partitions and offsets are numbers from 0")));
-	PG_RETURN_BOOL(md_stream_wait_for_offset(stream, PG_GETARG_INT32(1), PG_GETARG_INT64(2),
-											 timeout_ms));
+	PG_RETURN_BOOL(md_stream_wait_for_offset(stream, topic_argument(fcinfo, 4, "kafka_topic", stream),
+											 PG_GETARG_INT32(1), PG_GETARG_INT64(2), timeout_ms));
 }
 
 Datum

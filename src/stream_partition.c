@@ -26,6 +26,8 @@ md_stream_partitions(Oid relid, int *n)
 	*n = (int) md_sql_run("SELECT c.topic, c.kafka_partition, c.start_offset, c.next_offset,"
 						  "       coalesce(c.last_offset, -1), coalesce(c.last_checksum, 0)"
 						  "  FROM medallion.checkpoint c WHERE c.relid = $1"
+						  "   AND NOT EXISTS (SELECT FROM medallion.stream_topic t"
+						  "                    WHERE t.relid = $1 AND t.topic = c.topic AND t.gone_at IS NOT NULL)"
 						  " ORDER BY c.topic, c.kafka_partition", &args, InvalidSnapshot);
 	MemoryContextSwitchTo(context);
 	partitions = palloc(sizeof(MdStreamPartition) * Max(*n, 1));

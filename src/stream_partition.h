@@ -21,7 +21,10 @@ typedef struct MdStreamPartition
 	int64		last_checksum;	/* of that record, see md_ingest_checksum() */
 } MdStreamPartition;
 
-/* All of a table, as committed now; *n of them, in the current memory context. */
+/*
+ * All of a table but those of topics that are gone, as committed now; *n of
+ * them, in the current memory context.
+ */
 extern MdStreamPartition *md_stream_partitions(Oid relid, int *n);
 
 /*

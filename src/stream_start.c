@@ -19,6 +19,7 @@
 #include "kafka_request.h"
 #include "nearest_name.h"
 #include "stream_start.h"
+#include "stream_topics.h"
 
 #define UNIX_EPOCH_MS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000))
@@ -33,6 +34,7 @@ typedef enum StartKind
 
 typedef struct StartOffset
 {
+	const char *topic;			/* NULL: the table's only one */
 	int32		partition;
 	int64		offset;
 } StartOffset;
@@ -44,7 +46,7 @@ typedef struct Start
 	StartKind	kind;
 	int64		time_ms;		/* since 1970 UTC */
 	int			n_offsets;
-	StartOffset *offsets;		/* in ascending order of partitions */
+	StartOffset *offsets;		/* in ascending order of topics and partitions */
 } Start;
 
 static const char *const words[] = {"earliest", "latest", NULL};
@@ -76,44 +78,71 @@ parse_whole_number(const Start *start, const char *text, int64 max)
 static int
 compare_offsets(const void *a, const void *b)
 {
-	int32		pa = ((const StartOffset *) a)->partition;
-	int32		pb = ((const StartOffset *) b)->partition;
+	const StartOffset *oa = a;
+	const StartOffset *ob = b;
+	int			order = 0;
 
-	return pa < pb ? -1 : pa > pb;
+	if (oa->topic != NULL && ob->topic != NULL)
+		order = strcmp(oa->topic, ob->topic);
+	else
+		order = (oa->topic != NULL) - (ob->topic != NULL);
+	return order != 0 ? order : (oa->partition > ob->partition) - (oa->partition < ob->partition);
 }
 
-/* {"0": 42, "1": 7} */
+static void
+add_offset(Start *start, const char *topic, const char *key, const JsonbValue *value)
+{
+	StartOffset *offset;
+
+	if (value->type != jbvNumeric)
+		refuse_start(start, "Partitions and offsets are whole numbers from 0.");
+	if (start->n_offsets % 16 == 0)
+		start->offsets = start->offsets == NULL ? palloc(16 * sizeof(StartOffset)) :
+			repalloc(start->offsets, (start->n_offsets + 16) * sizeof(StartOffset));
+	offset = &start->offsets[start->n_offsets++];
+	offset->topic = topic;
+	offset->partition = parse_whole_number(start, key, PG_INT32_MAX);
+	offset->offset =
+		parse_whole_number(start,
+						   DatumGetCString(DirectFunctionCall1(numeric_out,
+															   NumericGetDatum(value->val.numeric))),
+						   PG_INT64_MAX);
+}
+
+/* {"0": 42, "1": 7} of a topic; or, above that, {"topic": {"0": 42}, ...} */
+static void
+parse_offset_object(Start *start, JsonbContainer *object, const char *topic)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	char	   *key = NULL;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = pnstrdup(value.val.string.val, value.val.string.len);
+		if (token != WJB_VALUE)
+			continue;
+		if (topic == NULL && value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
+			parse_offset_object(start, value.val.binary.data, key);
+		else
+			add_offset(start, topic, key, &value);
+	}
+}
+
 static void
 parse_offsets(Start *start)
 {
 	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start->text)));
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
 
 	start->kind = START_OFFSETS;
-	start->offsets = palloc0((JB_ROOT_COUNT(json) + 1) * sizeof(StartOffset));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			start->offsets[start->n_offsets].partition =
-				parse_whole_number(start, pnstrdup(value.val.string.val, value.val.string.len),
-								   PG_INT32_MAX);
-		if (token != WJB_VALUE)
-			continue;
-		if (value.type != jbvNumeric)
-			refuse_start(start, "Partitions and offsets are whole numbers from 0.");
-		start->offsets[start->n_offsets++].offset =
-			parse_whole_number(start,
-							   DatumGetCString(DirectFunctionCall1(numeric_out,
-																   NumericGetDatum(value.val.numeric))),
-							   PG_INT64_MAX);
-	}
+	parse_offset_object(start, &json->root, NULL);
 	if (start->n_offsets == 0)
 		refuse_start(start, NULL);
 	qsort(start->offsets, start->n_offsets, sizeof(StartOffset), compare_offsets);
 	for (int i = 1; i < start->n_offsets; i++)
-		if (start->offsets[i].partition == start->offsets[i - 1].partition)
+		if (compare_offsets(&start->offsets[i], &start->offsets[i - 1]) == 0)
 			refuse_start(start, "Each partition is named once.");
 }
 
@@ -188,10 +217,15 @@ format_time(int64 time_ms)
 }
 
 char *
-md_stream_start_canonical(const char *start_at)
+md_stream_start_canonical(const char *start_at, bool is_pattern)
 {
 	Start	   *start = parse_start("start_at", start_at);
 	StringInfoData text;
+
+	if (is_pattern && start->kind == START_OFFSETS)
+		refuse_start(start, "What a pattern will match is not known: start at earliest, latest or a time, and use medallion.seek() then.");
+	if (start->kind == START_OFFSETS && start->offsets[start->n_offsets - 1].topic != NULL)
+		refuse_start(start, "The table reads one topic, which is not to be named again.");
 
 	switch (start->kind)
 	{
@@ -240,12 +274,14 @@ mark_known_partitions(const MdStream *stream, bool *known, int n_partitions)
 static void
 require_unchanged(const MdStream *stream)
 {
-	Oid			argtypes[2] = {OIDOID, INT8OID};
-	Datum		args[2] = {ObjectIdGetDatum(stream->relid), Int64GetDatum(stream->generation)};
+	Oid			argtypes[3] = {OIDOID, INT8OID, BOOLOID};
+	Datum		args[3] = {ObjectIdGetDatum(stream->relid), Int64GetDatum(stream->generation),
+	BoolGetDatum(stream->initialized || !stream->by_pattern)};
 
+	/* a topic that is found after the others have their start begins at its beginning */
 	if (SPI_execute_with_args("SELECT FROM medallion.stream s"
-							  " WHERE s.relid = $1 AND s.generation = $2 FOR UPDATE",
-							  2, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
+							  " WHERE s.relid = $1 AND s.generation = $2 AND s.initialized <= $3 FOR UPDATE",
+							  3, argtypes, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not lock the row of a stream");
 	if (SPI_processed == 0)
 		ereport(ERROR,
@@ -340,8 +376,14 @@ settle_offsets(const Start *start, MdKafkaPosition *positions, int n,
 		StartOffset given = start->offsets[s];
 		int			i = 0;
 
-		while (i < n && positions[i].partition != given.partition)
+		while (i < n && (positions[i].partition != given.partition ||
+						 (given.topic != NULL && strcmp(positions[i].topic, given.topic) != 0)))
 			i++;
+		if (i == n && given.topic != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s names topic \"%s\" partition %d, which the table does not read",
+							start->what, given.topic, given.partition)));
 		if (i == n)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -392,6 +434,8 @@ md_stream_resolve_position(const MdStream *stream, MdKafkaClient *client,
 	int			n_queries = start_queries(start, queries);
 	int64	   *answers[MD_KAFKA_MAX_QUERIES];
 
+	if (md_stream_is_pattern(stream) && start->kind == START_OFFSETS && start->offsets[0].topic == NULL)
+		refuse_start(start, "The table reads topics by a pattern: name them, such as '{\"orders\": {\"0\": 42}}'.");
 	for (int q = 0; q < n_queries; q++)
 	{
 		answers[q] = palloc(sizeof(int64) * Max(n, 1));
@@ -448,15 +492,29 @@ md_stream_initialize(MdStream *stream, const MdKafkaSurvey *survey)
 	settle_start(start, positions, n, answers);
 	for (int i = 0; i < n; i++)
 		insert_checkpoint(stream, &positions[i]);
-	if (!stream->initialized)
+	if (stream->by_pattern)
+		md_stream_topic_found(stream);
+	else if (!stream->initialized)
 		mark_initialized(stream);
 	SPI_finish();
 	md_catalog_restore_user(&saved);
 	return n;
 }
 
-int
-md_stream_initialize_now(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+static bool
+contains_name(const List *names, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	return false;
+}
+
+/* Ask for one topic, and initialize it. */
+static int
+initialize_topic(MdStream *stream, MdKafkaClient *client, int timeout_ms)
 {
 	int64		queries[MD_KAFKA_MAX_QUERIES];
 	int			n_queries = md_stream_start_queries(stream, queries);
@@ -464,4 +522,33 @@ md_stream_initialize_now(MdStream *stream, MdKafkaClient *client, int timeout_ms
 	return md_stream_initialize(stream,
 								md_kafka_request_survey(client, stream->server, stream->topic,
 														queries, n_queries, timeout_ms));
+}
+
+/* Ask for all topics that match the pattern now, and forget those that are gone. */
+static int
+initialize_pattern(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+{
+	List	   *known = md_stream_topics(stream->relid);
+	List	   *gone = NIL;
+	List	   *present = md_topic_pattern_matches(stream->topic,
+												  md_kafka_request_topics(client, stream->server, timeout_ms));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, present)
+		n += initialize_topic(md_stream_of_topic(stream, lfirst(lc), contains_name(known, lfirst(lc))),
+							  client, timeout_ms);
+	foreach(lc, known)
+		if (!contains_name(present, lfirst(lc)))
+			gone = lappend(gone, lfirst(lc));
+	md_stream_topics_gone(stream, gone);
+	md_stream_topics_started(stream);
+	return n;
+}
+
+int
+md_stream_initialize_now(MdStream *stream, MdKafkaClient *client, int timeout_ms)
+{
+	return md_stream_is_pattern(stream) ? initialize_pattern(stream, client, timeout_ms) :
+		initialize_topic(stream, client, timeout_ms);
 }

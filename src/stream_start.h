@@ -15,7 +15,7 @@
  * UTC, so that the session's time zone no longer matters, or partitions with
  * their offsets as JSON.
  */
-extern char *md_stream_start_canonical(const char *start_at);
+extern char *md_stream_start_canonical(const char *start_at, bool is_pattern);
 
 /*
  * What to ask Kafka before md_stream_initialize(), of all partitions of the

@@ -217,7 +217,7 @@ void
 md_stream_forget(Oid relid)
 {
 	static const char *const tables[] = {
-		"stream", "stream_column", "stream_status", "checkpoint", "batch",
+		"stream", "stream_column", "stream_topic", "stream_status", "checkpoint", "batch",
 		"late_batch", "dead_letter", "gap"
 	};
 

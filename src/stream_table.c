@@ -45,13 +45,21 @@ typedef struct MetadataColumn
 	const char *type;			/* in one that has history */
 } MetadataColumn;
 
-/* The metadata columns that every streaming table has. */
+/* The metadata columns that every streaming table has, and one that reads by pattern. */
 static const MetadataColumn metadata_columns[] = {
 	{"kafka_partition", "kafka_partition pg_catalog.int4 NOT NULL", "pg_catalog.int4"},
 	{"kafka_offset", "kafka_offset pg_catalog.int8 NOT NULL", "pg_catalog.int8"},
 	{"kafka_timestamp", "kafka_timestamp pg_catalog.timestamptz", "pg_catalog.timestamptz"},
 	{"ingested_at", "ingested_at pg_catalog.timestamptz NOT NULL", "pg_catalog.timestamptz"},
+	/* last, for it is there where topics must be told apart */
+	{"kafka_topic", "kafka_topic pg_catalog.text NOT NULL", "pg_catalog.text"},
 };
+
+static int
+n_metadata_columns(bool is_pattern)
+{
+	return lengthof(metadata_columns) - (is_pattern ? 0 : 1);
+}
 
 /* What a table without columns of its own gets. */
 static const char *const payload_columns[] = {
@@ -157,7 +165,7 @@ refuse_clause(const char *what)
 }
 
 void
-md_stream_table_complete(CreateStmt *stmt, MdFormat format)
+md_stream_table_complete(CreateStmt *stmt, MdFormat format, bool is_pattern)
 {
 	bool		has_like = false;
 	ListCell   *lc;
@@ -181,7 +189,7 @@ md_stream_table_complete(CreateStmt *stmt, MdFormat format)
 	/* LIKE may bring any column: what is missing then is added afterwards */
 	if (has_like)
 		return;
-	for (int i = 0; i < lengthof(metadata_columns); i++)
+	for (int i = 0; i < n_metadata_columns(is_pattern); i++)
 		if (!declares_column(stmt->tableElts, metadata_columns[i].name))
 			stmt->tableElts = list_concat(stmt->tableElts,
 										  own_columns(metadata_columns[i].definition));
@@ -202,7 +210,7 @@ run_utility(Node *statement, const char *query)
 }
 
 Oid
-md_stream_table_create(RangeVar *relation, const char *columns, MdFormat format)
+md_stream_table_create(RangeVar *relation, const char *columns, MdFormat format, bool is_pattern)
 {
 	ErrorContextCallback context;
 	const char *query = psprintf(COLUMNS_PREFIX "%s\n)", columns ? columns : "");
@@ -220,7 +228,7 @@ md_stream_table_create(RangeVar *relation, const char *columns, MdFormat format)
 				 errmsg("the list of columns is empty"),
 				 errhint("Pass NULL for a table of key, payload and headers.")));
 	stmt->relation = relation;
-	md_stream_table_complete(stmt, format);
+	md_stream_table_complete(stmt, format, is_pattern);
 	run_utility((Node *) stmt, query);
 
 	error_context_stack = context.previous;
@@ -294,20 +302,20 @@ md_stream_table_guard(Oid relid)
 }
 
 LOCKMODE
-md_stream_table_lock_mode(Oid relid)
+md_stream_table_lock_mode(Oid relid, bool is_pattern)
 {
-	for (int i = 0; i < lengthof(metadata_columns); i++)
+	for (int i = 0; i < n_metadata_columns(is_pattern); i++)
 		if (get_attnum(relid, metadata_columns[i].name) == InvalidAttrNumber)
 			return AccessExclusiveLock;
 	return ShareRowExclusiveLock;
 }
 
 void
-md_stream_table_prepare(Oid relid)
+md_stream_table_prepare(Oid relid, bool is_pattern)
 {
 	check_table(relid);
 	SPI_connect();
-	for (int i = 0; i < lengthof(metadata_columns); i++)
+	for (int i = 0; i < n_metadata_columns(is_pattern); i++)
 		if (get_attnum(relid, metadata_columns[i].name) == InvalidAttrNumber)
 			run_sql(psprintf("ALTER TABLE %s ADD COLUMN %s %s", md_stream_table_name(relid),
 							 metadata_columns[i].name, metadata_columns[i].type));

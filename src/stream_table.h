@@ -20,24 +20,24 @@
  * that it does not declare.  ERROR for clauses that a streaming table cannot
  * have (temporary, unlogged, inherited, ...).
  */
-extern void md_stream_table_complete(CreateStmt *stmt, MdFormat format);
+extern void md_stream_table_complete(CreateStmt *stmt, MdFormat format, bool is_pattern);
 
 /* Create it: columns is a list as in CREATE TABLE, or NULL. */
 extern Oid	md_stream_table_create(RangeVar *relation, const char *columns,
-								   MdFormat format);
+								   MdFormat format, bool is_pattern);
 
 /*
  * The lock that md_stream_table_prepare() needs on an existing table: stronger
  * when columns are to be added.  Taking it at once avoids a deadlock with
  * somebody who reads the table and then writes to it.
  */
-extern LOCKMODE md_stream_table_lock_mode(Oid relid);
+extern LOCKMODE md_stream_table_lock_mode(Oid relid, bool is_pattern);
 
 /*
  * Make an existing table, which the caller has locked, ready to be fed: ERROR
  * unless it may be, metadata columns, guard trigger.
  */
-extern void md_stream_table_prepare(Oid relid);
+extern void md_stream_table_prepare(Oid relid, bool is_pattern);
 
 /*
  * Let the guard trigger depend on the server, so that the server cannot be

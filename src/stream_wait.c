@@ -25,6 +25,7 @@
 #include "kafka_request.h"
 #include "server.h"
 #include "stream_table.h"
+#include "stream_topics.h"
 #include "stream_wait.h"
 
 #define FIRST_PAUSE_MS	5
@@ -33,6 +34,7 @@
 /* A partition, and the offset that its checkpoint is to reach. */
 typedef struct Target
 {
+	const char *topic;
 	int32		partition;
 	int64		next_offset;
 	bool		reached;
@@ -54,16 +56,16 @@ static bool
 look(const MdStream *stream, Target *targets, int n_targets)
 {
 	MdSecurity	saved;
-	Oid			argtypes[2] = {OIDOID, TEXTOID};
-	Datum		args[2] = {ObjectIdGetDatum(stream->relid), CStringGetTextDatum(stream->topic)};
+	Oid			argtypes[1] = {OIDOID};
+	Datum		args[1] = {ObjectIdGetDatum(stream->relid)};
 	bool		all = true;
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	md_catalog_become_owner(&saved);
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT c.kafka_partition, c.next_offset FROM medallion.checkpoint c"
-							  " WHERE c.relid = $1 AND c.topic = $2",
-							  2, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT c.kafka_partition, c.next_offset, c.topic FROM medallion.checkpoint c"
+							  " WHERE c.relid = $1",
+							  1, argtypes, args, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read medallion.checkpoint");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -72,9 +74,11 @@ look(const MdStream *stream, Target *targets, int n_targets)
 		bool		isnull;
 		int32		partition = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
 		int64		next_offset = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+		char	   *topic = SPI_getvalue(tuple, desc, 3);
 
 		for (int t = 0; t < n_targets; t++)
-			if (targets[t].partition == partition && next_offset >= targets[t].next_offset)
+			if (targets[t].partition == partition && next_offset >= targets[t].next_offset &&
+				strcmp(targets[t].topic, topic) == 0)
 				targets[t].reached = true;
 	}
 	SPI_finish();
@@ -116,14 +120,35 @@ wait_for_targets(const MdStream *stream, Target *targets, int n_targets,
 }
 
 bool
-md_stream_wait_for_offset(const MdStream *stream, int32 partition, int64 offset,
-						  int64 timeout_ms)
+md_stream_wait_for_offset(const MdStream *stream, const char *topic, int32 partition,
+						  int64 offset, int64 timeout_ms)
 {
-	Target		target = {partition, offset + 1, false};
+	Target		target = {topic, partition, offset + 1, false};
 
 	require_read_committed();
 	return wait_for_targets(stream, &target, 1,
 							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms));
+}
+
+/* The topics that the table reads, or would if it had looked now; of MdKafkaTopic. */
+static List *
+ask_for_topics(const MdStream *stream, MdKafkaClient *client, int timeout_ms)
+{
+	List	   *topics;
+	List	   *names;
+	List	   *read = NIL;
+	ListCell   *lc;
+	ListCell   *ln;
+
+	if (!md_stream_is_pattern(stream))
+		return list_make1(md_kafka_request_topic(client, stream->server, stream->topic, timeout_ms));
+	topics = md_kafka_request_topics(client, stream->server, timeout_ms);
+	names = md_topic_pattern_matches(stream->topic, topics);
+	foreach(lc, topics)
+		foreach(ln, names)
+			if (strcmp(((MdKafkaTopic *) lfirst(lc))->name, lfirst(ln)) == 0)
+				read = lappend(read, lfirst(lc));
+	return read;
 }
 
 /* The ends of all partitions, as Kafka tells them to the table's owner. */
@@ -134,29 +159,40 @@ ask_for_ends(const MdStream *stream, int timeout_ms, int *n_targets)
 												  ALLOCSET_DEFAULT_SIZES);
 	MdKafkaConsumerConfig config = {0};
 	MdKafkaClient *client;
-	MdKafkaTopic *topic;
+	List	   *topics;
 	MdKafkaPosition *positions;
 	Target	   *targets;
+	int			n = 0;
+	ListCell   *lc;
 
 	config.read_uncommitted = stream->read_uncommitted;
 	client = md_kafka_open(md_server_properties(stream->server, md_stream_table_owner(stream->relid)),
 						   &config, context);
-	topic = md_kafka_request_topic(client, stream->server, stream->topic, timeout_ms);
-	positions = palloc0(topic->n_partitions * sizeof(MdKafkaPosition));
-	targets = palloc0(topic->n_partitions * sizeof(Target));
-	for (int i = 0; i < topic->n_partitions; i++)
+	topics = ask_for_topics(stream, client, timeout_ms);
+	foreach(lc, topics)
+		n += ((MdKafkaTopic *) lfirst(lc))->n_partitions;
+	positions = palloc0(Max(n, 1) * sizeof(MdKafkaPosition));
+	targets = palloc0(Max(n, 1) * sizeof(Target));
+	n = 0;
+	foreach(lc, topics)
 	{
-		positions[i].topic = stream->topic;
-		positions[i].partition = i;
-		positions[i].query = MD_KAFKA_LATEST;
+		MdKafkaTopic *topic = lfirst(lc);
+
+		for (int i = 0; i < topic->n_partitions; i++, n++)
+		{
+			positions[n].topic = topic->name;
+			positions[n].partition = i;
+			positions[n].query = MD_KAFKA_LATEST;
+		}
 	}
-	md_kafka_request_positions(client, stream->server, positions, topic->n_partitions, timeout_ms);
-	for (int i = 0; i < topic->n_partitions; i++)
+	md_kafka_request_positions(client, stream->server, positions, n, timeout_ms);
+	for (int i = 0; i < n; i++)
 	{
-		targets[i].partition = i;
+		targets[i].topic = positions[i].topic;
+		targets[i].partition = positions[i].partition;
 		targets[i].next_offset = positions[i].offset;
 	}
-	*n_targets = topic->n_partitions;
+	*n_targets = n;
 	MemoryContextDelete(context);
 	return targets;
 }

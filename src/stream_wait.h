@@ -10,14 +10,14 @@
 #include "catalog.h"
 
 /*
- * Wait until the checkpoint of the partition is past offset; false when
- * timeout_ms has passed first.  The topic is the one the table reads now.
+ * Wait until the checkpoint of the topic's partition is past offset; false when
+ * timeout_ms has passed first.
  *
  * Runs in: sessions, in a READ COMMITTED transaction (ERROR in others, which
  * would not see what they waited for).
  */
-extern bool md_stream_wait_for_offset(const MdStream *stream, int32 partition,
-									  int64 offset, int64 timeout_ms);
+extern bool md_stream_wait_for_offset(const MdStream *stream, const char *topic,
+									  int32 partition, int64 offset, int64 timeout_ms);
 
 /*
  * Ask Kafka for the end of each partition, then wait until all checkpoints

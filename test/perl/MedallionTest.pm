@@ -32,6 +32,7 @@ our @EXPORT = qw(
   produce
   processes_of
   produce_lines
+  signal_broker
   start_broker
   start_mock
   stop_broker
@@ -76,6 +77,15 @@ sub stop_broker
 {
 	my ($name, $signal) = @_;
 	run_and_read('bash', $broker_script, 'stop', broker_dir($name), $signal // 'TERM');
+	return;
+}
+
+# Send a signal to a broker that it may live through: STOP and CONT make it stall.
+sub signal_broker
+{
+	my ($name, $signal) = @_;
+	my $pid = slurp_file(broker_dir($name) . '/broker.pid') + 0;
+	kill $signal, $pid or die "could not send SIG$signal to broker $name: $!";
 	return;
 }
 

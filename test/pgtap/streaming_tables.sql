@@ -1,6 +1,6 @@
 -- Contracts of the functions and views of servers and streaming tables: names
 -- of arguments, volatility, strictness, parallel safety, comments, privileges.
-SELECT plan(61);
+SELECT plan(64);
 
 CREATE TEMP TABLE contract (function regprocedure, arguments text, volatility "char", parallel "char", strict bool);
 INSERT INTO contract VALUES
@@ -13,7 +13,7 @@ INSERT INTO contract VALUES
     ('medallion.pause(regclass)', 'relation regclass', 'v', 'u', false),
     ('medallion.resume(regclass)', 'relation regclass', 'v', 'u', false),
     ('medallion.resume_all()', '', 'v', 'u', false),
-    ('medallion.wait_for_offset(regclass,integer,bigint,interval)', 'table_name regclass, kafka_partition integer, kafka_offset bigint, timeout interval', 'v', 'u', false),
+    ('medallion.wait_for_offset(regclass,integer,bigint,interval,text)', 'table_name regclass, kafka_partition integer, kafka_offset bigint, timeout interval, kafka_topic text DEFAULT NULL::text', 'v', 'u', false),
     ('medallion.wait_until_caught_up(regclass,interval)', 'table_name regclass, timeout interval', 'v', 'u', false);
 
 SELECT is(pg_get_function_arguments(function), arguments, 'arguments of ' || function) FROM contract;
@@ -24,7 +24,7 @@ SELECT ok(has_function_privilege('public', function, 'EXECUTE'), 'everybody may 
 
 -- Views: everybody may read them, nobody sees what belongs to others
 CREATE TEMP TABLE state_view (name regclass);
-INSERT INTO state_view VALUES ('medallion.streaming_tables'), ('medallion.stream_partitions'), ('medallion.dead_letters'), ('medallion.gaps');
+INSERT INTO state_view VALUES ('medallion.streaming_tables'), ('medallion.stream_topics'), ('medallion.stream_partitions'), ('medallion.dead_letters'), ('medallion.gaps');
 SELECT isnt(obj_description(name, 'pg_class'), NULL, 'comment on ' || name) FROM state_view;
 SELECT ok(has_table_privilege('public', name, 'SELECT'), 'everybody may read ' || name) FROM state_view;
 SELECT is(reloptions, ARRAY['security_barrier=true'], 'no leak through ' || name) FROM state_view JOIN pg_class ON oid = name;
