@@ -385,6 +385,8 @@ CREATE TABLE medallion.view (
     refresh_interval  interval CHECK (refresh_interval > interval '0'),
     refresh_mode      text NOT NULL CHECK (refresh_mode IN ('auto', 'incremental', 'full')),
     settings          jsonb NOT NULL,
+    on_error          text NOT NULL DEFAULT 'quarantine' CHECK (on_error IN ('quarantine', 'fail')),
+    max_refresh_errors int NOT NULL DEFAULT 1000 CHECK (max_refresh_errors > 0),
     paused            boolean NOT NULL DEFAULT false,
     paused_reason     text,
     origin            text NOT NULL,
@@ -399,6 +401,8 @@ COMMENT ON COLUMN medallion.view.merge_index IS 'unique index over the group key
 COMMENT ON COLUMN medallion.view.key_index IS 'unique index over key_columns, numbers of columns of the result';
 COMMENT ON COLUMN medallion.view.refresh_interval IS 'NULL: on demand only';
 COMMENT ON COLUMN medallion.view.settings IS 'settings of the session that created the view; every refresh runs under them';
+COMMENT ON COLUMN medallion.view.on_error IS 'what becomes of a row that cannot be computed: quarantine leaves it out, fail fails the refresh';
+COMMENT ON COLUMN medallion.view.max_refresh_errors IS 'more quarantined rows than this fail the refresh';
 COMMENT ON COLUMN medallion.view.origin IS 'database_identity() of the database that defined it';
 
 CREATE TABLE medallion.view_state (
@@ -504,6 +508,35 @@ CREATE TABLE medallion.view_status (
 );
 COMMENT ON TABLE medallion.view_status IS 'views whose refresh fails at present, and when it is tried again';
 
+CREATE TABLE medallion.refresh_error (
+    error_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    relid             regclass NOT NULL,
+    source            regclass NOT NULL,
+    identity_columns  text[] NOT NULL,
+    fingerprint       uuid NOT NULL,
+    copies            bigint NOT NULL,
+    kafka_topic       text,
+    kafka_partition   int,
+    kafka_offset      bigint,
+    row_tid           tid,
+    row_data          jsonb,
+    sqlstate          text NOT NULL,
+    message           text NOT NULL,
+    detail            text,
+    context           text,
+    attempts          int NOT NULL DEFAULT 1,
+    failed_at         timestamptz NOT NULL DEFAULT now(),
+    tried_at          timestamptz NOT NULL DEFAULT now(),
+    retry             boolean NOT NULL DEFAULT false,
+    UNIQUE (relid, source, identity_columns, fingerprint)
+);
+COMMENT ON TABLE medallion.refresh_error IS 'quarantined rows: each view is computed without those of its sources that it cannot be computed with';
+COMMENT ON COLUMN medallion.refresh_error.identity_columns IS 'columns of the source by which the row is told: topic, partition and offset of a record, else those that the view reads and the primary key';
+COMMENT ON COLUMN medallion.refresh_error.fingerprint IS 'row_fingerprint() of these columns';
+COMMENT ON COLUMN medallion.refresh_error.copies IS 'rows of the source that equal it in these columns';
+COMMENT ON COLUMN medallion.refresh_error.row_tid IS 'where the row was last seen, to find it without reading the whole source';
+COMMENT ON COLUMN medallion.refresh_error.retry IS 'the next refresh tries it again';
+
 CREATE TABLE medallion.refresh_run (
     run_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relid          regclass NOT NULL,
@@ -531,6 +564,8 @@ COMMENT ON COLUMN medallion.refresh_run.steps IS 'what it did with its time: an 
 SELECT pg_catalog.pg_extension_config_dump('medallion.view', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_state', '');
 SELECT pg_catalog.pg_extension_config_dump('medallion.view_source', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.refresh_error', '');
+SELECT pg_catalog.pg_extension_config_dump('medallion.refresh_error_error_id_seq', '');
 
 CREATE FUNCTION medallion.capture_change() RETURNS trigger
     AS 'MODULE_PATHNAME', 'md_capture_change'
@@ -647,19 +682,20 @@ CREATE FUNCTION medallion.create_materialized_view(
     AS 'MODULE_PATHNAME', 'md_create_materialized_view'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.create_materialized_view(text, text, interval, text, text[], boolean, jsonb) IS
-    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only); options {"sources": {"schema.table": {"refresh_interval": "1 day"}}} gives sources an interval of their own';
+    'makes a table that holds the result of a query and is kept fresh every refresh_interval (NULL: on demand only); options {"sources": {"schema.table": {"refresh_interval": "1 day"}}} gives sources an interval of their own, {"on_error": "fail"} makes a row that cannot be computed fail the refresh instead of being quarantined, {"max_refresh_errors": 10} limits how many are';
 
 CREATE FUNCTION medallion.alter_materialized_view(
         view regclass,
         query text DEFAULT NULL,
         refresh_interval interval DEFAULT interval '-1 second',
         refresh_mode text DEFAULT NULL,
-        key_columns text[] DEFAULT '{*}')
+        key_columns text[] DEFAULT '{*}',
+        options jsonb DEFAULT '{}')
     RETURNS void
     AS 'MODULE_PATHNAME', 'md_alter_materialized_view'
     LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
-COMMENT ON FUNCTION medallion.alter_materialized_view(regclass, text, interval, text, text[]) IS
-    'changes a materialized view; what is not given stays (a refresh_interval of NULL means on demand only, key_columns of NULL none); a new query is built beside the live result and takes its place at once; columns that stay keep their order, new ones follow';
+COMMENT ON FUNCTION medallion.alter_materialized_view(regclass, text, interval, text, text[], jsonb) IS
+    'changes a materialized view; what is not given stays (a refresh_interval of NULL means on demand only, key_columns of NULL none); a new query is built beside the live result and takes its place at once; columns that stay keep their order, new ones follow; options: on_error, max_refresh_errors';
 
 CREATE FUNCTION medallion.drop_materialized_view(view regclass, cascade boolean DEFAULT false)
     RETURNS void
@@ -699,6 +735,33 @@ CREATE FUNCTION medallion.copies(copies bigint) RETURNS SETOF bigint
     AS 'MODULE_PATHNAME', 'md_copies';
 COMMENT ON FUNCTION medallion.copies(bigint) IS
     'the numbers from 1 to copies; refreshes make copies of equal rows with it';
+
+-- The condition on the scans of sources that have quarantined rows: looked at
+-- before any other, because it costs least, and planned as if it held always.
+CREATE FUNCTION medallion.row_fingerprint(VARIADIC row_values "any") RETURNS uuid
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'md_row_fingerprint';
+COMMENT ON FUNCTION medallion.row_fingerprint(VARIADIC "any") IS
+    '128 bits of the values as they are stored; refreshes tell quarantined rows by it';
+
+CREATE FUNCTION medallion.not_quarantined_support(internal) RETURNS internal
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'md_not_quarantined_support';
+COMMENT ON FUNCTION medallion.not_quarantined_support(internal) IS
+    'planner support of not_quarantined()';
+
+CREATE FUNCTION medallion.not_quarantined(fingerprints uuid[], VARIADIC row_values "any") RETURNS boolean
+    LANGUAGE C IMMUTABLE CALLED ON NULL INPUT PARALLEL SAFE COST 0.0001
+    SUPPORT medallion.not_quarantined_support
+    AS 'MODULE_PATHNAME', 'md_not_quarantined';
+COMMENT ON FUNCTION medallion.not_quarantined(uuid[], VARIADIC "any") IS
+    'is row_fingerprint() of the values none of these; refreshes leave out quarantined rows by it';
+
+CREATE FUNCTION medallion.retry_refresh_errors(view regclass) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'md_retry_refresh_errors'
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION medallion.retry_refresh_errors(regclass) IS
+    'lets the next refresh of a view try its quarantined rows again, because a function that its query calls was corrected, say; returns how many there are';
 
 CREATE FUNCTION medallion.verify(
         view regclass,
@@ -828,7 +891,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                 WHEN s.paused THEN s.paused_reason
                 WHEN f.failures > 0 AND f.sqlstate = '55P03'
                 THEN f.message || coalesce(': ' || medallion.lock_holders(s.relid), '')
-                WHEN f.failures > 0 THEN f.message
+                WHEN f.message IS NOT NULL THEN f.message
                 WHEN s.topic LIKE '^%' AND s.initialized AND n.topics = 0 THEN 'no topic matches the pattern'
                 END AS reason,
            f.sqlstate, coalesce(f.failures, 0) AS failures, f.since AS failing_since, f.retry_at,
@@ -848,8 +911,8 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
-           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR coalesce(f.failures, 0) = 0 THEN NULL
-                ELSE medallion.failure_hint(f.sqlstate) END AS hint,
+           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR f.message IS NULL THEN NULL
+                ELSE medallion.failure_hint(coalesce(f.sqlstate, '57014')) END AS hint,
            n.topics
       FROM medallion.stream s
       JOIN pg_catalog.pg_class r ON r.oid = s.relid
@@ -858,7 +921,7 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                 || CASE WHEN t.n > 1 THEN ' (and ' || t.n - 1 || ' more: medallion.stream_topics)' ELSE '' END AS message
                            FROM (SELECT a.*, count(*) OVER () AS n FROM medallion.stream_status a
                                   WHERE a.relid = s.relid) t
-                          ORDER BY t.topic <> s.topic, t.sqlstate = '55P03', t.since, t.topic LIMIT 1) f ON true
+                          ORDER BY t.failures = 0, t.topic <> s.topic, t.sqlstate = '55P03', t.since, t.topic LIMIT 1) f ON true
       LEFT JOIN LATERAL (SELECT CASE WHEN s.topic LIKE '^%' THEN count(t.topic) ELSE 1 END::int AS topics
                            FROM medallion.stream_topic t WHERE t.relid = s.relid AND t.gone_at IS NULL) n ON true
       LEFT JOIN LATERAL (SELECT sum(p.row_count)::bigint AS rows,
@@ -1032,6 +1095,8 @@ CREATE VIEW medallion.materialized_views AS
                 THEN 'the database was restored or cloned; call medallion.resume_all()'
                 ELSE v.paused_reason END AS paused_reason,
            f.sqlstate AS last_sqlstate, f.message AS last_error, f.failures, f.since AS failing_since,
+           (SELECT coalesce(pg_catalog.sum(e.copies), 0)::bigint
+              FROM medallion.refresh_error e WHERE e.relid = v.relid) AS quarantined_rows,
            v.state_tables,
            pg_catalog.pg_total_relation_size(v.relid) AS result_bytes,
            (SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t)), 0)::bigint
@@ -1053,7 +1118,23 @@ COMMENT ON COLUMN medallion.materialized_views.latency IS
     'source commit to visible: of the first commit in a source that the last refresh took in; NULL when not known';
 COMMENT ON COLUMN medallion.materialized_views.next_refresh IS
     'one interval after the last refresh that found something, so it is past while there is nothing new; after a failure the next attempt';
+COMMENT ON COLUMN medallion.materialized_views.quarantined_rows IS
+    'rows of its sources that it is computed without, because it cannot be with them: see medallion.refresh_errors';
 GRANT SELECT ON medallion.materialized_views TO PUBLIC;
+
+CREATE VIEW medallion.refresh_errors WITH (security_barrier) AS
+    SELECT e.error_id, e.relid AS view, e.source, e.kafka_topic, e.kafka_partition, e.kafka_offset,
+           e.row_data, e.copies, e.sqlstate, e.message, e.detail, e.context,
+           e.failed_at, e.tried_at, e.attempts
+      FROM medallion.refresh_error e JOIN pg_catalog.pg_class c ON c.oid = e.relid
+     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW medallion.refresh_errors IS
+    'rows of sources that views of the reader are computed without, where they are, and the error of each';
+COMMENT ON COLUMN medallion.refresh_errors.row_data IS
+    'the columns that the view reads, and the primary key; NULL: too large, or without a JSON form';
+COMMENT ON COLUMN medallion.refresh_errors.copies IS
+    'rows of the source that equal it in these columns';
+GRANT SELECT ON medallion.refresh_errors TO PUBLIC;
 
 CREATE VIEW medallion.refresh_history AS
     SELECT r.run_id, r.relid AS view, r.started_at, r.finished_at,

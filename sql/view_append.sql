@@ -98,7 +98,18 @@ SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = '
 SELECT strategy, rows_read > 0 AS some FROM medallion.refresh('w_count');
 SELECT freshness = '0' AS fresh FROM medallion.materialized_views WHERE view = 'w_count'::regclass;
 
--- Refreshes in one transaction write rows that are told apart: a reader takes those that it has not read.
+-- Two refreshes in one transaction are told apart by their subtransactions.
+BEGIN;
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+SELECT ingest('raw', 0, rows_of(20));
+SELECT strategy FROM medallion.refresh('v_silver');
+COMMIT;
+SELECT strategy, reason FROM medallion.refresh('w_count');
+SELECT * FROM medallion.verify('w_count');
+ALTER MATERIALIZED VIEW v_silver SET (medallion.on_error = fail);
+
+-- So are those of a view that fails by any row: a reader takes what it has not read.
 BEGIN;
 SELECT ingest('raw', 0, rows_of(20));
 SELECT strategy FROM medallion.refresh('v_silver');

@@ -73,6 +73,7 @@ SELECT medallion.resume('dimension');
 SELECT strategy <> 'none' AS refreshed FROM medallion.refresh('joined');
 SELECT facts = dimension AS agree FROM joined;
 SELECT make('ratio', 'SELECT sum(1 / (100 - id)) AS r FROM consistency.events');
+ALTER MATERIALIZED VIEW ratio SET (medallion.on_error = fail);
 SELECT make('with_ratio', 'SELECT r, n FROM consistency.ratio, consistency.dimension');
 SELECT ingest('consistency.events', 0, 'SELECT 100');
 SELECT strategy FROM medallion.refresh('dimension');

@@ -53,6 +53,7 @@ typedef struct MdStream
 	double		max_dead_letter_ratio;	/* -1: any */
 	int			dead_letter_window_ms;
 	List	   *column_sources; /* of MdColumnSource */
+	bool		alone;			/* in a worker: it shares no lane */
 } MdStream;
 
 /* Is it the definition for all topics that match a pattern, which no topic's name is? */

@@ -264,8 +264,8 @@ void
 md_checkpoint_correct(const MdPartition *partition)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[6] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID};
-	Datum		args[6];
+	Oid			types[8] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum		args[8];
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
@@ -276,6 +276,8 @@ md_checkpoint_correct(const MdPartition *partition)
 	args[3] = Int64GetDatum(partition->batch_next);
 	args[4] = Int64GetDatum(partition->n_unstored);
 	args[5] = Int64GetDatum(partition->n_dead);
+	args[6] = Int64GetDatum(partition->kept_offset);
+	args[7] = Int64GetDatum(partition->kept_checksum);
 	/*
 	 * The batch began with row_count raised by all its records.  The checksum
 	 * of a record that was not stored is of no use.
@@ -283,8 +285,9 @@ md_checkpoint_correct(const MdPartition *partition)
 	prepared(&plan,
 			 "UPDATE medallion.checkpoint"
 			 "   SET next_offset = $4, row_count = row_count - $5, dead_count = dead_count + $6,"
-			 "       last_offset = CASE WHEN last_offset < $4 THEN last_offset END"
-			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 6, types);
+			 "       last_offset = CASE WHEN last_offset < $4 THEN last_offset WHEN $7 >= 0 THEN $7 END,"
+			 "       last_checksum = CASE WHEN last_offset < $4 THEN last_checksum ELSE $8 END"
+			 " WHERE relid = $1 AND topic = $2 AND kafka_partition = $3", 8, types);
 	if (SPI_execute_plan(plan, args, NULL, false, 0) != SPI_OK_UPDATE || SPI_processed != 1)
 		elog(ERROR, "could not correct a checkpoint");
 	SPI_finish();
@@ -381,7 +384,8 @@ md_stream_set_status(Oid relid, const char *topic, int failures, const char *sql
 					 const char *message, TimestampTz retry_at)
 {
 	Oid			types[6] = {OIDOID, TEXTOID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
-	Datum		args[6];
+	char		nulls[6] = {' ', ' ', ' ', sqlstate ? ' ' : 'n', ' ', failures > 0 ? ' ' : 'n'};
+	Datum		args[6] = {0};
 	MdSecurity	saved;
 
 	md_catalog_become_owner(&saved);
@@ -389,14 +393,15 @@ md_stream_set_status(Oid relid, const char *topic, int failures, const char *sql
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = CStringGetTextDatum(topic);
 	args[2] = Int32GetDatum(failures);
-	if (failures == 0)
+	if (failures == 0 && message == NULL)
 	{
 		SPI_execute_with_args("DELETE FROM medallion.stream_status WHERE relid = $1 AND topic = $2",
 							  2, types, args, NULL, false, 0);
 	}
 	else
 	{
-		args[3] = CStringGetTextDatum(sqlstate);
+		if (sqlstate != NULL)
+			args[3] = CStringGetTextDatum(sqlstate);
 		args[4] = CStringGetTextDatum(message);
 		args[5] = TimestampTzGetDatum(retry_at);
 		/* a topic that is gone meanwhile is in no trouble */
@@ -410,8 +415,9 @@ md_stream_set_status(Oid relid, const char *topic, int failures, const char *sql
 							  "                                                   AND t.gone_at IS NULL)))"
 							  " ON CONFLICT (relid, topic) DO UPDATE SET failures = excluded.failures,"
 							  "   sqlstate = excluded.sqlstate, message = excluded.message,"
+							  "   since = CASE WHEN (s.failures = 0) = (excluded.failures = 0) THEN s.since ELSE excluded.since END,"
 							  "   retry_at = excluded.retry_at",
-							  6, types, args, NULL, false, 0);
+							  6, types, args, nulls, false, 0);
 	}
 	SPI_finish();
 	md_catalog_restore_user(&saved);

@@ -46,7 +46,7 @@ extern bool md_checkpoint_record_gap(const MdPartition *partition, int64 to,
 /* medallion.lock_holders(), in CurrentMemoryContext; NULL: nobody. */
 extern char *md_stream_lock_holders(Oid relid);
 
-/* Trouble of a stream, for its state view; failures 0 clears it. */
+/* Trouble of a stream, for its state view; failures 0: none, but perhaps a message. */
 extern void md_stream_set_status(Oid relid, const char *topic, int failures,
 								 const char *sqlstate, const char *message,
 								 TimestampTz retry_at);

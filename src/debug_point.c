@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 
 #include "debug_point.h"
@@ -70,6 +71,7 @@ void
 md_debug_point_reach(const char *name)
 {
 	LOCKTAG		tag;
+	int			lock_timeout = LockTimeout;
 	int			sqlstate = 0;
 	Reaction	reaction = debug_point_reaction(name, &sqlstate);
 
@@ -85,7 +87,16 @@ md_debug_point_reach(const char *name)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, MD_DEBUG_POINT_CLASS,
 						 debug_point_id(name), 2);
-	(void) LockAcquire(&tag, ShareLock, true, false);
+	LockTimeout = 0;
+	PG_TRY();
+	{
+		(void) LockAcquire(&tag, ShareLock, true, false);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = lock_timeout;
+	}
+	PG_END_TRY();
 	LockRelease(&tag, ShareLock, true);
 }
 

@@ -57,7 +57,11 @@ typedef struct MdPartition
 	int64		batch_next;		/* next_offset when the batch is stored */
 	int64		n_dead;
 	int64		n_unstored;		/* dead letters, and records after stuck_at */
-	int64		stuck_at;		/* on_error = fail: offset of the bad record; -1 */
+	int64		stuck_at;		/* offset of a record that is not stored, nor any after it:
+								 * on_error = fail, or the batch was cut; -1 */
+	int			stored_last;	/* index of the last record that was stored; -1 */
+	int64		kept_offset;	/* the last record before batch_next where it was cut; -1 */
+	int64		kept_checksum;
 } MdPartition;
 
 /* Records [from, to) of a batch, all of one partition. */
@@ -86,6 +90,10 @@ struct MdIngestStream
 	List	   *runs;			/* of MdRun, of the batch under way */
 	MdThresholdWindow window;	/* of records and dead letters */
 	bool		careful;		/* find the bad records of the batch, one by one */
+	bool		cut;			/* it has used up its time in the batch under way */
+	int64		n_spent;		/* records of the last attempt, and how long they took */
+	int64		spent_us;
+	int			slice_rows;		/* stored between two looks at the clock */
 	bool		skipped;		/* left out of the batch under way */
 	int			skip_sqlstate;	/* and why; 0: its definition changed */
 	char	   *skip_message;
@@ -118,8 +126,12 @@ struct MdLane
 	int			flush_interval_ms;
 	int			batch_max_records;
 	int64		batch_max_bytes;
+	int			queue_kb;		/* memory for records that wait */
+	int			max_records;	/* bound of batch_max_records */
 	bool		mirror;			/* a group_id is set */
 	bool		foreground;		/* a session's own: reads paused tables too */
+	bool		has_time_limit; /* medallion.batch_time_limit and batch_timeout count */
+	bool		alone;			/* of one slow stream: see ingest_worker_pace.c */
 	List	   *streams;		/* of MdIngestStream */
 	HTAB	   *partitions;		/* (topic, partition) -> MdPartition */
 	/* the batch under way */
@@ -266,6 +278,9 @@ extern void md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, Timestamp
  * md_ingest_failed() what to do, and calls again.
  */
 extern void md_ingest_store(MdLane *lane, MdBatchResult *result);
+
+/* Nothing that the lane stores is to be timed out any more. */
+extern void md_ingest_end_timeout(const MdLane *lane);
 
 /* Leave a stream out of the batch under way; its partitions stay behind. */
 extern void md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message);

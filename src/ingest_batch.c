@@ -16,11 +16,13 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -28,6 +30,7 @@
 #include "debug_point.h"
 #include "ingest.h"
 #include "server.h"
+#include "settings.h"
 
 void
 md_ingest_skip(MdIngestStream *stream, int sqlstate, const char *message)
@@ -122,6 +125,9 @@ begin_attempt(MdLane *lane)
 		partition->n_dead = 0;
 		partition->n_unstored = 0;
 		partition->stuck_at = -1;
+		partition->stored_last = -1;
+		partition->kept_offset = -1;
+		partition->stream->cut = false;
 		if (partition->stream->skipped)
 			continue;
 		/* what an attempt before this one got stuck at */
@@ -173,13 +179,28 @@ correct_checkpoints(MdIngestStream *stream, MdBatchResult *result)
 	}
 }
 
+/* The statement timeout, which nobody else uses in a worker, is not due any more. */
+void
+md_ingest_end_timeout(const MdLane *lane)
+{
+	if (!lane->has_time_limit)
+		return;
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	/* it may have come just now */
+	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
+		QueryCancelPending = false;
+}
+
 /* Store one stream's part of the batch under way. */
 static void
 store_stream(MdLane *lane, MdIngestStream *stream, TimestampTz now, MdBatchResult *result)
 {
 	MdBronzeExtent extent;
 
+	if (lane->has_time_limit && md_batch_timeout_ms > 0)
+		enable_timeout_after(STATEMENT_TIMEOUT, md_batch_timeout_ms);
 	md_ingest_store_runs(lane, stream, now, result, &extent);
+	md_ingest_end_timeout(lane);
 	correct_checkpoints(stream, result);
 	md_checkpoint_record_batch(stream, &extent, now);
 	md_ingest_threshold_check(stream, now);
@@ -226,11 +247,12 @@ md_ingest_store(MdLane *lane, MdBatchResult *result)
 	MemoryContextDelete(attempt);
 }
 
-/* What a lock was waited for stands in the context alone. */
+/* What a lock was waited for, and what was so slow, stands in the context alone. */
 static const char *
 describe(const ErrorData *error)
 {
-	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE || error->context == NULL)
+	if ((error->sqlerrcode != ERRCODE_QUERY_CANCELED && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ||
+		error->context == NULL)
 		return error->message;
 	return psprintf("%s, %.*s", error->message, (int) strcspn(error->context, "\n"), error->context);
 }
@@ -322,8 +344,8 @@ md_ingest_stored(MdLane *lane)
 		partition->next_offset = partition->batch_next;
 		if (partition->taken_last_offset >= 0)
 		{
-			partition->last_offset = partition->stuck_at < 0 ? partition->taken_last_offset : -1;
-			partition->last_checksum = partition->taken_last_checksum;
+			partition->last_offset = partition->stuck_at < 0 ? partition->taken_last_offset : partition->kept_offset;
+			partition->last_checksum = partition->stuck_at < 0 ? partition->taken_last_checksum : partition->kept_checksum;
 		}
 	}
 }

@@ -34,6 +34,9 @@
 /* Who shares commits over a longer time than this does so from the beginning. */
 #define MAX_HURRY_MS 1000
 
+/* Less than this is of no use: a fetch may bring as much. */
+#define MIN_QUEUE_KB 1024
+
 typedef struct LanePartitionKey
 {
 	char		topic[MD_KAFKA_TOPIC_LEN];
@@ -79,6 +82,9 @@ md_ingest_find_partition(MdLane *lane, const char *topic, int32 partition)
 static char *
 lane_key(const MdStream *def, Oid owner)
 {
+	/* it has nothing in common with others, nor a size of batches that stays */
+	if (def->alone)
+		return psprintf("%u alone|%s", def->relid, def->topic);
 	return psprintf("%s|%u|%d|%s|%d|%d|" INT64_FORMAT, def->server, owner,
 					def->read_uncommitted, def->group_id ? def->group_id : "",
 					def->flush_interval_ms, def->batch_max_records, def->batch_max_bytes);
@@ -111,9 +117,27 @@ lane_reads_topic(MdLane *lane, const char *topic)
 	return false;
 }
 
+/*
+ * Memory for the queue of a new lane: half of what the others have left, so
+ * that all together stay within medallion.ingest_memory, but for a small one that
+ * each needs.  How much a lane will have to do is not known.
+ */
+static int
+queue_share_kb(const List *lanes, bool alone)
+{
+	int			left_kb = md_ingest_memory_kb;
+	ListCell   *lc;
+
+	foreach(lc, lanes)
+		left_kb -= ((MdLane *) lfirst(lc))->queue_kb;
+	if (alone)
+		left_kb = Min(left_kb, md_ingest_memory_kb / 8);
+	return Max(left_kb / 2, MIN_QUEUE_KB);
+}
+
 /* Open a lane in a context below parent; an error leaves nothing there. */
 static MdLane *
-open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
+open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, bool foreground,
 		  MemoryContext parent)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ingest lane",
@@ -128,9 +152,11 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	lane->key = pstrdup(key);
 	lane->properties_key = md_ingest_properties_key(def, owner);
 	lane->flush_interval_ms = def->flush_interval_ms;
-	lane->batch_max_records = def->batch_max_records;
+	lane->queue_kb = queue_share_kb(lanes, def->alone);
 	/* a queue that is full before a batch is would wait for flush_interval */
-	lane->batch_max_bytes = Min(def->batch_max_bytes, (int64) md_ingest_memory_kb * 1024 / 2);
+	lane->max_records = md_kafka_queue_max_records(lane->queue_kb) / 2;
+	lane->batch_max_records = Min(def->batch_max_records, lane->max_records);
+	lane->batch_max_bytes = Min(def->batch_max_bytes, (int64) lane->queue_kb * 1024 / 2);
 	lane->mirror = def->group_id != NULL;
 	memset(&hash, 0, sizeof(hash));
 	hash.keysize = sizeof(LanePartitionKey);
@@ -139,7 +165,9 @@ open_lane(const MdStream *def, Oid owner, const char *key, bool foreground,
 	lane->partitions = hash_create("partitions of a lane", 64, &hash,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	lane->foreground = foreground;
-	config.queue_max_kb = md_ingest_memory_kb;
+	lane->has_time_limit = !foreground;
+	lane->alone = def->alone;
+	config.queue_max_kb = lane->queue_kb;
 	config.fetch_wait_ms = foreground ? FETCH_WAIT_FOREGROUND_MS : FETCH_WAIT_MS;
 	config.read_uncommitted = def->read_uncommitted;
 	config.group_id = def->group_id;
@@ -187,7 +215,7 @@ md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryCo
 			!lane_reads_topic(lane, def->topic))
 			return lane;
 	}
-	lane = open_lane(def, owner, key, foreground, context);
+	lane = open_lane(*lanes, def, owner, key, foreground, context);
 	old = MemoryContextSwitchTo(context);
 	*lanes = lappend(*lanes, lane);
 	MemoryContextSwitchTo(old);

@@ -10,20 +10,31 @@
  * throws is thrown on, and rolls the whole batch back.  In careful mode each
  * record is decoded, and slices are stored, in subtransactions, and a slice
  * that fails is halved until the offender is alone.
+ *
+ * In a worker a stream has a limited time in each batch.  The clock is looked
+ * at after each slice, and slices are small where rows are slow.  When the time
+ * is up, the rest of the records is left where it is: the checkpoints stop
+ * before it.
  */
 #include "postgres.h"
 
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "attempt.h"
 #include "bronze.h"
 #include "catalog.h"
 #include "dead_letter.h"
 #include "ingest.h"
+#include "settings.h"
 
 /* Memory that the error of a record takes, in the context of the buffered rows. */
 #define BAD_RECORD_BYTES 1024
+
+/* Slices shall take about this time at most, and grow from a few rows. */
+#define SLICE_US 100000
+#define FIRST_SLICE_ROWS 32
 
 /* What storing one stream's part of a batch needs at hand. */
 typedef struct StoreState
@@ -38,6 +49,9 @@ typedef struct StoreState
 	MdDeadLetters *dead_letters;	/* NULL: there are none */
 	MemoryContext context;		/* of this attempt */
 	MdBatchResult *result;
+	TimestampTz started_at;
+	TimestampTz slice_started_at;
+	int64		n_records;		/* that were decoded */
 } StoreState;
 
 /* Error context: which record of which stream. */
@@ -226,6 +240,57 @@ insert_slice(StoreState *state)
 	md_bronze_clear(state->bronze);
 }
 
+/* How many rows the next slice has, by how long this one took. */
+static void
+adapt_slice(MdIngestStream *stream, int64 us)
+{
+	if (us > SLICE_US)
+		stream->slice_rows = (int) Max(1, stream->slice_rows * SLICE_US / us);
+	else if (us < SLICE_US / 4)
+		stream->slice_rows = Min(MD_BRONZE_SLICE_ROWS, stream->slice_rows * 2);
+}
+
+/* Leave the records from number `from` on for another batch. */
+static void
+cut_batch(StoreState *state, int from)
+{
+	ListCell   *lc;
+
+	foreach(lc, state->stream->runs)
+	{
+		MdRun	   *run = lfirst(lc);
+		MdPartition *partition = run->partition;
+
+		if (run->to <= from || partition->stuck_at >= 0)
+			continue;
+		partition->stuck_at = state->lane->records[Max(run->from, from)].offset;
+		partition->batch_next = partition->stuck_at;
+		partition->kept_offset = partition->last_offset;
+		partition->kept_checksum = partition->last_checksum;
+		if (partition->stored_last >= 0)
+		{
+			MdRecord   *last = &state->lane->records[partition->stored_last];
+
+			partition->kept_offset = last->offset;
+			partition->kept_checksum = md_ingest_checksum(last);
+		}
+		state->stream->cut = true;
+	}
+}
+
+/* A slice was stored: look at the clock. */
+static void
+check_time(StoreState *state, int next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	adapt_slice(state->stream, now - state->slice_started_at);
+	state->slice_started_at = now;
+	if (state->lane->has_time_limit && !state->stream->cut &&
+		now - state->started_at > md_batch_time_limit_ms * INT64CONST(1000))
+		cut_batch(state, next);
+}
+
 /* One record to be decoded, for md_attempt(). */
 typedef struct Decoding
 {
@@ -296,8 +361,12 @@ store_record(StoreState *state, int i)
 		bad_record(state, i, &problem);
 		md_bronze_pass_over(state->bronze, bytes + BAD_RECORD_BYTES);
 	}
-	if (md_bronze_is_full(state->bronze))
+	if (md_bronze_is_full(state->bronze) ||
+		md_bronze_buffered(state->bronze) >= stream->slice_rows)
+	{
 		insert_slice(state);
+		check_time(state, i + 1);
+	}
 }
 
 void
@@ -314,6 +383,10 @@ md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
 	state->table_name = get_rel_name(stream->def->relid);
 	state->now = now;
 	state->current = -1;
+	state->n_records = 0;
+	state->started_at = state->slice_started_at = GetCurrentTimestamp();
+	if (stream->slice_rows == 0)
+		stream->slice_rows = FIRST_SLICE_ROWS;
 	state->dead_letters = NULL;
 	state->context = CurrentMemoryContext;
 	state->result = result;
@@ -331,10 +404,14 @@ md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
 
 		for (int i = run->from; i < run->to; i++)
 		{
-			if (run->partition->stuck_at < 0)
-				store_record(state, i);
-			else
+			if (run->partition->stuck_at >= 0)
+			{
 				run->partition->n_unstored++;
+				continue;
+			}
+			run->partition->stored_last = i;
+			state->n_records++;
+			store_record(state, i);
 		}
 	}
 	insert_slice(state);
@@ -342,6 +419,8 @@ md_ingest_store_runs(MdLane *lane, MdIngestStream *stream, TimestampTz now,
 		md_dead_letters_write(state->dead_letters);
 	*extent = *md_bronze_extent(state->bronze);
 	md_bronze_close(state->bronze);
+	stream->n_spent = state->n_records;
+	stream->spent_us = GetCurrentTimestamp() - state->started_at;
 	md_catalog_restore_user(&saved);
 	error_context_stack = callback.previous;
 }

@@ -125,7 +125,7 @@ has_stopped(MdLane *lane, TimestampTz now)
 	if (md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->looked_at, QUEUE_CHECK_MS)) > 0)
 		return false;
 	stopped = length == lane->queue_seen &&
-		length * LARGE_RECORD_BYTES >= md_ingest_memory_kb * INT64CONST(1024);
+		length * LARGE_RECORD_BYTES >= lane->queue_kb * INT64CONST(1024);
 	lane->looked_at = now;
 	lane->queue_seen = length;
 	return stopped;
@@ -161,6 +161,8 @@ next_wait_ms(void)
 			return 0;			/* to be loaded again, at once */
 		if (entry->owes_status && entry->failures == 0)
 			wait_ms = Min(wait_ms, QUEUE_CHECK_MS);
+		if (entry->pace > 0 && entry->stream != NULL)
+			wait_ms = Min(wait_ms, md_clock_ms_until(now, entry->returns_at));
 		/* for an answer that it needs first the asker's descriptor rings */
 		if ((entry->stream == NULL && !(entry->lane != NULL && md_ingest_is_due(entry))) ||
 			md_ingest_is_silent(entry))
@@ -284,6 +286,7 @@ md_ingest_worker_main(Datum arg)
 			loaded_generation = generation;
 		}
 		md_ingest_hear_answers();
+		md_ingest_let_return();
 		md_ingest_start_due();
 		md_ingest_ask_for_life();
 		foreach(lc, md_ingest_worker.lanes)

@@ -36,6 +36,12 @@ typedef struct MdIngestEntry
 	char	   *told_waiting;	/* what its state row says of that; NULL: it does not */
 	char	   *last_message;	/* what was logged last */
 	TimestampTz retry_at;
+	int			pace;			/* records of its batches, apart from others; 0: as defined */
+	TimestampTz returns_at;		/* from there, unless it has a backlog again */
+	TimestampTz slow_logged_at;
+	int			rate;			/* records a second when it was set apart */
+	int			slice_rows;		/* to begin with: see MdIngestStream; 0: not known */
+	bool		restart;		/* after the batch, at once */
 	bool		owes_status;	/* its state row could not be written */
 	bool		seen;			/* during a reload */
 } MdIngestEntry;
@@ -110,6 +116,23 @@ extern void md_ingest_write_owed_statuses(void);
 /* Take batches off a lane's queue until it is empty, or for one second. */
 extern void md_ingest_flush(MdLane *lane);
 
+/* ingest_worker_pace.c: tables whose rows take long to store */
+
+/* After a batch was stored: who has taken too long, or no longer does? */
+extern void md_ingest_pace(MdLane *lane);
+
+/* Stop the streams that are to begin anew, once the batch is forgotten. */
+extern void md_ingest_restart_streams(MdLane *lane);
+
+/* Streams that are up with their topics need not be apart any more. */
+extern void md_ingest_let_return(void);
+
+/* May one more stream have a lane of its own? */
+extern bool md_ingest_may_be_alone(void);
+
+/* What the state of an entry without trouble says; NULL: nothing. */
+extern const char *md_ingest_notice(const MdIngestEntry *entry);
+
 /* ingest_worker_positions.c: positions that Kafka does not have */
 
 /* Has the stream partitions whose position is to be settled? */
@@ -132,9 +155,9 @@ extern void md_ingest_note_no_answer(MdIngestEntry *entry, const char *topic,
 /* Does a pattern wait for the lane to look at all topics? */
 extern bool md_ingest_looks_for_topics(const MdLane *lane);
 
-/* What came of that look: topics of MdKafkaTopic, or an error. */
+/* What came of that look: topics of MdKafkaTopic, or an error, which lasts or not. */
 extern void md_ingest_hear_all_topics(MdLane *lane, List *topics);
-extern void md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error);
+extern void md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error, bool lasts);
 
 /* Ask where a topic begins that was found, and hear it; *survey or *error. */
 extern bool md_ingest_ask_for_found(MdLane *lane);

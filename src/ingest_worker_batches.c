@@ -70,6 +70,7 @@ store_batch(MdLane *lane)
 
 	while ((error = md_ingest_transaction(attempt_batch, &attempt)) != NULL)
 	{
+		md_ingest_end_timeout(lane);
 		CHECK_FOR_INTERRUPTS();
 		if (md_ingest_failed(lane, error) == MD_FAILURE_LANE)
 		{
@@ -80,6 +81,7 @@ store_batch(MdLane *lane)
 	}
 	MD_DEBUG_POINT("ingest-committed");
 	md_ingest_stored(lane);
+	md_ingest_pace(lane);
 	md_worker_slot_report(1, attempt.result.rows, attempt.result.bytes);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -119,11 +121,15 @@ end_batch(MdLane *lane)
 		all = lappend(all, left_out);
 	}
 	md_ingest_abandon(lane);
+	md_ingest_restart_streams(lane);
 	foreach(lc, all)
 	{
 		LeftOut    *left_out = lfirst(lc);
 
 		md_ingest_stop_entry(left_out->entry);
+		/* what is stored row by row can be cut before it times out */
+		if (left_out->sqlstate == ERRCODE_QUERY_CANCELED)
+			left_out->entry->slice_rows = 1;
 		if (left_out->sqlstate == 0)
 			left_out->entry->def = NULL;
 		else
@@ -236,7 +242,8 @@ md_ingest_flush(MdLane *lane)
 		note_errors(lane, errors);
 		note_recoveries(lane);
 		end_batch(lane);
-		if (md_clock_ms_until(GetCurrentTimestamp(), stop_at) == 0)
+		/* the batches of a slow table are its turns */
+		if (lane->alone || md_clock_ms_until(GetCurrentTimestamp(), stop_at) == 0)
 			break;
 	}
 	lane->rung = !drained;

@@ -190,8 +190,11 @@ static void
 forget_entry(MdIngestEntry *entry)
 {
 	md_ingest_stop_entry(entry);
-	if (entry->failures > 0)
+	if (entry->failures > 0 || entry->pace > 0)
+	{
+		entry->pace = 0;
 		md_ingest_clear_status(entry);
+	}
 	MemoryContextDelete(entry->context);
 	pfree(entry->topic);
 	pfree(entry);
@@ -284,6 +287,18 @@ typedef struct Starting
 	const MdKafkaSurvey *survey;	/* NULL: it was initialized before */
 } Starting;
 
+/* The definition as the lane is to know it. */
+static MdStream
+paced_definition(const MdIngestEntry *entry)
+{
+	MdStream	def = *entry->def;
+
+	def.alone = entry->pace > 0 && md_ingest_may_be_alone();
+	if (def.alone)
+		def.batch_max_records = entry->pace;
+	return def;
+}
+
 /*
  * For md_ingest_transaction(): start the stream, or find the lane by which to
  * ask for what must be known first.
@@ -293,7 +308,9 @@ start_entry(void *arg)
 {
 	Starting   *starting = arg;
 	MdIngestEntry *entry = starting->entry;
+	MdStream	def;
 
+	def = paced_definition(entry);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	md_ingest_forget_wait_set();
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(entry->relid)))
@@ -303,18 +320,19 @@ start_entry(void *arg)
 			 (!entry->def->initialized && starting->survey == NULL))
 	{
 		entry->n_queries = md_stream_start_queries(entry->def, entry->queries);
-		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, entry->def, false,
+		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, &def, false,
 										  md_ingest_worker.context);
 		entry->lane->next_discovery = 0;
 	}
 	else
 	{
-		entry->stream = md_ingest_add_stream(&md_ingest_worker.lanes, entry->def, starting->survey,
+		entry->stream = md_ingest_add_stream(&md_ingest_worker.lanes, &def, starting->survey,
 											 md_ingest_worker.share, md_ingest_worker.context);
 		entry->stream->entry = entry;
+		entry->stream->slice_rows = entry->slice_rows;
 		/* what an earlier worker had to say is of no interest any more */
 		if (entry->failures == 0)
-			md_stream_set_status(entry->relid, entry->topic, 0, NULL, NULL, 0);
+			md_stream_set_status(entry->relid, entry->topic, 0, NULL, md_ingest_notice(entry), 0);
 	}
 	PopActiveSnapshot();
 }

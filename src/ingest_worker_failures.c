@@ -72,7 +72,7 @@ md_ingest_clear_status(MdIngestEntry *entry)
 {
 	entry->failures = 0;
 	forget(&entry->told_waiting);
-	write_status(entry, NULL, NULL);
+	write_status(entry, NULL, md_ingest_notice(entry));
 }
 
 /* State rows that say "failing" of what no longer fails. */

@@ -345,10 +345,11 @@ hear_silence(MdLane *lane, const MdKafkaError *error)
 	ListCell   *lc;
 
 	note_not_discovered(lane, error);
-	md_ingest_hear_no_topics(lane, error);
+	lane->silences++;
+	md_ingest_hear_no_topics(lane, error, lane->silences >= SILENCES);
 	lane->next_discovery = Min(lane->next_discovery, soon);
 	lane->hurries = true;
-	if (++lane->silences != SILENCES)
+	if (lane->silences != SILENCES)
 		return;
 	foreach(lc, lane->streams)
 	{

@@ -40,7 +40,7 @@ md_ingest_looks_for_topics(const MdLane *lane)
 }
 
 void
-md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error)
+md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error, bool lasts)
 {
 	ListCell   *lc;
 
@@ -48,7 +48,8 @@ md_ingest_hear_no_topics(MdLane *lane, const MdKafkaError *error)
 	{
 		MdIngestEntry *entry = lfirst(lc);
 
-		if (!looks_by(entry, lane))
+		/* what is read already goes on: once is no trouble */
+		if (!looks_by(entry, lane) || (entry->def->initialized && !lasts))
 			continue;
 		md_ingest_note_no_answer(entry, entry->topic, error);
 		if (entry->retry_at < lane->next_discovery)

@@ -180,6 +180,9 @@ extern int	md_kafka_take(MdKafkaClient *client, MdRecord **records,
 						  List **events, bool *drained);
 extern void md_kafka_release(MdKafkaClient *client);
 
+/* How many records a queue of that size holds at most. */
+extern int	md_kafka_queue_max_records(int queue_max_kb);
+
 /* What waits in the queue; its bytes by the average of the last take. */
 extern int	md_kafka_queue_length(MdKafkaClient *client);
 extern int64 md_kafka_queue_bytes(MdKafkaClient *client);

@@ -9,6 +9,9 @@
 
 #include "kafka_client_private.h"
 
+/* About what the library keeps of a record beside its bytes. */
+#define RECORD_BYTES 256
+
 /* Set one property, or free conf and throw. */
 static void
 conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, bool secret)
@@ -39,12 +42,19 @@ conf_set_if_known(rd_kafka_conf_t *conf, const char *name, const char *value)
 	return result == RD_KAFKA_CONF_OK;
 }
 
+int
+md_kafka_queue_max_records(int queue_max_kb)
+{
+	return (int) Min((int64) Max(queue_max_kb, 1024) * 1024 / RECORD_BYTES, 10000000);
+}
+
 /* The properties that are ours, whatever the server's options say. */
 static void
 conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config,
 			 MdKafkaClient *client)
 {
 	char		kilobytes[32];
+	char		records[32];
 	char		fetch_bytes[32];
 	int			queue_max_kb = config ? config->queue_max_kb : 4096;
 
@@ -62,22 +72,26 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config,
 			 false);
 
 	/*
-	 * The queue is bounded by its bytes, never by its count.  When it is full
-	 * the library stops fetching for a while; 2.0 does so for a whole second
+	 * The queue is bounded by its bytes, and by its count where records are so
+	 * small that what the library keeps of each is more than the record.  When it is
+	 * full the library stops fetching for a while; 2.0 does so for a whole second
 	 * (see keep_fetching() in kafka_client_consume.c), later versions let us say how long.
 	 */
-	conf_set(conf, "queued.min.messages", "10000000", false);
+	client->queue_max_records = md_kafka_queue_max_records(queue_max_kb);
+	snprintf(records, sizeof(records), "%d", client->queue_max_records);
+	conf_set(conf, "queued.min.messages", records, false);
 	client->stops_long = !conf_set_if_known(conf, "fetch.queue.backoff.ms", "10");
 	client->queue_max_bytes = (int64) Max(queue_max_kb, 1024) * 1024;
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
 	/*
-	 * What one fetch may bring comes on top of a queue that is nearly full;
+	 * What one fetch may bring comes on top of a queue that is nearly full, and
+	 * of tiny records that is many times its bytes;
 	 * the library wants no less than its message.max.bytes, 1000000.  A larger
 	 * record comes all the same: a broker always sends at least one batch.
 	 */
 	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
-			 Max(1024, Min(queue_max_kb / 4, 16384)) * 1024);
+			 Max(1024, Min(queue_max_kb / 16, 16384)) * 1024);
 	conf_set(conf, "fetch.max.bytes", fetch_bytes, false);
 	conf_set(conf, "max.partition.fetch.bytes", fetch_bytes, false);
 }

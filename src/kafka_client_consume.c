@@ -256,15 +256,19 @@ wake_brokers(MdKafkaClient *client)
  * half of a full queue is read, the threads get a request.
  */
 static void
-keep_fetching(MdKafkaClient *client)
+keep_fetching(MdKafkaClient *client, int64 taken)
 {
 	int64		queued = md_kafka_queue_bytes(client);
+	int64		length = md_kafka_queue_length(client);
 
 	if (!client->stops_long || client->n_messages == 0)
 		return;
-	if (queued > client->queue_max_bytes / 5 * 4)
+	/* a small queue is taken as a whole: what was taken counts */
+	if (queued + taken > client->queue_max_bytes / 5 * 4 ||
+		length + client->n_messages > client->queue_max_records / 5 * 4)
 		client->was_full = true;
-	else if (client->was_full && queued < client->queue_max_bytes / 2)
+	if (client->was_full && queued < client->queue_max_bytes / 2 &&
+			 length < client->queue_max_records / 2)
 	{
 		client->was_full = false;
 		wake_brokers(client);
@@ -355,7 +359,7 @@ md_kafka_take(MdKafkaClient *client, MdRecord **records, int max_records,
 	}
 	if (client->n_messages > 0)
 		client->record_bytes = bytes / client->n_messages;
-	keep_fetching(client);
+	keep_fetching(client, bytes);
 	tell_errors(client, events);
 	*records = client->records;
 	return client->n_messages;

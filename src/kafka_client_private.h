@@ -52,6 +52,7 @@ struct MdKafkaClient
 	int			event_fd;
 	int			reserved_fds;
 	int64		queue_max_bytes;
+	int			queue_max_records;
 	int64		record_bytes;	/* of a record, on average, when some were taken last */
 	bool		stops_long;		/* the library stops for a second at a full queue */
 	bool		was_full;

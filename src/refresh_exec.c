@@ -40,6 +40,7 @@
 #include "refresh_cost.h"
 #include "refresh_exec.h"
 #include "refresh_part.h"
+#include "refresh_quarantine.h"
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
@@ -126,6 +127,7 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 
 		input->relid = source->relid;
 		md_frontier_delta(source, refresh->snapshot, &input->delta);
+		md_quarantine_let_in(refresh, source, &input->delta);
 		if (input->delta.why_full != NULL)
 			return input->delta.why_full;
 		*inputs = lappend(*inputs, input);
@@ -420,6 +422,9 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
 		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated)
 			refuse_rebuild(refresh, reason);
+		/* rows that cannot be computed are no reason to refuse it */
+		if (reason == NULL)
+			reason = refresh->why_anew;
 	}
 	if (reason == NULL)
 	{
@@ -433,6 +438,29 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 	refresh->run.strategy = "full";
 	refresh->run.reason = reason;
 	rebuild(refresh);
+}
+
+typedef struct Application
+{
+	MdRefresh  *refresh;
+	bool		full;
+	TimestampTz old_time;
+} Application;
+
+/* The part of a refresh that may fail because of a row. */
+static void
+run_apply(void *arg)
+{
+	Application *application = arg;
+	MdRun	   *run = &application->refresh->run;
+	MemoryContext context = CurrentMemoryContext;
+
+	SPI_connect();
+	apply(application->refresh, application->full, application->old_time);
+	md_analyze_view(application->refresh->view, &run->steps);
+	if (run->reason != NULL)
+		run->reason = MemoryContextStrdup(context, run->reason);
+	SPI_finish();
 }
 
 /* A refresh is one of few, like maintenance, and has more memory than any session. */
@@ -453,11 +481,9 @@ static void
 run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
-	MemoryContext context = CurrentMemoryContext;
-	TimestampTz old_time;
+	Application application = {refresh, full, view->refreshed_at};
 	MdSecurity	saved;
 
-	old_time = view->refreshed_at;
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
@@ -470,17 +496,13 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	SPI_connect();
-	apply(refresh, full, old_time);
-	md_analyze_view(view, &refresh->run.steps);
-	if (refresh->run.reason != NULL)
-		refresh->run.reason = MemoryContextStrdup(context, refresh->run.reason);
-	SPI_finish();
+	md_quarantine_apply(refresh, full, run_apply, &application);
 	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +
 				 refresh->run.rows_updated + refresh->run.rows_deleted);
 	MD_DEBUG_POINT("refresh-applied");
-	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable;
+	view->always_refresh = refresh->plan->time_dependent || !refresh->plan->repeatable ||
+		md_quarantine_is_unsettled(refresh);
 	view->populated = true;
 	MD_DEBUG_POINT("refresh-before-frontier");
 	md_view_store_state(view, md_strategy_name(refresh->plan->strategy),

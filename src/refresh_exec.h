@@ -25,6 +25,8 @@ typedef struct MdRefresh
 	Snapshot	snapshot;		/* of all that is read */
 	List	   *sources;		/* of MdSource */
 	MdEngine   *engine;			/* while an incremental strategy runs */
+	List	   *quarantined;	/* of MdRefreshError: see refresh_quarantine.c */
+	char	   *why_anew;		/* it must be recomputed because of these; NULL: not */
 	MdRun		run;
 } MdRefresh;
 
@@ -55,10 +57,13 @@ extern void md_refresh_part(Oid relid, const char *only_where, MdRun *run, Jsonb
 extern void md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc);
 
 /* The query of a view as of its last refresh, as SQL; for only_where too. */
-extern char *md_refresh_frontier_query(MdView *view, Snapshot snapshot);
+extern char *md_refresh_frontier_query(MdView *view, Snapshot snapshot, bool fenced);
 
-/* The query of its plan likewise, as a tree of the same range table. */
-extern Query *md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot);
+/*
+ * The query of its plan likewise, as a tree of the same range table.  fenced: at no
+ * price is anything computed of rows that came later (they may fail).
+ */
+extern Query *md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot, bool fenced);
 
 /* The query as it is to be run at `time`: now() replaced, as SQL. */
 extern char *md_refresh_query_text(Query *query, TimestampTz time);

@@ -19,13 +19,16 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "refresh_errors.h"
 #include "refresh_explain.h"
 #include "refresh_lookup.h"
 #include "refresh_normal.h"
 #include "refresh_plan.h"
 #include "refresh_read.h"
+#include "sql_run.h"
 
 #define COLUMN_COUNT 5
 
@@ -252,6 +255,34 @@ put_node(ExplainContext *context, MdNode *node, int depth)
 		put_node(context, lfirst(lc), depth + 1);
 }
 
+/* Rows that a view is computed without: a row per source that has some. */
+static void
+put_quarantined(ExplainContext *context)
+{
+	Snapshot	snapshot = md_sql_take_snapshot();
+	List	   *errors = md_errors_load(context->view->relid, snapshot);
+	List	   *done = NIL;
+	ListCell   *lc;
+
+	UnregisterSnapshot(snapshot);
+	foreach(lc, errors)
+	{
+		Oid			source = ((MdRefreshError *) lfirst(lc))->source;
+		int64		rows = 0;
+		ListCell   *other;
+
+		if (list_member_oid(done, source))
+			continue;
+		done = lappend_oid(done, source);
+		foreach(other, errors)
+			if (((MdRefreshError *) lfirst(other))->source == source)
+				rows += ((MdRefreshError *) lfirst(other))->copies;
+		put_row(context, 0, psprintf("Quarantined rows of %s", md_read_relation_name(source)), NULL, NULL,
+				psprintf(INT64_FORMAT " left out, because they cannot be computed: see medallion.refresh_errors",
+						 rows), NULL);
+	}
+}
+
 void
 md_explain(const char *query_text, MdView *view, Tuplestorestate *store, TupleDesc tupdesc)
 {
@@ -276,6 +307,8 @@ md_explain(const char *query_text, MdView *view, Tuplestorestate *store, TupleDe
 		md_lookups_find(plan);
 	}
 	put_node(&context, plan->root, 1);
+	if (view != NULL)
+		put_quarantined(&context);
 	if (is_other)
 		md_catalog_restore_user(&saved);
 }

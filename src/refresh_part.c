@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "refresh_exec_merge.h"
 #include "refresh_part.h"
+#include "refresh_quarantine.h"
 #include "refresh_state.h"
 #include "relation_make.h"
 #include "sql_run.h"
@@ -97,7 +98,7 @@ compute(MdRefresh *refresh, MdTarget **result)
 	/* nothing is there to compare with */
 	view->refresh_number = 0;
 	md_state_make(view, plan);
-	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot);
+	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot, true);
 	other.view = view;
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)
@@ -187,7 +188,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
-	refresh->plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	refresh->plan = md_quarantine_plan(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;
@@ -195,7 +196,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	if (view->state_tables != NIL)
 		apply_with_state(refresh, only_where);
 	else
-		md_diff_apply(refresh->result, md_refresh_frontier_query(view, refresh->snapshot),
+		md_diff_apply(refresh->result, md_refresh_frontier_query(view, refresh->snapshot, true),
 					  md_refresh_unique_columns(refresh), only_where, refresh->snapshot, run);
 	SPI_finish();
 	run->refresh_number = view->refresh_number;

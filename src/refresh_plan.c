@@ -535,6 +535,12 @@ settle_latest(MdPlan *plan)
 MdPlan *
 md_plan_make(Query *query, Oid owner)
 {
+	return md_plan_make_over(query, owner, NIL);
+}
+
+MdPlan *
+md_plan_make_over(Query *query, Oid owner, List *parts)
+{
 	MdPlan	   *plan = palloc0(sizeof(MdPlan));
 	PlanContext context = {plan, owner};
 	MdNode	   *reason;
@@ -546,6 +552,8 @@ md_plan_make(Query *query, Oid owner)
 	plan->inlined_ids = md_query_inline(plan->query, owner);
 	settle_latest(plan);
 	md_plan_note_sources(plan, owner);
+	if (parts != NIL)
+		plan->query = md_read_substitute(plan->query, parts);
 
 	plan->normal = copyObject(plan->query);
 	if (plan->normal->limitCount == NULL && plan->normal->limitOffset == NULL &&

@@ -100,6 +100,9 @@ extern char *md_query_text(Query *query);
  */
 extern MdPlan *md_plan_make(Query *query, Oid owner);
 
+/* The same with parts (of MdPart) read in the place of sources. */
+extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
+
 /* Fill in what the plan's query reads, and whether it gives the same again. */
 extern void md_plan_note_sources(MdPlan *plan, Oid owner);
 

@@ -266,15 +266,34 @@ store_query(const MdPart *part)
 	return query;
 }
 
-/* What is read in the place of a source, as a query. */
-static Query *
-part_query(const MdPart *part, bool with_children)
+/*
+ * The same part, such that Postgres moves no condition of the query into it, where
+ * it might be looked at for rows that the part leaves out.
+ */
+static const MdPart *
+fence(const MdPart *part)
+{
+	MdPart	   *fenced = palloc(sizeof(MdPart));
+
+	*fenced = *part;
+	fenced->is_fenced = false;
+	if (part->query != NULL)
+		fenced->query = psprintf("%s OFFSET 0", part->query);
+	else
+		fenced->condition = psprintf("%s OFFSET 0", part->condition);
+	return fenced;
+}
+
+Query *
+md_read_part_query(const MdPart *part, bool with_children)
 {
 	Query	   *query;
 	int			nest_level = NewGUCNestLevel();
 
 	md_restrict_search_path();
-	if (part->store_name != NULL)
+	if (part->is_fenced)
+		query = md_read_part_query(fence(part), with_children);
+	else if (part->store_name != NULL)
 		query = store_query(part);
 	else if (part->query != NULL)
 		query = md_query_analyze(part->query);
@@ -323,7 +342,7 @@ substitute_walker(Node *node, List *parts)
 			MdPart	   *part = find_part(parts, rte);
 
 			if (part != NULL)
-				md_read_replace_rte(query, i, part_query(part, rte->inh));
+				md_read_replace_rte(query, i, md_read_part_query(part, rte->inh));
 		}
 		return false;
 	}

@@ -47,6 +47,7 @@ typedef struct MdPart
 	Oid			relid;
 	char	   *condition;
 	char	   *query;			/* instead of a condition; NULL: none */
+	bool		is_fenced;		/* no condition of the query is looked at before */
 	char	   *store_name;		/* that the query reads; NULL: none */
 	Tuplestorestate *store;		/* to be registered under this name */
 	TupleDesc	store_desc;
@@ -57,6 +58,9 @@ extern char *md_read_attributes(Oid relid);
 
 /* The same names alone, of a query that has all of them as columns. */
 extern char *md_read_attribute_names(Oid relid);
+
+/* What is read in the place of a source, as a query. */
+extern Query *md_read_part_query(const MdPart *part, bool with_children);
 
 /* Copy the query with each source in `parts` (of MdPart) read in part. */
 extern Query *md_read_substitute(Query *query, List *parts);

@@ -23,9 +23,13 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "frontier.h"
+#include "refresh_culprits.h"
+#include "refresh_errors.h"
 #include "refresh_exec.h"
+#include "refresh_quarantine.h"
 #include "sql_run.h"
 #include "view_settings.h"
 
@@ -36,7 +40,7 @@
  * read is registered with SPI.
  */
 static List *
-read_parts(MdView *view, Snapshot snapshot)
+read_parts(MdView *view, Snapshot snapshot, bool fenced)
 {
 	List	   *parts = NIL;
 	ListCell   *lc;
@@ -53,27 +57,28 @@ read_parts(MdView *view, Snapshot snapshot)
 			continue;
 		if (part->store_name != NULL)
 			md_diff_register(part->store_name, part->store, part->store_desc);
+		part->is_fenced = fenced;
 		parts = lappend(parts, part);
 	}
 	return parts;
 }
 
 Query *
-md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot)
+md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot, bool fenced)
 {
 	int			location;
 
 	/* sources with system columns can be read as they are now alone */
 	return md_read_substitute(plan->query, md_plan_has_system_column(plan->query, &location) ?
-							  NIL : read_parts(view, snapshot));
+							  NIL : read_parts(view, snapshot, fenced));
 }
 
 char *
-md_refresh_frontier_query(MdView *view, Snapshot snapshot)
+md_refresh_frontier_query(MdView *view, Snapshot snapshot, bool fenced)
 {
-	MdPlan	   *plan = md_plan_make(md_query_of_definition(view->definition), view->owner);
+	MdPlan	   *plan = md_quarantine_plan(view, snapshot);
 
-	return md_refresh_query_text(md_refresh_frontier_tree(view, plan, snapshot), view->refreshed_at);
+	return md_refresh_query_text(md_refresh_frontier_tree(view, plan, snapshot, fenced), view->refreshed_at);
 }
 
 /* "AND a nearly equals b" for a column, or nothing if it is not a float. */
@@ -143,15 +148,29 @@ store_rows(Tuplestorestate *store, TupleDesc tupdesc)
 	}
 }
 
-/* Compare under the owner's privileges; connected to SPI. */
-static void
-compare(MdView *view, Snapshot snapshot, Tuplestorestate *store, TupleDesc tupdesc)
+typedef struct Comparison
 {
+	MdView	   *view;
+	Snapshot	snapshot;
+	bool		fenced;
+	Tuplestorestate *store;		/* gets the differences */
+	TupleDesc	tupdesc;
+} Comparison;
+
+/* Compare under the owner's privileges. */
+static void
+compare(void *arg)
+{
+	Comparison *comparison = arg;
+	MdView	   *view = comparison->view;
+	Snapshot	snapshot = comparison->snapshot;
 	MdTarget   *target = md_target_make(view->relid);
-	char	   *query = md_refresh_frontier_query(view, snapshot);
+	char	   *query;
 	TupleDesc	differences_desc;
 	Tuplestorestate *differences;
 
+	SPI_connect();
+	query = md_refresh_frontier_query(view, snapshot, comparison->fenced);
 	differences = md_sql_run_into_store(md_diff_sql(target, query, NULL), snapshot,
 										&differences_desc);
 	if (tuplestore_tuple_count(differences) > 0)
@@ -163,10 +182,11 @@ compare(MdView *view, Snapshot snapshot, Tuplestorestate *store, TupleDesc tupde
 							"  FROM " DIFFERENCES " n WHERE %s ORDER BY 1, 2",
 							named_columns(target), tolerance_condition(target)),
 				   NULL, snapshot);
-		store_rows(store, tupdesc);
+		store_rows(comparison->store, comparison->tupdesc);
 		SPI_unregister_relation(DIFFERENCES);
 	}
 	tuplestore_end(differences);
+	SPI_finish();
 }
 
 void
@@ -174,7 +194,10 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 {
 	Snapshot	snapshot = md_sql_take_snapshot();
 	MdView	   *view = md_view_get(relid, snapshot);
+	Comparison	comparison = {view, snapshot, false, store, tupdesc};
+	ErrorData  *error;
 	MdSecurity	saved;
+	int64		left_out;
 
 	md_view_check_query(view);
 	if (!view->populated)
@@ -184,9 +207,22 @@ md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 				 errhint("Call medallion.refresh() first.")));
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
-	SPI_connect();
-	compare(view, snapshot, store, tupdesc);
-	SPI_finish();
+	/* rows that came since the last refresh may be ones that cannot be computed */
+	error = md_attempt(compare, &comparison);
+	if (error != NULL && !md_culprits_is_data_error(error))
+		ReThrowError(error);
+	if (error != NULL)
+	{
+		comparison.fenced = true;
+		compare(&comparison);
+	}
 	md_catalog_restore_user(&saved);
+	left_out = md_errors_count(md_errors_load(relid, snapshot));
+	if (left_out > 0)
+		ereport(NOTICE,
+				(errmsg_plural("materialized view \"%s\" was compared with its query without %ld quarantined row of its sources",
+							   "materialized view \"%s\" was compared with its query without %ld quarantined rows of its sources",
+							   (unsigned long) left_out, get_rel_name(relid), (long) left_out),
+				 errhint("medallion.refresh_errors lists them.")));
 	UnregisterSnapshot(snapshot);
 }

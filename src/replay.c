@@ -350,7 +350,7 @@ static void
 open_client(Replay *replay)
 {
 	MdKafkaConsumerConfig config = {
-		.queue_max_kb = md_ingest_memory_kb,
+		.queue_max_kb = md_ingest_memory_kb / 2,
 		.read_uncommitted = replay->stream->read_uncommitted
 	};
 

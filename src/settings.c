@@ -18,11 +18,13 @@ bool		md_allow_direct_writes = false;
 int			md_backoff_max_ms = 60000;
 int			md_backoff_min_ms = 250;
 int			md_batch_history_retention_s = 86400;
+int			md_batch_time_limit_ms = 1000;
+int			md_batch_timeout_ms = 60000;
 int			md_change_log_limit_mb = 1024;
 int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
 int			md_discovery_interval_ms = 30000;
-int			md_ingest_memory_kb = 131072;
+int			md_ingest_memory_kb = 262144;
 int			md_ingest_workers = 1;
 int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
@@ -57,6 +59,18 @@ md_settings_define(void)
 							&md_batch_history_retention_s, 86400, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
+	DefineCustomIntVariable("medallion.batch_time_limit",
+							"How long one streaming table may take of a batch that it shares.",
+							"A table that takes longer is read apart from then on, in smaller batches.",
+							&md_batch_time_limit_ms, 1000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("medallion.batch_timeout",
+							"Time after which an ingest worker gives up storing a table's part of a batch.",
+							"It is tried again after a pause, with fewer rows. 0: never.",
+							&md_batch_timeout_ms, 60000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("medallion.change_log_limit",
 							"Size that the change log of one captured relation may have.",
 							"A view that has not read a log of this size when it is given up is refreshed in full.",
@@ -81,7 +95,8 @@ md_settings_define(void)
 
 	DefineCustomIntVariable("medallion.ingest_memory",
 							"Memory for fetched records, per ingest worker.",
-							NULL, &md_ingest_memory_kb, 131072, 4096, MAX_KILOBYTES,
+							"Its Kafka clients share it: the first has half of it, each other half of what is left.",
+							&md_ingest_memory_kb, 262144, 4096, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.ingest_workers",

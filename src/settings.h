@@ -11,6 +11,8 @@ extern bool md_allow_direct_writes;
 extern int	md_backoff_max_ms;
 extern int	md_backoff_min_ms;
 extern int	md_batch_history_retention_s;
+extern int	md_batch_time_limit_ms;
+extern int	md_batch_timeout_ms;
 extern int	md_change_log_limit_mb;
 extern int	md_dead_letter_retention_s;
 extern char *md_debug_points;

@@ -105,6 +105,22 @@ md_sql_run_into_store(const char *sql, Snapshot snapshot, TupleDesc *tupdesc)
 }
 
 void
+md_sql_run_for_errors(const char *sql, Snapshot snapshot)
+{
+	SPIExecuteOptions options = {0};
+	SPIPlanPtr	plan = prepare(sql, NULL, CURSOR_OPT_PARALLEL_OK);
+
+	options.read_only = true;
+	options.dest = None_Receiver;
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+	check_result(SPI_execute_plan_extended(plan, &options), sql);
+	PopActiveSnapshot();
+	SPI_freeplan(plan);
+}
+
+void
 md_sql_write_into_store(const char *sql, Tuplestorestate *store, TupleDesc *tupdesc)
 {
 	SPIExecuteOptions options = {0};

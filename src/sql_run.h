@@ -42,6 +42,9 @@ extern uint64 md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *ar
 extern Tuplestorestate *md_sql_run_into_store(const char *sql, Snapshot snapshot,
 											  TupleDesc *tupdesc);
 
+/* Run a SELECT for its errors: its rows are computed, and thrown away. */
+extern void md_sql_run_for_errors(const char *sql, Snapshot snapshot);
+
 /*
  * Run a statement that writes and returns rows, and add these to a store.  It sees
  * what is committed now, so it reads only what nobody else writes.

@@ -170,6 +170,8 @@ view_from_row(MemoryContext context)
 	view->cost.change_ms = row_float8(21);
 	view->cost.change_rows = row_float8(22);
 	view->cost.recomputes = md_sql_int64(0, 23);
+	view->on_error_fail = md_sql_bool(0, 24);
+	view->max_refresh_errors = (int) md_sql_int64(0, 25);
 	return view;
 }
 
@@ -194,7 +196,8 @@ md_view_load(Oid relid, Snapshot snapshot)
 						  "       v.origin <> medallion.database_identity(),"
 						  "       s.populated, s.refresh_number, s.rewritten_number, s.refreshed_at,"
 						  "       s.always_refresh, s.xmin, s.recompute_ms, s.recompute_rows,"
-						  "       s.change_ms, s.change_rows, s.recomputes"
+						  "       s.change_ms, s.change_rows, s.recomputes, v.on_error = 'fail',"
+						  "       v.max_refresh_errors::bigint"
 						  "  FROM medallion.view v"
 						  "       JOIN pg_class c ON c.oid = v.relid"
 						  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"
@@ -327,7 +330,7 @@ name_arg(MdSqlArgs *args, Oid relid)
 	md_sql_arg(args, TEXTOID, name ? CStringGetTextDatum(name) : (Datum) 0, name == NULL);
 }
 
-/* $1 to $9: the columns of medallion.view that a definition has. */
+/* $1 to $11: the columns of medallion.view that a definition has. */
 static void
 definition_args(MdSqlArgs *args, const MdView *view)
 {
@@ -342,6 +345,8 @@ definition_args(MdSqlArgs *args, const MdView *view)
 			   view->refresh_interval == NULL);
 	md_sql_arg(args, TEXTOID, CStringGetTextDatum(mode_names[view->mode]), false);
 	md_sql_arg(args, JSONBOID, JsonbPGetDatum(view->settings), false);
+	md_sql_arg(args, TEXTOID, CStringGetTextDatum(view->on_error_fail ? "fail" : "quarantine"), false);
+	md_sql_arg(args, INT4OID, Int32GetDatum(view->max_refresh_errors), false);
 }
 
 uint64
@@ -365,8 +370,10 @@ md_view_insert(const MdView *view, const char *strategy)
 
 	definition_args(&args, view);
 	md_view_sql_run("INSERT INTO medallion.view (relid, definition, state_tables, merge_index, key_index,"
-					"       key_columns, refresh_interval, refresh_mode, settings, origin)"
-					" VALUES ($1, $2, $3::pg_catalog.regclass[], $4, $5, $6, $7, $8, $9, medallion.database_identity())",
+					"       key_columns, refresh_interval, refresh_mode, settings, on_error, max_refresh_errors,"
+					"       origin)"
+					" VALUES ($1, $2, $3::pg_catalog.regclass[], $4, $5, $6, $7, $8, $9, $10, $11,"
+					"         medallion.database_identity())",
 			&args);
 	args.count = 1;
 	md_sql_arg(&args, TEXTOID, CStringGetTextDatum(strategy), false);
@@ -382,7 +389,7 @@ md_view_update(const MdView *view)
 	md_view_sql_run("UPDATE medallion.view SET definition = $2,"
 					"       lost_query = CASE WHEN $2 IS NULL THEN lost_query END, state_tables = $3::pg_catalog.regclass[], merge_index = $4,"
 					"       key_index = $5, key_columns = $6, refresh_interval = $7, refresh_mode = $8,"
-					"       settings = $9"
+					"       settings = $9, on_error = $10, max_refresh_errors = $11"
 					" WHERE relid = $1", &args);
 }
 
@@ -412,7 +419,8 @@ void
 md_view_delete(Oid relid)
 {
 	static const char *const tables[] = {
-		"view", "view_state", "view_source", "view_change", "view_status", "refresh_run"
+		"view", "view_state", "view_source", "view_change", "view_status", "refresh_run",
+		"refresh_error"
 	};
 	MdSqlArgs	args = {0};
 

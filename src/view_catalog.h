@@ -31,6 +31,9 @@ extern const char *md_refresh_mode_name(MdRefreshMode mode);
 /* ERROR, with the nearest valid name as hint, if it is none. */
 extern MdRefreshMode md_refresh_mode_by_name(const char *name);
 
+/* So many quarantined rows are too many, unless told otherwise. */
+#define MD_MAX_REFRESH_ERRORS_DEFAULT 1000
+
 /* What refreshes of a view have taken; see refresh_cost.c. */
 typedef struct MdViewCost
 {
@@ -57,6 +60,8 @@ typedef struct MdView
 	Jsonb	   *settings;
 	bool		paused;
 	bool		foreign_origin;
+	bool		on_error_fail;	/* else: quarantine the row */
+	int			max_refresh_errors;
 	/* state */
 	bool		populated;
 	int64		refresh_number;

@@ -51,10 +51,11 @@ typedef struct DdlOptions
 	MdRefreshMode mode;
 	bool		set_keys;
 	List	   *key_columns;
+	MdErrorOptions errors;
 } DdlOptions;
 
 static const char *const option_names[] = {
-	"key_columns", "refresh_interval", "refresh_mode", NULL
+	"key_columns", "max_refresh_errors", "on_error", "refresh_interval", "refresh_mode", NULL
 };
 
 /* A view of ours under this name, or InvalidOid. */
@@ -139,16 +140,18 @@ report_unknown_option(DefElem *option)
 			 errmsg("unrecognized option \"%s.%s\" of a materialized view", OPTION_NAMESPACE,
 					option->defname),
 			 nearest ? errhint("Perhaps you meant \"%s.%s\".", OPTION_NAMESPACE, nearest) :
-			 errhint("Valid options are \"%s.key_columns\", \"%s.refresh_interval\" and \"%s.refresh_mode\".",
-					 OPTION_NAMESPACE, OPTION_NAMESPACE, OPTION_NAMESPACE)));
+			 errhint("Valid options are \"%s.key_columns\", \"%s.max_refresh_errors\", \"%s.on_error\", \"%s.refresh_interval\" and \"%s.refresh_mode\".",
+					 OPTION_NAMESPACE, OPTION_NAMESPACE, OPTION_NAMESPACE, OPTION_NAMESPACE,
+					 OPTION_NAMESPACE)));
 }
 
 /* Set or, with reset, set to its default, what one option says. */
 static void
 apply_option(DefElem *option, bool reset, DdlOptions *options)
 {
-	bool	   *set;
-	char	   *value = NULL;
+	bool	   *set = NULL;
+	bool		twice = false;
+	char	   *value = reset ? NULL : defGetString(option);
 
 	if (strcmp(option->defname, "refresh_interval") == 0)
 		set = &options->set_interval;
@@ -156,16 +159,16 @@ apply_option(DefElem *option, bool reset, DdlOptions *options)
 		set = &options->set_mode;
 	else if (strcmp(option->defname, "key_columns") == 0)
 		set = &options->set_keys;
-	else
+	else if (!md_error_options_take(&options->errors, option->defname, value, &twice))
 		report_unknown_option(option);
-	if (*set)
+	if (set != NULL ? *set : twice)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("option \"%s.%s\" is given more than once", OPTION_NAMESPACE,
 						option->defname)));
+	if (set == NULL)
+		return;
 	*set = true;
-	if (!reset)
-		value = defGetString(option);
 
 	if (set == &options->set_interval)
 		options->refresh_interval = parse_interval(value ? value : DEFAULT_INTERVAL);
@@ -203,6 +206,7 @@ create_view(MdUtility *u, CreateTableAsStmt *stmt)
 		parse_interval(DEFAULT_INTERVAL);
 	spec.mode = options.mode;
 	spec.key_columns = options.key_columns;
+	spec.errors = options.errors;
 	spec.with_data = !stmt->into->skipData;
 	spec.if_not_exists = stmt->if_not_exists;
 	spec.into = stmt->into;
@@ -331,7 +335,8 @@ alter_view(MdUtility *u, AlterTableStmt *stmt)
 
 	take_alter_options(stmt, &options);
 	check_commands(relid, stmt->cmds);
-	if (options.set_interval || options.set_mode || options.set_keys)
+	if (options.set_interval || options.set_mode || options.set_keys ||
+		options.errors.set_on_error || options.errors.set_max)
 	{
 		MdViewChange change = {0};
 
@@ -341,6 +346,7 @@ alter_view(MdUtility *u, AlterTableStmt *stmt)
 		change.mode = options.mode;
 		change.set_keys = options.set_keys;
 		change.key_columns = options.key_columns;
+		change.errors = options.errors;
 		md_view_alter(relid, &change);
 	}
 	if (stmt->cmds != NIL)

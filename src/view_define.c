@@ -32,6 +32,7 @@
 #include "capture.h"
 #include "catalog.h"
 #include "nearest_name.h"
+#include "refresh_errors.h"
 #include "refresh_group.h"
 #include "refresh_read.h"
 #include "refresh_target.h"
@@ -216,6 +217,8 @@ md_view_create(MdViewSpec *spec)
 	view.refresh_interval = spec->refresh_interval;
 	view.mode = spec->mode;
 	view.settings = md_view_settings_capture();
+	view.max_refresh_errors = MD_MAX_REFRESH_ERRORS_DEFAULT;
+	md_error_options_apply(&spec->errors, &view);
 	md_view_set_keys(&view, spec->key_columns);
 	md_view_insert(&view, md_strategy_name(spec->mode == MD_MODE_FULL ? MD_STRATEGY_FULL :
 										   plan->strategy));
@@ -258,6 +261,10 @@ md_view_alter(Oid relid, MdViewChange *change)
 	UnregisterSnapshot(snapshot);
 	rebuild = view->populated && change->set_keys && OidIsValid(view->definition);
 
+	md_error_options_apply(&change->errors, view);
+	/* the rows that it was computed without must fail it */
+	if (change->errors.set_on_error && view->on_error_fail)
+		md_errors_forget(relid);
 	if (change->set_interval)
 		view->refresh_interval = change->refresh_interval;
 	if (change->set_mode && change->mode != view->mode)

@@ -13,6 +13,7 @@
 
 #include "refresh_plan.h"
 #include "view_catalog.h"
+#include "view_error_options.h"
 
 /* What a view is to be. */
 typedef struct MdViewSpec
@@ -28,6 +29,7 @@ typedef struct MdViewSpec
 	bool		with_data;
 	bool		if_not_exists;
 	IntoClause *into;			/* storage parameters and so on; NULL: none */
+	MdErrorOptions errors;
 	List	   *stages;			/* of MdStageSpec: sources with their own interval */
 	bool		is_stage;		/* it is one itself, in medallion_def */
 } MdViewSpec;
@@ -43,6 +45,7 @@ typedef struct MdViewChange
 	MdRefreshMode mode;
 	bool		set_keys;
 	List	   *key_columns;	/* of String */
+	MdErrorOptions errors;
 } MdViewChange;
 
 /* Create; InvalidOid if it existed and if_not_exists is set. */

@@ -24,6 +24,7 @@
 #include "compat.h"
 #include "function_args.h"
 #include "nearest_name.h"
+#include "refresh_errors.h"
 #include "refresh_exec.h"
 #include "refresh_explain.h"
 #include "refresh_group.h"
@@ -41,6 +42,7 @@ PG_FUNCTION_INFO_V1(md_refresh_group);
 PG_FUNCTION_INFO_V1(md_explain_refresh);
 PG_FUNCTION_INFO_V1(md_verify);
 PG_FUNCTION_INFO_V1(md_copies);
+PG_FUNCTION_INFO_V1(md_retry_refresh_errors);
 
 /* Elements of a text[], of String; NIL for NULL. */
 static List *
@@ -66,16 +68,37 @@ names_argument(FunctionCallInfo fcinfo, int number, const char *name)
 	return names;
 }
 
-/* "sources" is the only option: name another one. */
+/* A value as the text that DDL would have. */
+static char *
+option_text(const char *name, const JsonbValue *value)
+{
+	if (value->type == jbvNull)
+		return NULL;
+	if (value->type == jbvString)
+		return pnstrdup(value->val.string.val, value->val.string.len);
+	if (value->type == jbvNumeric)
+		return DatumGetCString(DirectFunctionCall1(numeric_out,
+												   NumericGetDatum(value->val.numeric)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("option \"%s\" must be a string or a number", name)));
+}
+
+/* Those about errors; "sources", if that may be given, is read elsewhere. */
 static void
-check_options(Jsonb *options)
+read_options(Jsonb *options, bool with_sources, MdErrorOptions *errors)
 {
 	static const char *const valid[] = {
 		"refresh_interval", "refresh_mode", "key_columns", "with_data", NULL
 	};
+	const char *const valid_options[] = {
+		"max_refresh_errors", "on_error", with_sources ? "sources" : NULL, NULL
+	};
 	JsonbIterator *iterator = JsonbIteratorInit(&options->root);
 	JsonbValue	key;
+	JsonbValue	value;
 	char	   *name;
+	bool		twice;
 	const char *nearest;
 
 	if (!JB_ROOT_IS_OBJECT(options))
@@ -88,13 +111,17 @@ check_options(Jsonb *options)
 		if (JsonbIteratorNext(&iterator, &key, true) != WJB_KEY)
 			return;
 		name = pnstrdup(key.val.string.val, key.val.string.len);
-		(void) JsonbIteratorNext(&iterator, &key, true);
-	} while (strcmp(name, "sources") == 0);
+		(void) JsonbIteratorNext(&iterator, &value, true);
+	} while ((with_sources && strcmp(name, "sources") == 0) ||
+			 (value.type != jbvBinary &&
+			  md_error_options_take(errors, name, option_text(name, &value), &twice)));
 	nearest = md_nearest_name(name, valid);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"%s\"", name),
-			 nearest ? errhint("Perhaps you meant the argument %s.", nearest) : 0));
+			 nearest ? errhint("Perhaps you meant the argument %s.", nearest) :
+			 (nearest = md_nearest_name(name, valid_options)) != NULL ?
+			 errhint("Perhaps you meant \"%s\".", nearest) : 0));
 }
 
 Datum
@@ -112,7 +139,7 @@ md_create_materialized_view(PG_FUNCTION_ARGS)
 	md_require_argument(fcinfo, 5, "with_data");
 	spec.with_data = PG_GETARG_BOOL(5);
 	md_require_argument(fcinfo, 6, "options");
-	check_options(PG_GETARG_JSONB_P(6));
+	read_options(PG_GETARG_JSONB_P(6), true, &spec.errors);
 
 	spec.name = makeRangeVarFromNameList(md_qualified_name(name));
 	spec.query = md_query_analyze(spec.query_text);
@@ -154,6 +181,8 @@ md_alter_materialized_view(PG_FUNCTION_ARGS)
 		change.mode = md_refresh_mode_by_name(text_to_cstring(PG_GETARG_TEXT_PP(3)));
 	change.key_columns = names_argument(fcinfo, 4, "key_columns");
 	change.set_keys = !is_kept_keys(change.key_columns);
+	md_require_argument(fcinfo, 5, "options");
+	read_options(PG_GETARG_JSONB_P(5), false, &change.errors);
 	md_view_alter(PG_GETARG_OID(0), &change);
 	PG_RETURN_VOID();
 }
@@ -290,6 +319,21 @@ md_verify(PG_FUNCTION_ARGS)
 	md_view_check_owner(PG_GETARG_OID(0));
 	md_refresh_verify(PG_GETARG_OID(0), result->setResult, result->setDesc);
 	return (Datum) 0;
+}
+
+Datum
+md_retry_refresh_errors(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	Snapshot	snapshot = md_sql_take_snapshot();
+	int64		rows;
+
+	md_view_check_owner(relid);
+	(void) md_view_get(relid, snapshot);
+	UnregisterSnapshot(snapshot);
+	md_view_lock(relid);
+	rows = md_errors_retry(relid);
+	PG_RETURN_INT64(rows);
 }
 
 Datum

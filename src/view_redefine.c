@@ -48,6 +48,7 @@
 #include "debug_point.h"
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_errors.h"
 #include "refresh_group.h"
 #include "refresh_state.h"
 #include "refresh_target.h"
@@ -163,6 +164,9 @@ make_next(Redefinition *redefinition)
 												   copyObject(columns->columns), columns->names);
 	next->mode = change->set_mode ? change->mode : view->mode;
 	next->settings = md_view_settings_capture();
+	next->on_error_fail = view->on_error_fail;
+	next->max_refresh_errors = view->max_refresh_errors;
+	md_error_options_apply(&change->errors, next);
 	md_view_set_keys(next, change->set_keys ? change->key_columns : key_names(view));
 	md_view_insert(next, md_strategy_name(redefinition->plan->strategy));
 	md_view_reset_sources(next->relid, redefinition->plan->source_ids,
@@ -354,6 +358,7 @@ adopt_definition(Redefinition *redefinition)
 	view->settings = next->settings;
 	view->mode = next->mode;
 	view->populated = next->populated;
+	md_error_options_apply(&change->errors, view);
 	view->key_count = next->key_count;
 	view->keys = next->keys;
 	if (change->set_interval)
@@ -540,6 +545,7 @@ md_view_redefine(Oid relid, MdViewChange *change)
 		put_rows(&redefinition);
 	}
 	md_view_adopt_state(relid, redefinition.next->relid, &redefinition.run);
+	md_errors_move(redefinition.next->relid, relid);
 	md_view_store_run(relid, &redefinition.run, GetCurrentTimestamp());
 	(void) md_view_clear_failure(relid);
 	drop_next(redefinition.next->relid);

@@ -14,7 +14,7 @@ use Time::HiRes qw(usleep);
 use ChaosOracle;
 use ChaosRepair;
 use IngestTest qw(count_log);
-use MedallionTest qw(add_partitions delete_topic kafka_tool start_broker stop_broker);
+use MedallionTest qw(add_partitions delete_topic kafka_tool signal_broker start_broker stop_broker);
 
 my $KILL_LINE = qr/terminated by signal 9/;
 
@@ -155,15 +155,18 @@ sub do_stop_broker
 	my ($world, $step) = @_;
 	$world->finish_feeds;
 	$world->start_feeds($step);
-	stop_broker($world->{name}, $step->{signal});
-	$world->{broker_is_down} = 1;
+	# one that stalls keeps its connections, and answers nothing
+	if ($step->{signal} eq 'STOP') { signal_broker($world->{name}, 'STOP') }
+	else                           { stop_broker($world->{name}, $step->{signal}) }
+	$world->{broker_is_down} = $step->{signal};
 	return;
 }
 
 sub do_start_broker
 {
 	my ($world) = @_;
-	start_broker($world->{name});
+	if ($world->{broker_is_down} eq 'STOP') { signal_broker($world->{name}, 'CONT') }
+	else                                    { start_broker($world->{name}) }
 	$world->{broker_is_down} = 0;
 	return;
 }

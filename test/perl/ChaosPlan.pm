@@ -266,7 +266,7 @@ sub make_hold
 sub make_stop_broker
 {
 	my ($plan, $step) = @_;
-	$step->{signal} = $plan->pick(qw(TERM KILL KILL));
+	$step->{signal} = $plan->pick(qw(TERM KILL KILL STOP));
 	# a transaction that is open when its broker goes holds up readers for a minute
 	$_->{transactional} = 0 for @{ $step->{feeds} };
 	$plan->{broker_back} = $plan->between(1, 3);

@@ -1,16 +1,19 @@
 -- Contracts of the functions and views of materialized views: names of
 -- arguments, volatility, strictness, parallel safety, comments, privileges.
 BEGIN;
-SELECT plan(37);
+SELECT plan(51);
 
 CREATE TEMP TABLE contract (name name PRIMARY KEY, arguments text, result text, volatility text, strict boolean, parallel "char");
 INSERT INTO contract VALUES
 	('create_materialized_view', 'view_name text, query text, refresh_interval interval DEFAULT ''00:01:00''::interval, refresh_mode text DEFAULT ''auto''::text, key_columns text[] DEFAULT NULL::text[], with_data boolean DEFAULT true, options jsonb DEFAULT ''{}''::jsonb', 'regclass', 'v', false, 'u'),
-	('alter_materialized_view', 'view regclass, query text DEFAULT NULL::text, refresh_interval interval DEFAULT ''-00:00:01''::interval, refresh_mode text DEFAULT NULL::text, key_columns text[] DEFAULT ''{*}''::text[]', 'void', 'v', false, 'u'),
+	('alter_materialized_view', 'view regclass, query text DEFAULT NULL::text, refresh_interval interval DEFAULT ''-00:00:01''::interval, refresh_mode text DEFAULT NULL::text, key_columns text[] DEFAULT ''{*}''::text[], options jsonb DEFAULT ''{}''::jsonb', 'void', 'v', false, 'u'),
 	('drop_materialized_view', 'view regclass, cascade boolean DEFAULT false', 'void', 'v', true, 'u'),
 	('refresh', 'view regclass, full_refresh boolean DEFAULT false, only_where text DEFAULT NULL::text, OUT strategy text, OUT reason text, OUT rows_read bigint, OUT rows_inserted bigint, OUT rows_updated bigint, OUT rows_deleted bigint, OUT frontier jsonb', 'record', 'v', false, 'u'),
 	('refresh_group', 'view regclass', 'regclass[]', 'v', true, 'u'),
 	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text', 'SETOF record', 'v', true, 'u'),
+	('retry_refresh_errors', 'view regclass', 'bigint', 'v', true, 'u'),
+	('row_fingerprint', 'VARIADIC row_values "any"', 'uuid', 'i', false, 's'),
+	('not_quarantined', 'fingerprints uuid[], VARIADIC row_values "any"', 'boolean', 'i', false, 's'),
 	('verify', 'view regclass, OUT difference text, OUT row_data jsonb, OUT copies bigint', 'SETOF record', 'v', true, 'u');
 
 SELECT is(pg_get_function_arguments(p.oid), c.arguments, format('arguments of %s', name))
@@ -24,15 +27,22 @@ SELECT function_privs_are('medallion', 'prune_history', ARRAY[]::text[], 'public
 
 -- what anyone may read, and what nobody else may
 SELECT ok(has_table_privilege('public', 'medallion.' || v, 'SELECT'), format('everyone may read %s', v))
-  FROM unnest(ARRAY['materialized_views', 'refresh_history']) v;
+  FROM unnest(ARRAY['materialized_views', 'refresh_history', 'refresh_errors']) v;
 SELECT ok(NOT has_table_privilege('public', 'medallion.' || t, 'SELECT, INSERT, UPDATE, DELETE'), format('%s is ours', t))
-  FROM unnest(ARRAY['view', 'view_state', 'view_source', 'view_change', 'view_status', 'refresh_run', 'source_position', 'source_waiting']) t;
+  FROM unnest(ARRAY['view', 'view_state', 'view_source', 'view_change', 'view_status', 'refresh_run', 'refresh_error', 'source_position', 'source_waiting']) t;
 SELECT ok(NOT has_schema_privilege('public', 'medallion_def', 'CREATE'), 'nobody makes things in medallion_def');
 SELECT columns_are('medallion', 'materialized_views', ARRAY['view', 'owner', 'query', 'refresh_mode', 'refresh_interval', 'key_columns',
 	'state', 'populated', 'strategy', 'refreshed_at', 'last_duration', 'freshness', 'latency', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',
-	'failures', 'failing_since', 'state_tables', 'result_bytes', 'state_bytes']);
+	'failures', 'failing_since', 'quarantined_rows', 'state_tables', 'result_bytes', 'state_bytes']);
 SELECT columns_are('medallion', 'refresh_history', ARRAY['run_id', 'view', 'started_at', 'finished_at', 'duration', 'strategy', 'reason',
 	'rows_read', 'rows_inserted', 'rows_updated', 'rows_deleted', 'sqlstate', 'message', 'steps']);
+SELECT columns_are('medallion', 'refresh_errors', ARRAY['error_id', 'view', 'source', 'kafka_topic', 'kafka_partition', 'kafka_offset',
+	'row_data', 'copies', 'sqlstate', 'message', 'detail', 'context', 'failed_at', 'tried_at', 'attempts']);
+
+-- fingerprints: NULL is a value, and where one value ends matters; the planner counts on all rows
+SELECT ok(medallion.row_fingerprint('a'::text, 1, NULL::text) = medallion.row_fingerprint('a'::text, 1, NULL::text), 'a fingerprint is of the values');
+SELECT is((SELECT count(DISTINCT f)::int FROM (VALUES (medallion.row_fingerprint('ab'::text, 'c'::text)), (medallion.row_fingerprint('a'::text, 'bc'::text)),
+		(medallion.row_fingerprint('ab'::text, NULL::text)), (medallion.row_fingerprint(NULL::text, 'ab'::text)), (medallion.row_fingerprint('ab'::text, ''::text))) v(f)), 5, 'other values have others');
 
 -- history that nobody needs goes, and what a view has yet to read stays
 CREATE TABLE s (id int, kafka_partition int, kafka_offset bigint);

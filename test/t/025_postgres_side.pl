@@ -92,13 +92,13 @@ $session->query_safe('SELECT 1');
 $reader->quit;
 
 # What is done to a table that is written all the time gets its turn.
-my $generator = start_generator($kafka, $topic{held}, 4000, '--rate', 1000);
+my $generator = start_generator($kafka, $topic{held}, 10_000_000, '--rate', 1000);
 sql($_)
   for 'VACUUM FULL held', 'CREATE INDEX CONCURRENTLY held_at ON held (ingested_at)', 'REINDEX TABLE CONCURRENTLY held', 'CLUSTER held USING held_at',
   'ALTER TABLE held ADD COLUMN more int', 'ALTER TABLE held RENAME COLUMN more TO less', 'ALTER TABLE held DROP COLUMN less',
   'ALTER TABLE held ADD CHECK (kafka_offset >= 0)', 'DROP INDEX CONCURRENTLY held_at', 'ANALYZE held';
 ok($generator->is_running, 'DDL and maintenance have their turn while records come');
-$generator->finish;
+undef $generator;    # which ends it
 wait_until_caught_up($node, 'held', $kafka, $topic{held});
 is(dead_letters($node, 'held'), '', 'none of this made a dead letter');
 exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
@@ -126,6 +126,53 @@ for my $point (qw(ingest-begin ingest-fenced ingest-stored ingest-commit))
 }
 is(dead_letters($node, 'held') . dead_letters($node, 'beside'), '', 'no dead letter came of it');
 exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
+
+# Rows that are slow to store: the table is cut short and read apart, and the
+# others need not wait for it; when it is fast again it comes back.
+set_include($node, "medallion.batch_time_limit = '200ms'\n");
+sub slow_ok
+{
+	my ($what, $begin, $end) = @_;
+	sql($begin);
+	send_some($topic{held}, 6000);
+	wait_for($node, q{SELECT state = 'running' AND reason ~ '^storing its rows is slow, about \d+ a second: it is read apart' AND hint ~ '^See what is slow'
+		FROM medallion.streaming_tables WHERE table_name = 'held'::regclass});
+	for (1 .. 3)
+	{
+		send_some($topic{beside});
+		wait_until_caught_up($node, 'beside', $kafka, $topic{beside});
+	}
+	my $lag = sql(q{SELECT sum(high_watermark - next_offset) FROM medallion.checkpoint WHERE relid = 'held'::regclass});
+	cmp_ok($lag, '>', 0, "$what: others need not wait for a slow table ($lag records behind)");
+	is(sql(q{SELECT bool_and(last_offset < next_offset AND last_checksum IS NOT NULL) FROM medallion.checkpoint WHERE relid = 'held'::regclass}), 't', 'the last record of a batch that was cut is known');
+	sql($end);
+	wait_until_caught_up($node, 'held', $kafka, $topic{held});
+	wait_for($node, q{SELECT reason IS NULL FROM medallion.streaming_tables WHERE table_name = 'held'::regclass});
+	is(count_log($node, qr/storing rows of streaming table "held" is slow: \d+ in \d+ ms/), 1, 'it comes back when it has no backlog; one log line, however often this is');
+	exactly_once_ok($node, 'held', $kafka, $topic{held});
+	return;
+}
+sql('CREATE FUNCTION slow(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.005); RETURN true; END$$;
+	CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END$$');
+sql('ALTER TABLE held DROP CONSTRAINT held_ref_fkey');
+slow_ok('a CHECK', 'ALTER TABLE held ADD CONSTRAINT slow CHECK (slow(id)) NOT VALID', 'ALTER TABLE held DROP CONSTRAINT slow');
+slow_ok('a trigger', 'CREATE TRIGGER slow BEFORE INSERT ON held FOR EACH ROW EXECUTE FUNCTION slow()', 'DROP TRIGGER slow ON held');
+
+# A row that takes for ever.
+set_include($node, "medallion.batch_timeout = '300ms'\n");
+sql('CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF NEW.id % 10 = 0 THEN PERFORM pg_sleep(3600); END IF; RETURN NEW; END$$;
+	CREATE TRIGGER hang BEFORE INSERT ON held FOR EACH ROW EXECUTE FUNCTION hang()');
+send_some($topic{held}, 40);
+wait_for($node, q{SELECT failures >= 3 FROM medallion.streaming_tables WHERE table_name = 'held'::regclass});
+like(state_of('held'), qr/^failing 57014 .*timeout, SQL statement "SELECT pg_sleep.* HINT See what is slow for each row.*medallion\.batch_timeout/, 'a trigger that does not end is given up, and said');
+send_some($topic{beside});
+wait_until_caught_up($node, 'beside', $kafka, $topic{beside});
+is(status_of($node, 'beside'), '', 'and the others go on');
+sql('DROP TRIGGER hang ON held');
+wait_until_caught_up($node, 'held', $kafka, $topic{held});
+is(dead_letters($node, 'held'), '', 'nothing became a dead letter');
+exactly_once_ok($node, $_, $kafka, $topic{$_}) for sort keys %topic;
+set_include($node, '');
 
 $session->quit;
 is(count_log($node, qr/terminated by signal|PANIC|TRAP/), 0, 'nothing crashed');

@@ -130,7 +130,7 @@ sub exactly_once_ok_late
 }
 
 # Partitions come and go while records come.
-my $generator = start_generator($kafka, my $live_topic = create_topic($kafka, 'live', 2), 4000, '--rate', 1000);
+my $generator = start_generator($kafka, my $live_topic = create_topic($kafka, 'live', 2), 10_000_000, '--rate', 1000);
 sql(<<"END");
 CREATE TABLE live (id bigint) PARTITION BY RANGE (kafka_offset) WITH (medallion.server = kafka, medallion.topic = '$live_topic');
 CREATE TABLE live_rest PARTITION OF live DEFAULT;
@@ -146,7 +146,7 @@ for my $round (1 .. 3)
 	sql('VACUUM FULL live_rest');
 }
 ok($generator->is_running, 'ATTACH and DETACH have their turn while records come, and a detached partition can be written');
-$generator->finish;
+undef $generator;    # which ends it
 wait_until_caught_up($node, 'live', $kafka, $live_topic);
 exactly_once_ok($node, 'live', $kafka, $live_topic);
 is(dead_letters($node, 'live'), '', 'without a dead letter');

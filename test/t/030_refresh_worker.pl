@@ -51,7 +51,7 @@ is(sql(q{SELECT count(*) > 0 FROM medallion.refresh_history WHERE strategy = 'no
 
 # A view that fails says why, is tried again, and holds up nobody.
 my $before = count_log('refresh of materialized view sim.ratio fails');
-sql(q{CREATE MATERIALIZED VIEW sim.ratio WITH (medallion.refresh_interval = '50 ms') AS SELECT id, 100 / (id - 70) AS r FROM sim.events});
+sql(q{CREATE MATERIALIZED VIEW sim.ratio WITH (medallion.refresh_interval = '50 ms', medallion.on_error = fail) AS SELECT id, 100 / (id - 70) AS r FROM sim.events});
 ingest(61, 80);
 wait_for($node, q{SELECT last_sqlstate = '22012' AND last_error = 'division by zero' AND failures >= 3 AND next_refresh IS NOT NULL
 	FROM medallion.materialized_views WHERE view = 'sim.ratio'::regclass});
