@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
@@ -175,48 +176,73 @@ present_filenode(Oid relid)
 	return filenode;
 }
 
-/* Insert the query's rows over what is new; remember for readers which. */
+/* Rows that are inserted, and which these are. */
+typedef struct Appended
+{
+	MdRefresh  *refresh;
+	Query	   *rows;
+	FullTransactionId xid;
+	ItemPointerData first;
+	ItemPointerData last;
+} Appended;
+
+static void
+insert_rows(void *arg)
+{
+	Appended   *appended = arg;
+	MdRefresh  *refresh = appended->refresh;
+	Oid			guarded = md_guard_open(refresh->view->relid);
+	bool		isnull;
+
+	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
+						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
+						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
+						md_delta_text(appended->rows)),
+			   NULL, refresh->snapshot);
+	md_guard_open(guarded);
+	refresh->run.rows_inserted = md_sql_int64(0, 1);
+	if (refresh->run.rows_inserted == 0)
+		return;
+	appended->xid = GetCurrentFullTransactionId();
+	appended->first = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 2, &isnull));
+	appended->last = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 3, &isnull));
+}
+
+/*
+ * Insert the query's rows over what is new; remember for readers which.  These
+ * know the rows by the transaction that wrote them, so a second refresh in one
+ * transaction writes its rows in a subtransaction.
+ */
 static void
 append_apply(MdRefresh *refresh)
 {
 	MdChange	change;
 	MdView	   *view = refresh->view;
 	MdStepKind	step;
-	Oid			guarded;
-	bool		isnull;
-	ItemPointerData first;
-	ItemPointerData last;
+	Appended	appended = {.refresh = refresh};
 
 	md_delta_block(refresh->engine, refresh->plan->normal, &change);
 	if (change.query == NULL || refresh->engine->why_full != NULL)
 		return;
 	if (change.is_signed)
 		elog(ERROR, "rows can go from a view that was taken for append-only");
+	appended.rows = change.query;
 	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
-	guarded = md_guard_open(view->relid);
-	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
-						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
-						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
-						md_delta_text(change.query)),
-			   NULL, refresh->snapshot);
-	md_guard_open(guarded);
+	if (TransactionIdIsCurrentTransactionId(view->state_xid))
+	{
+		ErrorData  *error = md_attempt(insert_rows, &appended);
+
+		if (error != NULL)
+			ReThrowError(error);
+	}
+	else
+		insert_rows(&appended);
 	(void) md_step(&refresh->run.steps, step);
-	refresh->run.rows_inserted = md_sql_int64(0, 1);
 	if (refresh->run.rows_inserted == 0)
 		return;
-	first = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 2, &isnull));
-	last = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 3, &isnull));
-
 	view->refresh_number++;
-	if (TransactionIdEquals(view->state_xid, GetCurrentTransactionId()))
-	{
-		/* two refreshes in one transaction: their rows are not told apart */
-		view->rewritten_number = view->refresh_number;
-		return;
-	}
-	md_view_store_change(view, GetCurrentFullTransactionId(),
-						 present_filenode(view->relid), &first, &last,
-						 refresh->run.rows_inserted, refresh->snapshot);
+	md_view_store_change(view, appended.xid, present_filenode(view->relid), &appended.first,
+						 &appended.last, refresh->run.rows_inserted, refresh->snapshot);
 }
 
 List *

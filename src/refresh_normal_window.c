@@ -8,6 +8,10 @@
  *
  * A layer's windows have a key by which its rows can be computed again, and a
  * row that comes out otherwise is a change of the layer above.
+ *
+ * Rows that tie in ORDER BY may be numbered this way or that, by row_number()
+ * say, and a layer above would see other numbers before and now than the result
+ * has.  So one window at most may tell such rows apart.
  */
 #include "postgres.h"
 
@@ -15,6 +19,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteManip.h"
+#include "utils/fmgroids.h"
 
 #include "refresh_normal.h"
 #include "refresh_tree.h"
@@ -54,11 +59,45 @@ first_windows(Query *query)
 	return windows;
 }
 
+typedef struct NumberingContext
+{
+	List	   *windows;
+	List	   *numbering;		/* those that tell rows apart that tie */
+} NumberingContext;
+
+static bool
+numbering_walker(Node *node, NumberingContext *context)
+{
+	WindowFunc *function = (WindowFunc *) node;
+	ListCell   *lc;
+
+	if (node == NULL || IsA(node, Query))
+		return false;
+	if (!IsA(node, WindowFunc))
+		return expression_tree_walker(node, numbering_walker, context);
+	foreach(lc, context->windows)
+	{
+		WindowClause *window = lfirst_node(WindowClause, lc);
+
+		if (window->winref == function->winref &&
+			!(function->winagg && (window->frameOptions & FRAMEOPTION_ROWS) == 0) &&
+			function->winfnoid != F_RANK_ && function->winfnoid != F_DENSE_RANK_ &&
+			function->winfnoid != F_PERCENT_RANK_ && function->winfnoid != F_CUME_DIST_)
+			context->numbering = list_append_unique_ptr(context->numbering, window);
+	}
+	return false;
+}
+
 /* Do layers help? Each window must have keys of its own. */
 static bool
 can_split(Query *query)
 {
+	NumberingContext context = {query->windowClause, NIL};
 	ListCell   *lc;
+
+	(void) numbering_walker((Node *) query->targetList, &context);
+	if (list_length(context.numbering) > 1)
+		return false;
 
 	foreach(lc, query->windowClause)
 	{

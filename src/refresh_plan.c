@@ -563,6 +563,8 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 	plan->root = plan_block(plan->normal, &context);
 	if (md_plan_has_join_row(plan->query, &location))
 		make_full(plan->root, "a reference to the row of a join as a whole", location);
+	if (md_plan_has_system_column(plan->query, &location))
+		make_full(plan->root, "a system column, which rows that came or went do not have", location);
 	if (plan->source_ids == NIL)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;

@@ -109,4 +109,7 @@ extern void md_plan_note_sources(MdPlan *plan, Oid owner);
 /* "(a JOIN b ...) AS j": is j meant as a row? What is put in its place has no names. */
 extern bool md_plan_has_join_row(Query *query, int *location);
 
+/* Is there a ctid or the like? What stands for a part of a table has none. */
+extern bool md_plan_has_system_column(Query *query, int *location);
+
 #endif							/* MD_REFRESH_PLAN_H */

@@ -108,41 +108,63 @@ md_plan_note_sources(MdPlan *plan, Oid owner)
 	(void) note_volatility_walker((Node *) plan->query, &context);
 }
 
-typedef struct JoinRow
+typedef struct ReferenceContext
 {
 	List	   *rtables;		/* of the queries around, innermost first */
 	int			location;
-} JoinRow;
+	bool		(*wanted) (Var *var, RangeTblEntry *rte);
+} ReferenceContext;
 
 static bool
-join_row_walker(Node *node, JoinRow *context)
+reference_walker(Node *node, ReferenceContext *context)
 {
+	Var		   *var = (Var *) node;
 	bool		found;
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, Var) && ((Var *) node)->varattno == InvalidAttrNumber &&
-		(int) ((Var *) node)->varlevelsup < list_length(context->rtables))
+	if (IsA(node, Var) && (int) var->varlevelsup < list_length(context->rtables))
 	{
-		Var		   *var = (Var *) node;
+		List	   *rtable = list_nth(context->rtables, var->varlevelsup);
 
 		context->location = var->location;
-		return rt_fetch(var->varno, (List *) list_nth(context->rtables, var->varlevelsup))->rtekind ==
-			RTE_JOIN;
+		return context->wanted(var, rt_fetch(var->varno, rtable));
 	}
 	if (!IsA(node, Query))
-		return expression_tree_walker(node, join_row_walker, context);
+		return expression_tree_walker(node, reference_walker, context);
 	context->rtables = lcons(((Query *) node)->rtable, context->rtables);
-	found = query_tree_walker((Query *) node, join_row_walker, context, QTW_IGNORE_JOINALIASES);
+	found = query_tree_walker((Query *) node, reference_walker, context, QTW_IGNORE_JOINALIASES);
 	context->rtables = list_delete_first(context->rtables);
 	return found;
+}
+
+static bool
+is_join_row(Var *var, RangeTblEntry *rte)
+{
+	return var->varattno == InvalidAttrNumber && rte->rtekind == RTE_JOIN;
+}
+
+static bool
+is_system_column(Var *var, RangeTblEntry *rte)
+{
+	return var->varattno < InvalidAttrNumber && rte->rtekind == RTE_RELATION;
 }
 
 bool
 md_plan_has_join_row(Query *query, int *location)
 {
-	JoinRow		context = {NIL, -1};
-	bool		found = join_row_walker((Node *) query, &context);
+	ReferenceContext context = {.location = -1, .wanted = is_join_row};
+	bool		found = reference_walker((Node *) query, &context);
+
+	*location = context.location;
+	return found;
+}
+
+bool
+md_plan_has_system_column(Query *query, int *location)
+{
+	ReferenceContext context = {.location = -1, .wanted = is_system_column};
+	bool		found = reference_walker((Node *) query, &context);
 
 	*location = context.location;
 	return found;

@@ -66,7 +66,11 @@ read_parts(MdView *view, Snapshot snapshot, bool fenced)
 Query *
 md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot, bool fenced)
 {
-	return md_read_substitute(plan->query, read_parts(view, snapshot, fenced));
+	int			location;
+
+	/* sources with system columns can be read as they are now alone */
+	return md_read_substitute(plan->query, md_plan_has_system_column(plan->query, &location) ?
+							  NIL : read_parts(view, snapshot, fenced));
 }
 
 char *
