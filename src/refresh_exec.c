@@ -30,7 +30,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "attempt.h"
 #include "capture.h"
 #include "catalog.h"
 #include "debug_point.h"
@@ -166,85 +165,6 @@ count_read(List *inputs)
 	return rows;
 }
 
-static Oid
-present_filenode(Oid relid)
-{
-	Relation	rel = table_open(relid, NoLock);
-	Oid			filenode = rel->rd_rel->relfilenode;
-
-	table_close(rel, NoLock);
-	return filenode;
-}
-
-/* Rows that are inserted, and which these are. */
-typedef struct Appended
-{
-	MdRefresh  *refresh;
-	Query	   *rows;
-	FullTransactionId xid;
-	ItemPointerData first;
-	ItemPointerData last;
-} Appended;
-
-static void
-insert_rows(void *arg)
-{
-	Appended   *appended = arg;
-	MdRefresh  *refresh = appended->refresh;
-	Oid			guarded = md_guard_open(refresh->view->relid);
-	bool		isnull;
-
-	md_sql_run(psprintf("WITH w AS (INSERT INTO %s (%s) SELECT * FROM (%s) q RETURNING ctid)"
-						" SELECT pg_catalog.count(*), pg_catalog.min(ctid), pg_catalog.max(ctid) FROM w",
-						refresh->result->name, md_target_columns(refresh->result, NULL, NIL),
-						md_delta_text(appended->rows)),
-			   NULL, refresh->snapshot);
-	md_guard_open(guarded);
-	refresh->run.rows_inserted = md_sql_int64(0, 1);
-	if (refresh->run.rows_inserted == 0)
-		return;
-	appended->xid = GetCurrentFullTransactionId();
-	appended->first = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 2, &isnull));
-	appended->last = *(ItemPointer) DatumGetPointer(md_sql_datum(0, 3, &isnull));
-}
-
-/*
- * Insert the query's rows over what is new; remember for readers which.  These
- * know the rows by the transaction that wrote them, so a second refresh in one
- * transaction writes its rows in a subtransaction.
- */
-static void
-append_apply(MdRefresh *refresh)
-{
-	MdChange	change;
-	MdView	   *view = refresh->view;
-	MdStepKind	step;
-	Appended	appended = {.refresh = refresh};
-
-	md_delta_block(refresh->engine, refresh->plan->normal, &change);
-	if (change.query == NULL || refresh->engine->why_full != NULL)
-		return;
-	if (change.is_signed)
-		elog(ERROR, "rows can go from a view that was taken for append-only");
-	appended.rows = change.query;
-	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
-	if (TransactionIdIsCurrentTransactionId(view->state_xid))
-	{
-		ErrorData  *error = md_attempt(insert_rows, &appended);
-
-		if (error != NULL)
-			ReThrowError(error);
-	}
-	else
-		insert_rows(&appended);
-	(void) md_step(&refresh->run.steps, step);
-	if (refresh->run.rows_inserted == 0)
-		return;
-	view->refresh_number++;
-	md_view_store_change(view, appended.xid, present_filenode(view->relid), &appended.first,
-						 &appended.last, refresh->run.rows_inserted, refresh->snapshot);
-}
-
 List *
 md_refresh_unique_columns(MdRefresh *refresh)
 {
@@ -359,7 +279,7 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	switch (refresh->engine->why_full != NULL ? MD_STRATEGY_FULL : strategy)
 	{
 		case MD_STRATEGY_APPEND:
-			append_apply(refresh);
+			md_append_apply(refresh);
 			break;
 		case MD_STRATEGY_JOIN:
 			md_signed_apply(refresh);

@@ -98,6 +98,11 @@ extern void md_diff_fill(const MdTarget *target, const char *query, Snapshot sna
 /* Make a tuplestore a relation of the name for SQL run through SPI. */
 extern void md_diff_register(const char *name, Tuplestorestate *store, TupleDesc tupdesc);
 
+/* refresh_exec_append.c */
+
+/* Insert the rows that came; remember for readers which. */
+extern void md_append_apply(MdRefresh *refresh);
+
 /* refresh_exec_signed.c */
 
 /* Carry the change through the query, and apply it row by row. */
