@@ -63,6 +63,8 @@ SELECT step, detail, create_index FROM tree($$SELECT product, max(amount) AS m F
 SELECT * FROM tree($$SELECT c.id, c.region, x.n FROM customers c LEFT JOIN (SELECT customer, count(*) AS n FROM orders GROUP BY customer) x ON x.customer = c.id$$);
 SELECT * FROM tree($$SELECT c.id FROM customers c WHERE EXISTS (SELECT FROM orders o WHERE o.customer = c.id AND o.amount > 90)
     AND c.id NOT IN (SELECT product FROM orders) AND c.region <> (SELECT min(code) FROM orders o WHERE o.product = c.id)$$);
+SELECT * FROM tree($$SELECT c.id, x.n FROM customers c, LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer < c.id) x WHERE x.n = c.id$$);
+SELECT * FROM tree($$SELECT c.id, o.code FROM customers c LEFT JOIN orders o ON o.customer > c.id$$);
 SELECT * FROM tree($$SELECT customer FROM orders UNION SELECT id FROM customers$$);
 SELECT * FROM tree($$SELECT customer, page, count(*) AS n FROM clicks WHERE at > now() - interval '1 hour' GROUP BY 1, 2$$);
 SELECT * FROM tree($$SELECT DISTINCT ON (customer) customer, page FROM clicks ORDER BY customer, at DESC$$);

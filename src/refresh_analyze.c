@@ -16,8 +16,8 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "commands/vacuum.h"
 #include "executor/spi.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
@@ -41,13 +41,23 @@ has_statistics(Relation rel)
 	return false;
 }
 
+/* Statistics that nobody wants (ALTER COLUMN SET STATISTICS 0) are not asked for again. */
+static bool
+was_analyzed(Oid relid)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(relid);
+
+	return entry != NULL && entry->analyze_count > 0;
+}
+
 static bool
 needs_analyze(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	BlockNumber pages = RelationGetNumberOfBlocks(rel);
 	bool		needs = pages >= MIN_PAGES &&
-		(pages / 2 >= (BlockNumber) Max(rel->rd_rel->relpages, 0) || !has_statistics(rel));
+		(pages / 2 >= (BlockNumber) Max(rel->rd_rel->relpages, 0) ||
+		 (!has_statistics(rel) && !was_analyzed(relid)));
 
 	table_close(rel, NoLock);
 	return needs;
@@ -71,9 +81,6 @@ md_analyze_view(const MdView *view, MdSteps *steps)
 	int			nest_level;
 	ListCell   *lc;
 
-	/* who wants no statistics gets none */
-	if (default_statistics_target == 0)
-		return;
 	foreach(lc, relids)
 	{
 		if (!needs_analyze(lfirst_oid(lc)) ||

@@ -21,7 +21,7 @@
  * The planner knows what rows do not tell, the cost of the query itself.  It is asked
  * while the change is computed, where the numbers of rows on the way are exact, since
  * they have been materialized; before anything is written a refresh can still give up.
- * It is wrong by a factor of two easily, and by more where few rows meet many: so it
+ * It is wrong by a factor of three easily, and by more where few rows meet many: so it
  * decides only where the difference is greater, and the change not small against all
  * sources together.
  *
@@ -54,7 +54,7 @@
 
 /* How much dearer than a recompute the change must be. */
 #define MARGIN 1.5
-#define PLANNED_MARGIN 3.0
+#define PLANNED_MARGIN 5.0
 
 #define RETRY_AFTER 20
 
@@ -106,15 +106,28 @@ source_rows(const MdRefresh *refresh)
 	return rows;
 }
 
-/* How many rows of a change went. */
-static double
-rows_gone(MdRefresh *refresh, const MdInput *input)
+/* Rows that came and went in an input, those left out that did both. */
+static void
+count_net(MdRefresh *refresh, MdInput *input, double *came, double *went)
 {
+	Query	   *change;
+
+	*came = (double) input->delta.rows;
+	*went = 0;
 	if (input->change == NULL)
-		return 0;
-	md_sql_run(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE " MD_WEIGHT " < 0", input->change),
-			   NULL, refresh->snapshot);
-	return (double) md_sql_int64(0, 1);
+		return;
+	change = md_state_changed_relation(refresh->engine, input, true);
+	md_sql_run(psprintf("SELECT pg_catalog.sum(n." MD_WEIGHT ") FILTER (WHERE n." MD_WEIGHT " > 0)::pg_catalog.int8,"
+						" pg_catalog.sum(- n." MD_WEIGHT ") FILTER (WHERE n." MD_WEIGHT " < 0)::pg_catalog.int8"
+						" FROM (%s) n", md_delta_net_text(change, true)), NULL, refresh->snapshot);
+	*came = (double) md_sql_int64(0, 1);
+	*went = (double) md_sql_int64(0, 2);
+}
+
+static bool
+is_large(double changed, double rows)
+{
+	return changed * SMALL_SHARE > rows;
 }
 
 /* The change against the whole; NULL if it is small, or not known. */
@@ -122,33 +135,35 @@ static MdCost *
 weigh(MdRefresh *refresh, List *inputs)
 {
 	MdCost	   *cost = palloc0(sizeof(MdCost));
-	bool		is_large = false;
-	ListCell   *lc;
+	double	   *rows = palloc(sizeof(double) * Max(1, list_length(inputs)));
+	bool		large = false;
 
-	foreach(lc, inputs)
+	/* what is small with all that happened is small */
+	for (int i = 0; i < list_length(inputs); i++)
 	{
-		int64		rows = ((MdInput *) lfirst(lc))->delta.rows;
+		MdInput    *input = list_nth(inputs, i);
 
-		if (rows < 0)
+		if (input->delta.rows < 0)
 			return NULL;
-		cost->changed += rows;
+		rows[i] = relation_rows(input->relid);
+		cost->total += rows[i];
+		large = large || is_large((double) input->delta.rows, rows[i]);
 	}
-	if (cost->changed == 0)
+	if (!large || cost->total < MIN_SOURCE_ROWS)
 		return NULL;
-	foreach(lc, inputs)
+	large = false;
+	for (int i = 0; i < list_length(inputs); i++)
 	{
-		MdInput    *input = lfirst(lc);
-		double		rows = relation_rows(input->relid);
+		double		came;
+		double		went;
 
-		cost->total += rows;
-		is_large = is_large || (double) input->delta.rows * SMALL_SHARE > rows;
+		count_net(refresh, list_nth(inputs, i), &came, &went);
+		cost->changed += came + went;
+		cost->went += went;
+		large = large || is_large(came + went, rows[i]);
 	}
-	if (!is_large || cost->total < MIN_SOURCE_ROWS)
-		return NULL;
-	foreach(lc, inputs)
-		cost->went += rows_gone(refresh, lfirst(lc));
 	cost->refresh = refresh;
-	return cost;
+	return large ? cost : NULL;
 }
 
 /*
@@ -160,8 +175,6 @@ weight_of(MdStrategy strategy, bool went)
 {
 	switch (strategy)
 	{
-		case MD_STRATEGY_APPEND:
-			return 1;
 		case MD_STRATEGY_MERGE:
 			return went ? 3 : 1;
 		case MD_STRATEGY_LATEST:
@@ -218,7 +231,8 @@ md_cost_begin(MdRefresh *refresh, List *inputs)
 	double		recompute_ms;
 	double		ratio;
 
-	if (refresh->view->mode != MD_MODE_AUTO)
+	/* rows that only come are never recomputed: that would rewrite them for readers */
+	if (refresh->view->mode != MD_MODE_AUTO || refresh->plan->strategy == MD_STRATEGY_APPEND)
 		return;
 	refresh->engine->cost = cost = weigh(refresh, inputs);
 	if (cost == NULL)

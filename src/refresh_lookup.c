@@ -337,7 +337,7 @@ visit_linear(MdNode *node, List *demands)
 		}
 		if (child->leaf->place == MD_PLACE_UNEQUAL)
 		{
-			/* what was planned for it is read by no equality */
+			/* what was planned for it has columns of its own, which no index finds */
 			visit(child, NIL);
 			continue;
 		}
