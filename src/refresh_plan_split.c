@@ -9,11 +9,10 @@
  *		bool_and(x), signed	->	count(x), count(*) where not x
  *		count(DISTINCT x)	->	itself, from the values that came or went
  *
- * Numbers are exact except for floats, whose sums depend on the order of rows in
- * Postgres too.  Variances of integers and numerics come out digit by digit as
- * Postgres computes them (numeric_stddev_internal() in numeric.c): it divides
- * N * sum(x * x) - sum(x) ^ 2 by N * (N - 1) with the scale that the operator /
- * picks, and takes the root of that with the same scale.  Those of floats keep the
+ * Numbers are exact except for floats, whose sums depend on the order of rows in Postgres
+ * too.  Variances of integers and numerics come out digit by digit as it computes them
+ * (numeric_stddev_internal()): N * sum(x * x) - sum(x) ^ 2 by N * (N - 1) with the scale
+ * of the operator /, and the root of that with the same scale.  Those of floats keep the
  * state of the aggregate itself, which Postgres can combine (float8_combine()).
  */
 #include "postgres.h"
@@ -572,9 +571,8 @@ md_split_plain(MdSplitter *splitter, Aggref *agg)
 		split == split_average || split == split_variance || split == split_moments)
 		return NULL;
 	agg = over_inputs(splitter, agg);
-	if (is_signed &&
-		(split == split_and || split == split_or ||
-		 (split == split_sum && agg->aggdistinct != NIL)))
+	if (is_signed && (split == split_and || split == split_or ||
+					  (split == split_sum && agg->aggdistinct != NIL)))
 		return NULL;
 	column->may_vanish = is_signed && split == split_sum &&
 		(agg->aggfilter != NULL || !is_never_null(splitter, argument(agg)));
