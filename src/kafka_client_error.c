@@ -28,7 +28,8 @@ cut_circumstances(char *message)
 
 /*
  * The library has two texts for a handshake that fails: "broker: SSL handshake
- * failed: error:..." and "broker: error:...".  Make one of them.
+ * failed: error:..." and, with the code of any broken connection, "broker: error:...".
+ * Make one of them.
  */
 static void
 name_handshake(MdKafkaError *error)
@@ -38,8 +39,10 @@ name_handshake(MdKafkaError *error)
 	char	   *found = strstr(error->message, ": error:");
 	char		rest[sizeof(error->message)];
 
-	if (found == NULL || (found - error->message >= strlen(failed) &&
-						  strncmp(found - strlen(failed), failed, strlen(failed)) == 0))
+	if (found == NULL || strstr(found, "SSL routines") == NULL)
+		return;
+	if (found - error->message >= strlen(failed) &&
+		strncmp(found - strlen(failed), failed, strlen(failed)) == 0)
 		return;
 	found += strlen(": ");
 	strlcpy(rest, found, sizeof(rest));
@@ -69,8 +72,7 @@ md_kafka_fill_error(MdKafkaError *error, rd_kafka_resp_err_t code, const char *m
 			message != NULL && message[0] != '\0' ? message : rd_kafka_err2str(code),
 			sizeof(error->message));
 	cut_circumstances(error->message);
-	if (code == RD_KAFKA_RESP_ERR__SSL)
-		name_handshake(error);
+	name_handshake(error);
 }
 
 bool
@@ -202,6 +204,7 @@ keep_broker_error(MdKafkaTold *told, int code, const char *reason)
 	told->lost_broker = broker;
 	told->is_lost = true;
 	md_kafka_fill_error(&told->lost_error, code, reason);
+	explain_verify_error(told, &told->lost_error);
 }
 
 /* Runs in: our thread, inside a call that serves the client's queue. */

@@ -107,8 +107,9 @@ is(sql(q{SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'medallion'
 	AND (has_sequence_privilege('reader', c.oid, 'USAGE') OR has_sequence_privilege('reader', c.oid, 'SELECT') OR has_sequence_privilege('reader', c.oid, 'UPDATE'))}),
 	'', 'nor on a sequence');
 is(sql(q{SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = prolang
-	WHERE pronamespace = 'medallion'::regnamespace AND (prosecdef OR lanname NOT IN ('c', 'internal') AND has_function_privilege('reader', p.oid, 'EXECUTE'))}),
-	'', 'no function is a security definer, and those in SQL are for us alone');
+	WHERE pronamespace = 'medallion'::regnamespace AND (prosecdef OR lanname NOT IN ('c', 'internal') AND has_function_privilege('reader', p.oid, 'EXECUTE')
+		AND NOT (prosqlbody IS NOT NULL AND proconfig = '{"search_path=pg_catalog, pg_temp"}'))}),
+	'', 'no function is a security definer, and those in SQL are for us alone, or bound to what they name');
 is(sql(q{SELECT bool_or(has_schema_privilege('reader', n, 'CREATE')) FROM unnest('{medallion,medallion_def}'::text[]) n}), 'f', 'nothing can be put into our schemas');
 is(as('reader', "SELECT count(*) FROM medallion.$_"), '0', "a role that owns nothing sees nothing in $_")
   for qw(streaming_tables stream_partitions dead_letters gaps materialized_views refresh_history);
