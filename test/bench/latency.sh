@@ -43,13 +43,6 @@ send() {
         --linger "${MD_BENCH_LINGER:-0}" "${@:2}" >/dev/null
 }
 
-# "p50 p90 p99 max" in ms, of the microseconds on standard input.
-percentiles() {
-    sort -n | awk '{ v[NR] = $1 / 1000 }
-        function at(share) { i = int(NR * share); return v[i < 1 ? 1 : i] }
-        END { printf "%.2f %.2f %.2f %.2f\n", at(0.5), at(0.9), at(0.99), v[NR] }'
-}
-
 # One round of a bare consumer; sets `figures`.
 run_bare() {
     local pid

@@ -119,7 +119,7 @@ watch_gold() {
 }
 
 run_steadily() {
-    local count=$((rate * seconds)) cpu_before figures
+    local count=$((rate * seconds)) cpu_before p50 p99 max
     kafka_tool create "$MD_KAFKA_BOOTSTRAP" live 4
     query "SELECT medallion.create_streaming_table('live', 'kafka', 'live', 'json', 'n bigint, sent_us bigint');
         SELECT medallion.create_materialized_view('silver_live', 'SELECT DISTINCT ON (n) n, medallion.hash_key_uuid(n) AS key, sent_us
@@ -137,11 +137,10 @@ run_steadily() {
     wait
     # the k-th record sent is seen when gold first counts k more than before
     query 'SELECT sent_us FROM live WHERE n < 1000000000 ORDER BY 1' >"$MD_RUN/sent"
-    figures=$(awk -v before="$rate" '
+    read -r p50 _ p99 max < <(awk -v before="$rate" '
         NR == FNR { at[++samples] = $1; seen[samples] = $2 - before; next }
-        { k++; while (s < samples && seen[s] < k) s++; printf "%.1f\n", (at[s] - $1) / 1000 }' "$MD_RUN/seen" "$MD_RUN/sent" |
-        sort -g | awk '{ v[NR] = $1 } END { printf "p50 %.0f ms, p99 %.0f ms, max %.0f ms", v[int(NR * 0.5)], v[int(NR * 0.99)], v[NR] }')
-    printf '%d records a second for %d s, produced to counted in gold: %s; %s cores\n' "$rate" "$seconds" "$figures" \
+        { k++; while (s < samples && seen[s] < k) s++; print at[s] - $1 }' "$MD_RUN/seen" "$MD_RUN/sent" | percentiles)
+    printf '%d records a second for %d s, produced to counted in gold: p50 %.0f ms, p99 %.0f ms, max %.0f ms; %s cores\n' "$rate" "$seconds" "$p50" "$p99" "$max" \
         "$(calculate "($(server_cpu_ms) - $cpu_before) / 1000 / $seconds")"
 }
 

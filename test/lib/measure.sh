@@ -6,6 +6,13 @@ now_ms() { date +%s%3N; }
 # Median of the numbers on standard input.
 median() { sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 
+# "p50 p90 p99 max" in ms, of the microseconds on standard input.
+percentiles() {
+    sort -n | awk '{ v[NR] = $1 / 1000 }
+        function at(share) { i = int(NR * share); return v[i < 1 ? 1 : i] }
+        END { printf "%.2f %.2f %.2f %.2f\n", at(0.5), at(0.9), at(0.99), v[NR] }'
+}
+
 # $1 with $2 decimals; the rest of the arithmetic is awk's.
 calculate() { awk "BEGIN { printf \"%.${2:-2}f\", $1 }"; }
 
