@@ -173,6 +173,15 @@ make_array(Datum *values, int n, Oid type)
 	return PointerGetDatum(construct_array(values, n, type, len, byval, align));
 }
 
+/* The first three arguments: which partitions. */
+static void
+set_coordinates(const PartitionArrays *a, Datum *args)
+{
+	args[0] = make_array(a->relids, a->n, OIDOID);
+	args[1] = make_array(a->topics, a->n, TEXTOID);
+	args[2] = make_array(a->partitions, a->n, INT4OID);
+}
+
 /* Set in_batch of those partitions whose number the statement has returned. */
 static void
 note_found(List *partitions)
@@ -196,9 +205,7 @@ md_checkpoint_find_locked(List *partitions)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	a = partition_arrays(partitions);
-	args[0] = make_array(a.relids, a.n, OIDOID);
-	args[1] = make_array(a.topics, a.n, TEXTOID);
-	args[2] = make_array(a.partitions, a.n, INT4OID);
+	set_coordinates(&a, args);
 	if (SPI_execute_with_args("SELECT u.nr FROM medallion.checkpoint c"
 							  "       JOIN unnest($1, $2, $3) WITH ORDINALITY AS u (relid, topic, kafka_partition, nr)"
 							  "         ON c.relid = u.relid AND c.topic = u.topic AND c.kafka_partition = u.kafka_partition"
@@ -224,9 +231,7 @@ md_checkpoint_advance(List *partitions, bool paused_too, TimestampTz now)
 	md_catalog_become_owner(&saved);
 	SPI_connect();
 	a = partition_arrays(partitions);
-	args[0] = make_array(a.relids, a.n, OIDOID);
-	args[1] = make_array(a.topics, a.n, TEXTOID);
-	args[2] = make_array(a.partitions, a.n, INT4OID);
+	set_coordinates(&a, args);
 	args[3] = make_array(a.expected, a.n, INT8OID);
 	args[4] = make_array(a.next, a.n, INT8OID);
 	args[5] = make_array(a.watermarks, a.n, INT8OID);
