@@ -4,20 +4,18 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/relation.h"
-#include "catalog/pg_class.h"
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "checkpoint.h"
 #include "ingest.h"
 #include "server.h"
 #include "settings.h"
 #include "stream_start.h"
+#include "stream_table.h"
 #include "stream_topics.h"
 
 /*
@@ -183,25 +181,10 @@ open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, bo
 	return lane;
 }
 
-static Oid
-table_owner(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 MdLane *
 md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryContext context)
 {
-	Oid			owner = table_owner(def->relid);
+	Oid			owner = md_stream_table_owner(def->relid);
 	char	   *key = lane_key(def, owner);
 	char	   *properties = md_ingest_properties_key(def, owner);
 	MdLane	   *lane;

@@ -49,6 +49,7 @@ extern void md_stream_table_depend(Oid relid, Oid server_id);
 /* Make the guard trigger. */
 extern void md_stream_table_guard(Oid relid);
 
+/* ERROR if there is no such relation (any more). */
 extern Oid	md_stream_table_owner(Oid relid);
 
 /* ERROR unless the user owns the table. */
