@@ -36,3 +36,13 @@ md_attempt(MdAction action, void *arg)
 	CurrentResourceOwner = owner;
 	return error;
 }
+
+bool
+md_attempt_but_for(MdAction action, void *arg, int sqlstate)
+{
+	ErrorData  *error = md_attempt(action, arg);
+
+	if (error != NULL && error->sqlerrcode != sqlstate)
+		ReThrowError(error);
+	return error == NULL;
+}

@@ -17,4 +17,7 @@ typedef void (*MdAction) (void *arg);
  */
 extern ErrorData *md_attempt(MdAction action, void *arg);
 
+/* The same; false if it failed with this SQLSTATE, and ERROR if with another. */
+extern bool md_attempt_but_for(MdAction action, void *arg, int sqlstate);
+
 #endif							/* MD_ATTEMPT_H */

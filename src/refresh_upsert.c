@@ -108,11 +108,7 @@ may_be_long(const MdTarget *target, List *keys)
 bool
 md_upsert_fits(void (*function) (void *), void *arg)
 {
-	ErrorData  *error = md_attempt(function, arg);
-
-	if (error != NULL && error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
-		ReThrowError(error);
-	return error == NULL;
+	return md_attempt_but_for(function, arg, ERRCODE_PROGRAM_LIMIT_EXCEEDED);
 }
 
 typedef struct IndexJob

@@ -44,6 +44,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "debug_point.h"
 #include "guard.h"
@@ -250,41 +251,28 @@ lock_live(Redefinition *redefinition, bool exclusive)
 		md_relation_lock_shortly(relid);
 }
 
-/* The same in a subtransaction; false, with all locks released, if it took too long. */
-static bool
-try_lock_live(Redefinition *redefinition, bool exclusive)
+/* For md_attempt_but_for(): lock_live(), which leaves no lock behind if it took too long. */
+typedef struct LockAttempt
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool locked = true;
+	Redefinition *redefinition;
+	bool		exclusive;
+} LockAttempt;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		lock_live(redefinition, exclusive);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		locked = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return locked;
+static void
+attempt_lock(void *arg)
+{
+	LockAttempt *attempt = arg;
+
+	lock_live(attempt->redefinition, attempt->exclusive);
 }
 
 /* Try until it is locked; between the attempts all goes on as ever. */
 static void
 lock_live_patiently(Redefinition *redefinition, bool exclusive)
 {
-	for (int attempt = 1; !try_lock_live(redefinition, exclusive); attempt++)
+	LockAttempt lock = {redefinition, exclusive};
+
+	for (int attempt = 1; !md_attempt_but_for(attempt_lock, &lock, ERRCODE_LOCK_NOT_AVAILABLE); attempt++)
 	{
 		if (attempt == LOCK_ATTEMPTS)
 			ereport(ERROR,

@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "compat.h"
 #include "refresh_plan.h"
@@ -137,8 +138,9 @@ md_view_loosen(Node *stmt)
 
 /* Analyze the text for the view's owner; ERROR if it does not fit the result. */
 static void
-fasten(LooseView *loose)
+fasten(void *arg)
 {
+	LooseView  *loose = arg;
 	MdView	   *view = loose->view;
 	MdColumnChange *change;
 	MdPlan	   *plan;
@@ -186,32 +188,14 @@ break_view(LooseView *loose, ErrorData *error)
 void
 md_view_fasten(List *loose)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ListCell   *lc;
 
 	foreach(lc, loose)
 	{
-		ErrorData  *volatile error = NULL;
+		ErrorData  *error;
 
 		CommandCounterIncrement();
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		PG_TRY();
-		{
-			fasten(lfirst(lc));
-			ReleaseCurrentSubTransaction();
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(context);
-			error = CopyErrorData();
-			FlushErrorState();
-			RollbackAndReleaseCurrentSubTransaction();
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+		error = md_attempt(fasten, lfirst(lc));
 		if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		if (error != NULL)
