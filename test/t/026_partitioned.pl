@@ -195,7 +195,7 @@ my ($written, undef, $why) = try_query($node, 'DELETE FROM february', 'copy');
 ok(!$written && $why =~ /cannot change streaming table/, 'its partitions are guarded') or diag($why);
 sql('SELECT medallion.resume_all()', 'copy');
 send_days('2026-01-09', '2026-02-09');
-wait_until_caught_up($node, 'events', $kafka, $topic, 'copy');
+wait_until_caught_up($node, 'events', $kafka, $topic, $_) for 'copy', 'postgres';
 is(sql('SELECT count(*) FROM events', 'copy'), sql('SELECT count(*) FROM events'), 'and ingest goes on');
 
 is(count_log($node, qr/terminated by signal|PANIC|TRAP|reference leak/), 0, 'nothing crashed or leaked');
