@@ -75,6 +75,8 @@ make_root() {
     if [ "$1" = 16 ]; then
         keys=$(ubuntu_keys)
         bootstrap_root "$(suite_of 16)" "$root" --components=main,universe --keyring="$keys"
+        # Ubuntu's suites stay as they were released, unlike Debian's, which take in minor releases
+        sed -n 's/ noble / noble-updates /p' "$root/etc/apt/sources.list" >"$root/etc/apt/sources.list.d/updates.list"
     else
         bootstrap_root "$(suite_of "$1")" "$root"
     fi
