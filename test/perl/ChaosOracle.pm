@@ -108,7 +108,8 @@ sub offset_problem
 	return '';
 }
 
-# One table against the ledgers of its topics.  With at_end, it must have read all.
+# One table against the ledgers of its topics, or of some of them.  With at_end,
+# they are all, and it must have read all.
 sub table_problems
 {
 	my ($world, $name, $topics, $at_end) = @_;
@@ -124,7 +125,7 @@ sub table_problems
 		my $topic = $topics->{$key};
 		push @problems, map { "$key $_" } topic_problems($table, $key, $topic, $checkpoint{ $topic->{name} } // {}, $held->{ $topic->{name} }, $at_end);
 	}
-	for my $t (sort keys %$held)
+	for my $t ($at_end ? sort keys %$held : map { $_->{name} } values %$topics)
 	{
 		for my $p (sort keys %{ $held->{$t} })
 		{

@@ -97,7 +97,7 @@ my %DEFINITIONS = (
 		CREATE TABLE parts.d PARTITION OF bronze.orders_parts FOR VALUES IN (6);
 		CREATE TABLE parts.rest PARTITION OF bronze.orders_parts DEFAULT});
 
-# What steps of ChaosSlow.pm and ChaosParts.pm need.
+# What the steps of ChaosParts.pm need.
 my $HELPERS = <<'END';
 CREATE FUNCTION public.drag(bigint) RETURNS boolean LANGUAGE plpgsql AS
 	'BEGIN IF $1 % 5 = 0 THEN PERFORM pg_catalog.pg_sleep(0.02); END IF; RETURN true; END';

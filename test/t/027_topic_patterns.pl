@@ -262,5 +262,22 @@ is(sql(q{SELECT count(*) - count(DISTINCT (kafka_topic, kafka_partition, kafka_o
 is(sql(q{SELECT sum(next_offset - start_offset) - (SELECT count(*) FROM orders) FROM medallion.checkpoint WHERE relid = 'orders'::regclass}), 0, 'nor lost');
 is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in trouble');
 
+# More topics than one client is given: the worker reads them by several, a
+# session by one.
+kafka_tool('create', $kafka, 'many', 1, '--count', 300);
+kafka_tool('gen', $kafka, 'many', 900, '--topics', 300, '--kind', 'stamp');
+sql(q{CREATE TABLE many (n bigint) WITH (medallion.server = kafka, medallion.topic = '^many_')});
+my $many = 'SELECT count(*), count(DISTINCT (kafka_topic, kafka_offset)), count(DISTINCT n), count(DISTINCT kafka_topic) FROM many';
+wait_for($node, 'SELECT count(*) >= 900 FROM many');
+is(sql($many), '900|900|900|300', 'very many topics');
+kill_worker($node, worker_pid($node, 'ingest'), 'KILL');
+kafka_tool('gen', $kafka, 'many', 600, '--topics', 300, '--kind', 'stamp', '--first', 900);
+wait_for($node, 'SELECT count(*) >= 1500 FROM many');
+is(sql($many), '1500|1500|1500|300', 'after a crash');
+sql(q{SELECT medallion.pause('many')});
+kafka_tool('gen', $kafka, 'many', 300, '--topics', 300, '--kind', 'stamp', '--first', 1500);
+is(sql(q{SELECT medallion.ingest_once('many')}), 300, 'in the foreground');
+is(sql($many), '1800|1800|1800|300', 'each once');
+
 $node->stop('fast');
 done_testing();
