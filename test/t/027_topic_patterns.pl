@@ -264,20 +264,20 @@ is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in t
 
 # More topics than one client is given: the worker reads them by several, a
 # session by one.
-kafka_tool('create', $kafka, 'many', 1, '--count', 300);
-kafka_tool('gen', $kafka, 'many', 900, '--topics', 300, '--kind', 'stamp');
+kafka_tool('create', $kafka, 'many', 1, '--count', 600);
+kafka_tool('gen', $kafka, 'many', 1200, '--topics', 600, '--kind', 'stamp');
 sql(q{CREATE TABLE many (n bigint) WITH (medallion.server = kafka, medallion.topic = '^many_')});
 my $many = 'SELECT count(*), count(DISTINCT (kafka_topic, kafka_offset)), count(DISTINCT n), count(DISTINCT kafka_topic) FROM many';
-wait_for($node, 'SELECT count(*) >= 900 FROM many');
-is(sql($many), '900|900|900|300', 'very many topics');
+wait_for($node, 'SELECT count(*) >= 1200 FROM many');
+is(sql($many), '1200|1200|1200|600', 'very many topics');
 kill_worker($node, worker_pid($node, 'ingest'), 'KILL');
-kafka_tool('gen', $kafka, 'many', 600, '--topics', 300, '--kind', 'stamp', '--first', 900);
-wait_for($node, 'SELECT count(*) >= 1500 FROM many');
-is(sql($many), '1500|1500|1500|300', 'after a crash');
+kafka_tool('gen', $kafka, 'many', 1200, '--topics', 600, '--kind', 'stamp', '--first', 1200);
+wait_for($node, 'SELECT count(*) >= 2400 FROM many');
+is(sql($many), '2400|2400|2400|600', 'after a crash');
 sql(q{SELECT medallion.pause('many')});
-kafka_tool('gen', $kafka, 'many', 300, '--topics', 300, '--kind', 'stamp', '--first', 1500);
-is(sql(q{SELECT medallion.ingest_once('many')}), 300, 'in the foreground');
-is(sql($many), '1800|1800|1800|300', 'each once');
+kafka_tool('gen', $kafka, 'many', 600, '--topics', 600, '--kind', 'stamp', '--first', 2400);
+is(sql(q{SELECT medallion.ingest_once('many')}), 600, 'in the foreground');
+is(sql($many), '3000|3000|3000|600', 'each once');
 
 $node->stop('fast');
 done_testing();
