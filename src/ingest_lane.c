@@ -38,7 +38,7 @@
  * a fifth of a percent of a core when it is idle: the library's timers each wait
  * for their last millisecond by looking at the clock.
  */
-#define MAX_LANE_STREAMS 500
+#define MAX_LANE_STREAMS 512
 
 /* Who shares commits over a longer time than this does so from the beginning. */
 #define MAX_HURRY_MS 1000
