@@ -844,7 +844,7 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
--- What counts dead letters are subselects: who does not ask for them pays nothing.
+-- The log and state views tell what this says, so it repeats no secret.
 CREATE FUNCTION medallion.lock_holders(table_name regclass) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
     SET search_path = pg_catalog, pg_temp
@@ -853,7 +853,9 @@ BEGIN ATOMIC
                       || CASE WHEN l.granted THEN ' holds ' ELSE ' waits for ' END || l.mode
                       || CASE WHEN l.relation = lock_holders.table_name THEN '' ELSE ' on ' || l.relation::regclass END
                       || CASE WHEN a.query IS NULL THEN ''
-                              ELSE format(' (%s)', concat_ws(': ', a.state, rtrim(left(regexp_replace(a.query, '\s+', ' ', 'g'), 200), ' ;'))) END,
+                              ELSE format(' (%s)', concat_ws(': ', a.state,
+                                      CASE WHEN a.query ~* 'user\s+mapping|password|secret' THEN 'a statement that may hold a secret'
+                                           ELSE rtrim(left(regexp_replace(a.query, '\s+', ' ', 'g'), 200), ' ;') END)) END,
                       ', ' ORDER BY l.granted DESC, l.pid)
       FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
      WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -885,6 +887,7 @@ END;
 COMMENT ON FUNCTION medallion.failure_hint(text) IS
     'what to do about a streaming table that fails with this SQLSTATE; NULL where the message says it all';
 
+-- What counts dead letters are subselects: who does not ask for them pays nothing.
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
