@@ -27,19 +27,27 @@
 #include "utils/timestamp.h"
 
 #include "late_rows.h"
-#include "offset_set.h"
 #include "stream_state.h"
 
 /* More ranges of offsets than this are told in several rows. */
 #define RANGES_PER_ROW 50000
 
+/* Offsets [first, next). */
+typedef struct OffsetRange
+{
+	int64		first;
+	int64		next;
+} OffsetRange;
+
 /* What was stored of one partition. */
 typedef struct LatePartition
 {
 	MdPartition *partition;
-	MdOffsetSet *stored;
+	OffsetRange *stored;		/* in the order in which they came */
+	int64		n_stored;
+	int64		stored_size;
 	int64		rows;
-	MdOffsetRange dead;			/* bounds of those that became dead letters */
+	OffsetRange dead;			/* bounds of those that became dead letters */
 	int64		dead_letters;
 	bool		has_extent;
 	MdBronzeExtent extent;
@@ -102,7 +110,8 @@ find_partition(MdLateRows *late, const MdRecord *record)
 	found->partition->topic = pstrdup(record->topic);
 	found->partition->partition = record->partition;
 	found->partition->stuck_at = -1;
-	found->stored = md_offset_set_create(late->context);
+	found->stored_size = 16;
+	found->stored = palloc(found->stored_size * sizeof(OffsetRange));
 	found->dead.first = PG_INT64_MAX;
 	late->partitions = lappend(late->partitions, found);
 	MemoryContextSwitchTo(old);
@@ -183,6 +192,24 @@ note_extent(LatePartition *late, const MdBronzeExtent *extent)
 	late->extent.last_block = Max(late->extent.last_block, extent->last_block);
 }
 
+/* Note the offset of a row; most come in their order. */
+static void
+note_offset(LatePartition *late, int64 offset)
+{
+	if (late->n_stored > 0 && late->stored[late->n_stored - 1].next == offset)
+	{
+		late->stored[late->n_stored - 1].next++;
+		return;
+	}
+	if (late->n_stored == late->stored_size)
+	{
+		late->stored_size *= 2;
+		late->stored = repalloc_huge(late->stored, late->stored_size * sizeof(OffsetRange));
+	}
+	late->stored[late->n_stored].first = offset;
+	late->stored[late->n_stored++].next = offset + 1;
+}
+
 /* The batch is stored: count it. */
 static void
 note_stored(MdLateRows *late, const MdBronzeExtent *extent)
@@ -199,7 +226,7 @@ note_stored(MdLateRows *late, const MdBronzeExtent *extent)
 		if (bad[i])
 			continue;
 		partition = find_partition(late, &late->lane.records[i]);
-		md_offset_set_add(partition->stored, late->lane.records[i].offset);
+		note_offset(partition, late->lane.records[i].offset);
 		partition->rows++;
 		note_extent(partition, extent);
 	}
@@ -229,7 +256,7 @@ md_late_rows_count_dead(MdLateRows *late, const MdRecord *record)
 
 /* "{[5,6),[100,102)}" */
 static char *
-multirange_text(const MdOffsetRange *ranges, int64 n)
+multirange_text(const OffsetRange *ranges, int64 n)
 {
 	StringInfoData text;
 
@@ -246,7 +273,7 @@ multirange_text(const MdOffsetRange *ranges, int64 n)
  * other requeues nor a worker.  offsets NULL: of dead letters.
  */
 static void
-insert_batch(Oid relid, const LatePartition *late, MdOffsetRange bounds, int64 count,
+insert_batch(Oid relid, const LatePartition *late, OffsetRange bounds, int64 count,
 			 const char *offsets)
 {
 	Oid			argtypes[11] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
@@ -272,20 +299,29 @@ insert_batch(Oid relid, const LatePartition *late, MdOffsetRange bounds, int64 c
 					11, argtypes, args);
 }
 
+static int
+compare_ranges(const void *a, const void *b)
+{
+	int64		x = ((const OffsetRange *) a)->first;
+	int64		y = ((const OffsetRange *) b)->first;
+
+	return x < y ? -1 : x > y;
+}
+
 /*
  * Rows were stored behind the checkpoint: keep what all readers of the table
  * learn of them by.
  */
 static void
-md_stream_note_late_rows(Oid relid, const LatePartition *late)
+note_late_rows(Oid relid, const LatePartition *late)
 {
-	int64		n;
-	MdOffsetRange *ranges = md_offset_set_ranges(late->stored, &n);
+	OffsetRange *ranges = late->stored;
 
-	for (int64 from = 0; from < n; from += RANGES_PER_ROW)
+	qsort(ranges, late->n_stored, sizeof(OffsetRange), compare_ranges);
+	for (int64 from = 0; from < late->n_stored; from += RANGES_PER_ROW)
 	{
-		int64		to = Min(from + RANGES_PER_ROW, n);
-		MdOffsetRange bounds = {ranges[from].first, ranges[to - 1].next};
+		int64		to = Min(from + RANGES_PER_ROW, late->n_stored);
+		OffsetRange bounds = {ranges[from].first, ranges[to - 1].next};
 		int64		count = 0;
 		char	   *offsets = multirange_text(ranges + from, to - from);
 
@@ -296,7 +332,6 @@ md_stream_note_late_rows(Oid relid, const LatePartition *late)
 	}
 	if (late->dead_letters > 0)
 		insert_batch(relid, late, late->dead, late->dead_letters, NULL);
-	pfree(ranges);
 }
 
 int64
@@ -309,7 +344,7 @@ md_late_rows_end(MdLateRows *late)
 	{
 		LatePartition *partition = lfirst(lc);
 
-		md_stream_note_late_rows(late->stream->def->relid, partition);
+		note_late_rows(late->stream->def->relid, partition);
 		rows += partition->rows;
 	}
 	md_decoder_free(late->stream->decoder);
