@@ -194,9 +194,10 @@ extern char *md_captured_obstacle(Oid relid, Jsonb *read, Jsonb *now, Snapshot s
 
 /*
  * Changes between two frontiers, in a tuplestore with the columns of the
- * relation and md_weight, made in the current context.
+ * relation and md_weight (int4), made in the current context.  *only_came: no row went.
  */
 extern Tuplestorestate *md_captured_changes(Oid relid, Jsonb *read, Jsonb *now,
-											Snapshot snapshot, TupleDesc *tupdesc);
+											Snapshot snapshot, TupleDesc *tupdesc,
+											bool *only_came);
 
 #endif							/* MD_CAPTURE_H */
