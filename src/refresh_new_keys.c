@@ -221,6 +221,10 @@ buffer(Inserter *inserter, TupleTableSlot *slot)
 static bool
 is_there(Inserter *inserter, TupleTableSlot *slot)
 {
+	/* what a scan allocates on its way lives as long as it does */
+	MemoryContext old = MemoryContextSwitchTo(inserter->context);
+	bool		found;
+
 	for (int k = 0; k < inserter->key_count; k++)
 	{
 		ScanKey		key = &inserter->keys[k];
@@ -231,7 +235,9 @@ is_there(Inserter *inserter, TupleTableSlot *slot)
 		key->sk_argument = slot->tts_values[inserter->key_columns[k]];
 	}
 	index_rescan(inserter->scan, inserter->keys, inserter->key_count, NULL, 0);
-	return index_getnext_slot(inserter->scan, ForwardScanDirection, inserter->found);
+	found = index_getnext_slot(inserter->scan, ForwardScanDirection, inserter->found);
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 static bool
