@@ -73,15 +73,17 @@ print_cpu() {
         "$(calculate "$refresh_ms / $seconds / 10")" "$(calculate "($supervisor_ms + $refresh_ms) / $seconds / 10")"
 }
 
-# Rows into a share of the tables each second, such that each table has its turn once in an interval.
+# Rows into a share of the tables each second, such that each table has its turn twice in an interval.
 trickle() {
-    local second
+    local second turn=$(((interval + 1) / 2)) started_ms ahead_ms
+    started_ms=$(now_ms)
     for second in $(seq 0 $((seconds - 1))); do
         query "DO \$\$ BEGIN FOR n IN 0 .. $tables - 1 LOOP
-            IF n % $interval = $second % $interval THEN
+            IF n % $turn = $second % $turn THEN
                 EXECUTE format('INSERT INTO t%s SELECT i, i %% 100, i, now() FROM (SELECT max(id) AS last FROM t%s) l, generate_series(l.last + 1, l.last + 10) i', n, n);
             END IF; END LOOP; END \$\$"
-        sleep 1
+        ahead_ms=$((started_ms + (second + 1) * 1000 - $(now_ms)))
+        [ "$ahead_ms" -le 0 ] || sleep "$(calculate "$ahead_ms / 1000" 3)"
     done
 }
 
