@@ -117,6 +117,8 @@ extern Query *md_state_changed_relation(MdEngine *engine, MdInput *input, bool i
 
 /* Run a query (any, its visible columns are the keys) into a set of keys. */
 extern MdKeys *md_keys_make(MdEngine *engine, Query *query);
+/* "k1, k2, ...", of an alias if there is one. */
+extern char *md_keys_columns(const MdKeys *keys, const char *alias);
 
 /*
  * The query as it is now (or was, `old`), restricted to keys: exprs (of Expr
