@@ -11,6 +11,8 @@
  *		t.hash = new.hash AND ROW(t.keys)::record = ROW(new.keys)::record
  *
  * Whoever writes these tables holds the lock of the view, so nobody comes between.
+ * Where nobody asks for the rows that were written, those of new keys go straight to
+ * storage before that (refresh_new_keys.c).
  */
 #include "postgres.h"
 
@@ -29,6 +31,8 @@
 
 #include "attempt.h"
 #include "guard.h"
+#include "refresh_exec.h"
+#include "refresh_new_keys.h"
 #include "refresh_upsert.h"
 #include "refresh_read.h"
 #include "relation_make.h"
@@ -362,14 +366,56 @@ typedef struct UpsertJob
 	TupleDesc	tupdesc;
 } UpsertJob;
 
+/* Rows of an upsert whose keys may be there. */
+#define OTHERS "medallion_others"
+
+/* Insert rows of new keys; what is left to be done is in *rest. */
+static int64
+insert_new_keys(const UpsertJob *job, MdUpsert *rest, MdNewKeys *new_keys)
+{
+	const MdUpsert *upsert = job->upsert;
+	Oid			index_id;
+
+	*rest = *upsert;
+	if (upsert->keys == NIL)
+		return 0;
+	index_id = md_relation_find_unique_index(upsert->target->relid, list_length(upsert->keys),
+											 attnums_of(upsert->target, upsert->keys));
+	if (!OidIsValid(index_id) || !md_new_keys_insert(upsert, index_id, job->snapshot, new_keys))
+		return 0;
+	rest->rows = tuplestore_tuple_count(new_keys->others) == 0 ? NULL : "SELECT * FROM " OTHERS;
+	return new_keys->inserted;
+}
+
 static void
 run_job(void *arg)
 {
 	UpsertJob  *job = arg;
+	MdUpsert	rest;
+	MdNewKeys	new_keys = {0};
+	int64		inserted = insert_new_keys(job, &rest, &new_keys);
+	int64		updated = 0;
 
-	md_sql_run(counting_sql(job->upsert), NULL, job->snapshot);
-	job->run->rows_inserted += md_sql_int64(0, 1);
-	job->run->rows_updated += md_sql_int64(0, 2);
+	if (new_keys.others != NULL)
+	{
+		/* from a try that failed */
+		(void) SPI_unregister_relation(OTHERS);
+		md_diff_register(OTHERS, new_keys.others, new_keys.tupdesc);
+	}
+	if (rest.rows != NULL)
+	{
+		md_sql_run(counting_sql(&rest), NULL, job->snapshot);
+		inserted += md_sql_int64(0, 1);
+		updated = md_sql_int64(0, 2);
+	}
+	if (new_keys.others != NULL)
+	{
+		SPI_unregister_relation(OTHERS);
+		tuplestore_end(new_keys.others);
+	}
+	/* not before all is done: it may be tried again */
+	job->run->rows_inserted += inserted;
+	job->run->rows_updated += updated;
 }
 
 static void

@@ -98,7 +98,7 @@ class CaseMaker:
         self.seed, self.points, self.query_count, self.with_crash = seed, points, query_count, with_crash
         self.only_streams = only_streams
         self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
-        self.open_tables = {}       # of the long transaction: name -> did it more than insert
+        self.open_tables = {}       # of the long transaction: name -> does it keep others from writing
         self.detached = set()
 
     def make(self):
@@ -138,6 +138,8 @@ class CaseMaker:
             rows = [self.row(table) for _ in range(self.rng.randint(0, 14))]
             if rows:
                 self.initial.append(self.insert(table, rows))
+            if table.kind == "stream" and self.rng.random() < 0.7:
+                self.initial.append(self.insert_bad(table))
 
     def make_table(self, kind):
         rng = self.rng
@@ -254,6 +256,28 @@ class CaseMaker:
         head = f"INSERT INTO {table.name} ({', '.join(c for c, _ in table.columns)}) VALUES "
         return Step("sql", session, head, rows, " ON CONFLICT DO NOTHING" if table.kind != "split" else "")
 
+    def insert_bad(self, table, session="main"):
+        """Records of a stream that become dead letters, to be requeued later."""
+        rows = [self.row(table) for _ in range(self.rng.randint(1, 6))]
+        return Step("sql", session, f"SELECT ingest_bad('{table.name}', {self.rng.randrange(3)}, $rows$VALUES ",
+                    rows, "$rows$)")
+
+    def requeue(self, table, session="main"):
+        letters = self.rng.choice([1, 1, 2, 3, 5, 20])
+        return Step("sql", session, f"SELECT requeue('{table.name}', {letters})")
+
+    def stream_change(self, table, rows, session):
+        """New rows, late rows, records that may become late rows; and the table moves."""
+        late_only = session == "writer" and not self.open_tables.get(table.name, True)
+        pick = "late" if late_only else self.rng.choices(["new", "late", "bad", "rewrite"], [55, 25, 16, 4])[0]
+        if pick == "late":
+            return [self.requeue(table, session)]
+        if pick == "bad":
+            return [self.insert_bad(table, session)]
+        if pick == "rewrite" and session == "main" and table.name not in self.open_tables:
+            return [Step("sql", session, f"VACUUM FULL {table.name}")]
+        return [self.insert(table, rows, session)]
+
     def condition(self, table):
         name, kind = self.rng.choice(table.columns)
         if self.rng.random() < 0.15:
@@ -282,7 +306,7 @@ class CaseMaker:
         rng, name = self.rng, table.name
         rows = [self.row(table, session) for _ in range(rng.choice([1, 1, 2, 3, 5, 9]))]
         if table.kind == "stream":
-            return [self.insert(table, rows, session)]
+            return self.stream_change(table, rows, session)
         sql = lambda text_, marks=(): [Step("sql", session, text_, marks=marks)]
         pick = rng.choices(["insert", "delete", "delete_one", "update", "update_one", "same", "again", "all", "merge",
                             "truncate", "reload", "conflict", "move", "replica", "leaf", "attach", "key", "rewrite", "copy",
@@ -386,7 +410,7 @@ class CaseMaker:
 
     def free_tables(self, session="main"):
         if session == "main":
-            return [t for t in self.tables if t.name not in self.open_tables]
+            return [t for t in self.tables if not self.open_tables.get(t.name, False)]
         return [t for t in self.tables if t.kind in ("stream", "table", "keyed")]
 
     def make_steps(self):
@@ -451,9 +475,10 @@ class CaseMaker:
             return
         table = rng.choice(tables)
         self.steps.append(Step("sql", "writer", "BEGIN"))
+        # late rows let others write meanwhile; letters are there at once, others come later
+        self.open_tables[table.name] = table.kind != "stream" or rng.random() < 0.4
         for _ in range(rng.randint(1, 2)):
             self.steps += self.change(table, "writer")
-        self.open_tables[table.name] = True
 
     def make_refreshes(self):
         rng = self.rng
@@ -498,7 +523,7 @@ class CaseMaker:
 
 
 def perform(body):
-    return re.sub(r"SELECT ingest", "PERFORM ingest", body)
+    return re.sub(r"SELECT (ingest|ingest_bad|requeue)\(", r"PERFORM \1(", body)
 
 
 def split_row(row):

@@ -6,7 +6,9 @@ never be refused later, but for what the documents name: a source that was
 truncated, rewritten or whose partitions changed needs one recompute.
 
 A view whose query itself fails, or takes too long as tables grow, is left out
-from then on. Such views are counted, and a run fails that has many of them.
+from then on, as is one whose refresh takes too long. Such views are counted, and
+a run fails that has many of them: how long something takes depends on the
+machine, and a single one tells nothing.
 """
 
 import collections
@@ -23,7 +25,7 @@ from case import PLANNER
 SCHEMA = "fuzz"
 WAIT_SECONDS = 60
 QUERY_SECONDS = 2           # a query that takes longer is left out, and counted
-REFRESH_SECONDS = 20        # a refresh or verify() that takes longer has failed, with statistics of the tables
+REFRESH_SECONDS = 20        # a refresh or verify() that takes longer, with statistics of the tables, is slow
 TIMEOUT = "57014"
 ABORTED = "25P02"           # the transaction around it has failed before
 
@@ -53,6 +55,7 @@ class Statistics:
         self.left_out = collections.Counter()   # views no longer compared, by what their query does
         self.compared = 0
         self.retried = 0                        # refreshes and verify()s that needed statistics to end in time
+        self.slow = 0                           # and those that took too long even so
 
     def add(self, other):
         for name, value in vars(other).items():
@@ -60,6 +63,7 @@ class Statistics:
                 getattr(self, name).update(value)
         self.compared += other.compared
         self.retried += other.retried
+        self.slow += other.slow
 
 
 class Runner:
@@ -196,7 +200,7 @@ class Runner:
     def once_more_analyzed(self, view, run):
         """
         What run() gives. Where it takes too long, the query itself may, and is left out with the view; else the
-        planner is told about the tables, and it must not take that long again.
+        planner is told about the tables, and if it takes that long again, the view is left out as slow.
         """
         try:
             return run()
@@ -213,7 +217,12 @@ class Runner:
                     raise (own if own.sqlstate == ABORTED else error) from own
             self.analyze()
             self.statistics.retried += 1
-            return run()
+            try:
+                return run()
+            except PgError as again:
+                if again.sqlstate == TIMEOUT:
+                    self.leave_out_slow(view)
+                raise
 
     def analyze(self):
         """Let the planner know how large tables and results have become."""
@@ -223,10 +232,17 @@ class Runner:
             self.query(f"ANALYZE {name}")
 
     def leave_out(self, view, error):
-        """The query itself fails or takes long by now: no more of this view, and of what reads it."""
+        """The query itself fails or takes long by now."""
+        self.leave_out_because(view, f"takes longer than {QUERY_SECONDS} s" if error.sqlstate == TIMEOUT else
+                               f"fails: {error.sqlstate} {error.message[:60]}")
+
+    def leave_out_slow(self, view):
+        self.statistics.slow += 1
+        self.leave_out_because(view, f"is refreshed in more than {REFRESH_SECONDS} s")
+
+    def leave_out_because(self, view, what):
+        """No more of this view, and of what reads it."""
         gone = [name for name in self.views if view.name in self.case.sources_of(name)]
-        what = f"takes longer than {QUERY_SECONDS} s" if error.sqlstate == TIMEOUT else \
-            f"fails: {error.sqlstate} {error.message[:60]}"
         for name in gone:
             self.count_left_out(what, name == view.name)
             del self.views[name]
@@ -297,7 +313,7 @@ class Runner:
                 self.mark([view.name])
                 return row
             except PgError as error:
-                if error.sqlstate == ABORTED:
+                if error.sqlstate == ABORTED or view.name not in self.views:
                     return None
                 other = re.search(r'materialized view "(\w+)" incrementally', error.message)
                 if not other or other.group(1) == view.name or attempts == 0:
@@ -309,8 +325,12 @@ class Runner:
     def refused(self, view, error):
         """
         Has an incremental refresh failed for a reason that the documents name? False if the query itself fails;
-        then the view is left out from now on.
+        then the view is left out from now on, as it is if its refresh takes too long.
         """
+        if error.sqlstate == TIMEOUT:
+            if view.name in self.views:
+                self.leave_out_slow(view)
+            return False
         other = re.search(r'materialized view "(\w+)" incrementally', error.message)
         if other and other.group(1) != view.name:
             # one that is refreshed together with this one
