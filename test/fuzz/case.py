@@ -517,9 +517,9 @@ class CaseMaker:
             self.steps += [Step("refresh", view=v.name) for v in self.views if v.name in views]
 
     def rows_change(self):
-        """A change that does not wait for a reader of its table."""
+        """A change that does not wait for a reader of its table, and is one that can be told."""
         steps = self.plain_change()
-        return [] if any(re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
+        return [] if any(s.marks or re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
 
 
 def perform(body):
