@@ -144,11 +144,16 @@ CREATE TABLE medallion.late_batch (
     filenode         oid,
     first_block      bigint,
     last_block       bigint,
-    stored_at        timestamptz NOT NULL
+    stored_at        timestamptz NOT NULL,
+    offsets          int8multirange,
+    xid              xid8 DEFAULT pg_catalog.pg_current_xact_id()
 );
 CREATE INDEX late_batch_position ON medallion.late_batch (relid, topic, kafka_partition, next_offset);
 ALTER TABLE medallion.late_batch REPLICA IDENTITY FULL;
-COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others; readers look for new rows here, so it is never pruned';
+CREATE INDEX late_batch_xid ON medallion.late_batch (relid, xid) WHERE row_count > 0;
+COMMENT ON TABLE medallion.late_batch IS 'rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others; readers count the batches, so none is ever deleted';
+COMMENT ON COLUMN medallion.late_batch.offsets IS 'those of the rows; NULL: no row was stored, or xid is NULL';
+COMMENT ON COLUMN medallion.late_batch.xid IS 'the transaction that stored them; NULL: all views have read them long ago, or it was in another cluster';
 
 CREATE TABLE medallion.dead_letter (
     dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -443,13 +448,17 @@ CREATE TABLE medallion.view_source (
     source           regclass NOT NULL,
     frontier         jsonb,
     history_changes  bigint,
+    late_batches     bigint,
+    late_point       jsonb,
     PRIMARY KEY (relid, source)
 ) WITH (fillfactor = 50);
 CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
     'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; a captured relation: {"capture": capture_id, "snapshot": pg_snapshot}; NULL when not known';
-COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
+COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table when it was read';
+COMMENT ON COLUMN medallion.view_source.late_batches IS 'how many batches of late rows of the streaming table have been read';
+COMMENT ON COLUMN medallion.view_source.late_point IS 'which ones: {"snapshot": pg_snapshot} of when one was last read; NULL: those without an xid';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
 -- xmin is xid, from first_tid to last_tid.  Means nothing in another cluster, so
@@ -589,7 +598,8 @@ COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
 CREATE VIEW medallion.source_position AS
   SELECT p.*,
          p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
-         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes
+         OR p.late_batches IS DISTINCT FROM p.read_late_batches AS changed
     FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
@@ -598,6 +608,8 @@ CREATE VIEW medallion.source_position AS
                 ELSE 'table' END AS kind,
            s.frontier AS read_frontier,
            s.history_changes AS read_history_changes,
+           s.late_batches AS read_late_batches,
+           s.late_point,
            CASE WHEN t.relid IS NOT NULL THEN
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
@@ -612,9 +624,10 @@ CREATE VIEW medallion.source_position AS
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
                 ELSE medallion.captured_frontier(s.source, s.frontier)
            END AS frontier,
-           -- late rows lie behind what was read, as changed ones do
-           t.history_changes + (SELECT count(*) FROM medallion.late_batch b
-                                 WHERE b.relid = t.relid AND b.row_count > 0) AS history_changes,
+           t.history_changes,
+           CASE WHEN t.relid IS NOT NULL THEN
+                    (SELECT count(*) FROM medallion.late_batch b
+                      WHERE b.relid = t.relid AND b.row_count > 0) END AS late_batches,
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
@@ -628,13 +641,17 @@ CREATE VIEW medallion.source_waiting AS
     SELECT p.relid, p.source, p.changed,
            CASE WHEN p.read_frontier IS NULL OR NOT p.changed THEN NULL
                 WHEN p.kind = 'streaming table' THEN
-                    (SELECT min(b.stored_at)
-                       FROM medallion.checkpoint c
-                            JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
-                                                  AND b.kafka_partition = c.kafka_partition
-                      WHERE c.relid = p.source
-                        AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
-                        AND b.next_offset <= c.next_offset)
+                    least((SELECT min(b.stored_at)
+                             FROM medallion.checkpoint c
+                                  JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
+                                                        AND b.kafka_partition = c.kafka_partition
+                            WHERE c.relid = p.source
+                              AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
+                              AND b.next_offset <= c.next_offset),
+                          (SELECT min(l.stored_at) FROM medallion.late_batch l
+                            WHERE p.late_batches <> p.read_late_batches
+                              AND l.relid = p.source AND l.row_count > 0 AND l.xid IS NOT NULL
+                              AND pg_visible_in_snapshot(l.xid, (p.late_point ->> 'snapshot')::pg_snapshot) IS NOT TRUE))
                 WHEN p.kind = 'materialized view' THEN
                     (SELECT min(r.source_at) FROM medallion.refresh_run r
                       WHERE r.relid = p.source AND r.refresh_number > (p.read_frontier ->> 'refresh')::bigint)
@@ -653,6 +670,13 @@ BEGIN ATOMIC
        AND NOT EXISTS (SELECT FROM medallion.view_source s
                         WHERE s.source = b.relid
                           AND (s.frontier #>> ARRAY[b.topic, b.kafka_partition::text])::bigint < b.next_offset);
+    -- of late rows, bounds are kept for replays
+    UPDATE medallion.late_batch b SET offsets = NULL, xid = NULL
+     WHERE b.stored_at < now() - current_setting('medallion.batch_history_retention')::interval
+       AND b.xid IS NOT NULL
+       AND NOT EXISTS (SELECT FROM medallion.view_source s
+                        WHERE s.source = b.relid AND s.frontier IS NOT NULL
+                          AND pg_visible_in_snapshot(b.xid, (s.late_point ->> 'snapshot')::pg_snapshot) IS NOT TRUE);
     DELETE FROM medallion.view_change c
      WHERE NOT EXISTS (SELECT FROM medallion.view_source s
                         WHERE s.source = c.relid
