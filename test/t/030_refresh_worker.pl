@@ -166,7 +166,7 @@ $ENV{PGOPTIONS} = join ' ', map { "-c $_" } 'default_transaction_read_only=off',
 	'statement_timeout=0', 'session_replication_role=origin', 'row_security=on', 'role=none';
 sql("ALTER DATABASE postgres SET $_") for @settings;
 sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'medallion%' AND datname = 'postgres'");
-wait_for($node, "SELECT $workers = 1 AND (SELECT min(started_at) > '$started' FROM medallion.workers WHERE database = 'postgres')");
+wait_for($node, "SELECT count(*) = 2 AND min(started_at) > '$started' FROM medallion.workers WHERE database = 'postgres' AND pid IS NOT NULL");
 my $rows = sql('SELECT count(*) FROM sim.events');
 sql("SELECT ingest('sim.events', 0, 'SELECT g, ''k1'' FROM generate_series(1, 10) g')");
 wait_for($node, "SELECT sum(n) = $rows + 10 FROM sim.gold");
