@@ -118,12 +118,13 @@ md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapsho
 											   TYPALIGN_INT)), false);
 	md_catalog_become_owner(&saved);
 	SPI_connect();
+	/* an aggregate, since EXISTS may be planned as a hash of the sources of all views there are */
 	rows = md_sql_run_cached(&plan,
 							 "SELECT r.n FROM unnest($1) WITH ORDINALITY r(relid, n)"
 							 "       LEFT JOIN medallion.view_state s ON s.relid = r.relid"
 							 " WHERE (s.populated AND NOT s.always_refresh) IS NOT TRUE"
-							 "    OR EXISTS (SELECT FROM medallion.source_position p"
-							 "                WHERE p.relid = r.relid AND p.changed)",
+							 "    OR (SELECT bool_or(p.changed) FROM medallion.source_position p"
+							 "         WHERE p.relid = r.relid)",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
 		news[md_sql_int64(i, 1) - 1] = true;

@@ -57,7 +57,8 @@ typedef struct MdDelta
 	bool		is_signed;		/* rows went, too: see query */
 	char	   *condition;		/* !is_signed: of the new rows, on columns, ctid, xmin */
 	char	   *old_condition;	/* !is_signed: of the rows read before; NULL: no cheap one */
-	char	   *query;			/* is_signed: SELECT columns, md_weight (int8) */
+	char	   *query;			/* is_signed: SELECT columns, md_weight (int4) */
+	bool		only_came;		/* is_signed: no row went */
 	/* is_signed: query reads a relation of this name; see md_diff_register() */
 	char	   *store_name;
 	Tuplestorestate *store;
