@@ -14,6 +14,7 @@
 #error "pg_medallion needs PostgreSQL 15 or later"
 #endif
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/index.h"
@@ -229,6 +230,17 @@ md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *
 	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, false);
 #else
 	return ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* A scan of a table by an index. */
+static inline IndexScanDesc
+md_index_beginscan(Relation rel, Relation index, Snapshot snapshot, int key_count)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, snapshot, NULL, key_count, 0);
+#else
+	return index_beginscan(rel, index, snapshot, key_count, 0);
 #endif
 }
 

@@ -11,6 +11,8 @@
  *		t.hash = new.hash AND ROW(t.keys)::record = ROW(new.keys)::record
  *
  * Whoever writes these tables holds the lock of the view, so nobody comes between.
+ * Where nobody asks for the rows that were written, those of new keys go straight to
+ * storage before that (refresh_new_keys.c).
  */
 #include "postgres.h"
 
@@ -29,6 +31,8 @@
 
 #include "attempt.h"
 #include "guard.h"
+#include "refresh_exec.h"
+#include "refresh_new_keys.h"
 #include "refresh_upsert.h"
 #include "refresh_read.h"
 #include "relation_make.h"
@@ -187,6 +191,16 @@ equal_operator(Oid type)
 	return md_read_operator(operator);
 }
 
+/* Rows of a whose key is the list `other`, by its hash and then by all of it; NULL meets NULL. */
+char *
+md_upsert_hash_match(const MdTarget *target, List *keys, const char *a, const char *other)
+{
+	char	   *list = md_target_columns(target, a, keys);
+
+	return psprintf("%s = %s AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
+					key_hash(list), key_hash(other), list, other);
+}
+
 char *
 md_upsert_match(const MdTarget *target, List *keys, const char *a, const char *b,
 				const char *const *b_names, bool null_keys)
@@ -215,9 +229,9 @@ md_upsert_match(const MdTarget *target, List *keys, const char *a, const char *b
 	}
 	match = psprintf("ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
 					 md_target_columns(target, a, keys), list.data);
-	if (OidIsValid(find_hash_index(target->relid)))
-		return psprintf("%s = %s AND %s%s%s%s", key_hash(md_target_columns(target, a, keys)),
-						key_hash(list.data), match, null_keys ? " AND (" : " AND NOT (", any_null.data, ")");
+	if (md_upsert_is_hashed(target))
+		return psprintf("%s AND %s(%s)", md_upsert_hash_match(target, keys, a, list.data),
+						null_keys ? "" : "NOT ", any_null.data);
 	if (null_keys)
 		return psprintf("(%s) AND %s", any_null.data, match);
 	return equal.data;
@@ -283,10 +297,7 @@ hash_sql(const MdUpsert *upsert, const char *returning)
 	const MdTarget *target = upsert->target;
 	List	   *keys = upsert->keys;
 	char	   *columns = md_target_columns(target, NULL, NIL);
-	char	   *excluded = md_target_columns(target, "excluded", keys);
-	char	   *match = psprintf("%s = %s AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
-								 key_hash(md_target_columns(target, "t", keys)), key_hash(excluded),
-								 md_target_columns(target, "t", keys), excluded);
+	char	   *match = md_upsert_hash_match(target, keys, "t", md_target_columns(target, "excluded", keys));
 	char	   *update = psprintf("SELECT %s FROM %s t WHERE false", returning, target->name);
 
 	if (upsert->set != NULL)
@@ -303,10 +314,16 @@ hash_sql(const MdUpsert *upsert, const char *returning)
 /* A row that was inserted, not updated, has no xmax. */
 #define WAS_INSERTED "t.xmax OPERATOR(pg_catalog.=) '0'::pg_catalog.xid"
 
+bool
+md_upsert_is_hashed(const MdTarget *target)
+{
+	return OidIsValid(find_hash_index(target->relid));
+}
+
 static bool
 uses_hash(const MdUpsert *upsert)
 {
-	return upsert->keys != NIL && OidIsValid(find_hash_index(upsert->target->relid));
+	return upsert->keys != NIL && md_upsert_is_hashed(upsert->target);
 }
 
 /* Statement that gives the numbers of rows inserted and updated. */
@@ -349,14 +366,56 @@ typedef struct UpsertJob
 	TupleDesc	tupdesc;
 } UpsertJob;
 
+/* Rows of an upsert whose keys may be there. */
+#define OTHERS "medallion_others"
+
+/* Insert rows of new keys; what is left to be done is in *rest. */
+static int64
+insert_new_keys(const UpsertJob *job, MdUpsert *rest, MdNewKeys *new_keys)
+{
+	const MdUpsert *upsert = job->upsert;
+	Oid			index_id;
+
+	*rest = *upsert;
+	if (upsert->keys == NIL)
+		return 0;
+	index_id = md_relation_find_unique_index(upsert->target->relid, list_length(upsert->keys),
+											 attnums_of(upsert->target, upsert->keys));
+	if (!OidIsValid(index_id) || !md_new_keys_insert(upsert, index_id, job->snapshot, new_keys))
+		return 0;
+	rest->rows = tuplestore_tuple_count(new_keys->others) == 0 ? NULL : "SELECT * FROM " OTHERS;
+	return new_keys->inserted;
+}
+
 static void
 run_job(void *arg)
 {
 	UpsertJob  *job = arg;
+	MdUpsert	rest;
+	MdNewKeys	new_keys = {0};
+	int64		inserted = insert_new_keys(job, &rest, &new_keys);
+	int64		updated = 0;
 
-	md_sql_run(counting_sql(job->upsert), NULL, job->snapshot);
-	job->run->rows_inserted += md_sql_int64(0, 1);
-	job->run->rows_updated += md_sql_int64(0, 2);
+	if (new_keys.others != NULL)
+	{
+		/* from a try that failed */
+		(void) SPI_unregister_relation(OTHERS);
+		md_diff_register(OTHERS, new_keys.others, new_keys.tupdesc);
+	}
+	if (rest.rows != NULL)
+	{
+		md_sql_run(counting_sql(&rest), NULL, job->snapshot);
+		inserted += md_sql_int64(0, 1);
+		updated = md_sql_int64(0, 2);
+	}
+	if (new_keys.others != NULL)
+	{
+		SPI_unregister_relation(OTHERS);
+		tuplestore_end(new_keys.others);
+	}
+	/* not before all is done: it may be tried again */
+	job->run->rows_inserted += inserted;
+	job->run->rows_updated += updated;
 }
 
 static void
@@ -367,19 +426,35 @@ store_job(void *arg)
 	md_sql_write_into_store(returning_sql(job->upsert, job->returning), job->store, &job->tupdesc);
 }
 
+bool
+md_upsert_try(const MdTarget *target, List *keys, void (*function) (void *), void *arg)
+{
+	Oid			guarded = md_guard_open(target->relid);
+	bool		fits = true;
+
+	if (!may_be_long(target, keys) || md_upsert_is_hashed(target) ||
+		!OidIsValid(md_relation_find_unique_index(target->relid, list_length(keys),
+												  attnums_of(target, keys))))
+		function(arg);
+	else if (!md_upsert_fits(function, arg))
+	{
+		fits = false;
+		md_guard_open(target->relid);
+		widen_index(target, keys);
+	}
+	md_guard_open(guarded);
+	return fits;
+}
+
 /* Do the job; a key that is too long for the index costs a second try. */
 static void
 do_job(UpsertJob *job, void (*function) (void *))
 {
-	const MdUpsert *upsert = job->upsert;
-	Oid			guarded = md_guard_open(upsert->target->relid);
+	const MdTarget *target = job->upsert->target;
+	Oid			guarded = md_guard_open(target->relid);
 
-	if (uses_hash(upsert) || !may_be_long(upsert->target, upsert->keys))
-		function(job);
-	else if (!md_upsert_fits(function, job))
+	if (!md_upsert_try(target, job->upsert->keys, function, job))
 	{
-		md_guard_open(upsert->target->relid);
-		widen_index(upsert->target, upsert->keys);
 		if (job->store != NULL)
 			tuplestore_clear(job->store);
 		function(job);

@@ -119,6 +119,12 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 	Oid			relid = md_relation_make_bare_table(name, columns, owner, like);
 
 	md_relation_guard(relid);
+	/*
+	 * Its columns may be NULL, so that no index can identify a row; without an
+	 * identity no row can be changed while the table is in a publication, one of
+	 * all tables, say.
+	 */
+	md_relation_run_ddl(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", md_read_relation_name(relid)));
 	return relid;
 }
 

@@ -104,20 +104,33 @@ md_sql_run_into_store(const char *sql, Snapshot snapshot, TupleDesc *tupdesc)
 	return store;
 }
 
-void
-md_sql_run_for_errors(const char *sql, Snapshot snapshot)
+static void
+run_into(const char *sql, Snapshot snapshot, int cursor_options, DestReceiver *dest)
 {
 	SPIExecuteOptions options = {0};
-	SPIPlanPtr	plan = prepare(sql, NULL, CURSOR_OPT_PARALLEL_OK);
+	SPIPlanPtr	plan = prepare(sql, NULL, cursor_options);
 
 	options.read_only = true;
-	options.dest = None_Receiver;
+	options.dest = dest;
 	CommandCounterIncrement();
 	PushCopiedSnapshot(snapshot);
 	UpdateActiveSnapshotCommandId();
 	check_result(SPI_execute_plan_extended(plan, &options), sql);
 	PopActiveSnapshot();
 	SPI_freeplan(plan);
+}
+
+void
+md_sql_run_into(const char *sql, Snapshot snapshot, DestReceiver *dest)
+{
+	/* not in parallel, so that the receiver may write */
+	run_into(sql, snapshot, 0, dest);
+}
+
+void
+md_sql_run_for_errors(const char *sql, Snapshot snapshot)
+{
+	run_into(sql, snapshot, CURSOR_OPT_PARALLEL_OK, None_Receiver);
 }
 
 void
