@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 #include "executor/spi.h"
+#include "tcop/dest.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -41,6 +42,12 @@ extern uint64 md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *ar
 /* Run a SELECT into a tuplestore, made in the current memory context. */
 extern Tuplestorestate *md_sql_run_into_store(const char *sql, Snapshot snapshot,
 											  TupleDesc *tupdesc);
+
+/*
+ * Run a SELECT under the active snapshot into a receiver, which may write: the
+ * statement is not run in parallel.
+ */
+extern void md_sql_run_into_dest(const char *sql, DestReceiver *dest);
 
 /* Run a SELECT for its errors: its rows are computed, and thrown away. */
 extern void md_sql_run_for_errors(const char *sql, Snapshot snapshot);
