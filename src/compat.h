@@ -17,6 +17,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
@@ -233,14 +234,52 @@ md_insert_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *
 #endif
 }
 
-/* A scan of a table by an index. */
+/*
+ * The same where a unique index of those listed may have the key already: the row
+ * is entered all the same, and false is returned.
+ */
+static inline bool
+md_try_index_tuples(ResultRelInfo *result_rel, TupleTableSlot *slot, EState *estate, List *indexes)
+{
+	bool		is_there = false;
+
+#if PG_VERSION_NUM >= 160000
+	list_free(ExecInsertIndexTuples(result_rel, slot, estate, false, true, &is_there, indexes, false));
+#else
+	list_free(ExecInsertIndexTuples(result_rel, slot, estate, false, true, &is_there, indexes));
+#endif
+	return !is_there;
+}
+
+/* Put a row in the place of the one at tid, and into the indexes that must know. */
+static inline void
+md_update_row(ResultRelInfo *result_rel, EState *estate, ItemPointer tid, TupleTableSlot *slot,
+			  Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes indexes;
+
+	simple_table_tuple_update(result_rel->ri_RelationDesc, tid, slot, snapshot, &indexes);
+	if (result_rel->ri_NumIndices > 0 && indexes != TU_None)
+		list_free(ExecInsertIndexTuples(result_rel, slot, estate, true, false, NULL, NIL,
+										indexes == TU_Summarizing));
+#else
+	bool		indexes;
+
+	simple_table_tuple_update(result_rel->ri_RelationDesc, tid, slot, snapshot, &indexes);
+	if (result_rel->ri_NumIndices > 0 && indexes)
+		list_free(ExecInsertIndexTuples(result_rel, slot, estate, true, false, NULL, NIL));
+#endif
+}
+
+/* Scans of an index can count what they do since 18. */
 static inline IndexScanDesc
-md_index_beginscan(Relation rel, Relation index, Snapshot snapshot, int key_count)
+md_index_beginscan(Relation rel, Relation index, Snapshot snapshot, int n_keys)
 {
 #if PG_VERSION_NUM >= 180000
-	return index_beginscan(rel, index, snapshot, NULL, key_count, 0);
+	return index_beginscan(rel, index, snapshot, NULL, n_keys, 0);
 #else
-	return index_beginscan(rel, index, snapshot, key_count, 0);
+	return index_beginscan(rel, index, snapshot, n_keys, 0);
 #endif
 }
 

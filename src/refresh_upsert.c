@@ -2,8 +2,9 @@
  * refresh_upsert.c
  *		Rows into a table by their key: updated where the key is there.
  *
- * Keys are found through a unique index in which NULL equals NULL, by INSERT ... ON
- * CONFLICT.  An entry of a btree has room for about 2,700 bytes.  When a key turns
+ * Keys are found through a unique index in which NULL equals NULL, by the functions of
+ * refresh_upsert_direct.c, or by INSERT ... ON CONFLICT where rows that were written
+ * are to be returned, or the table has triggers, say.  An entry of a btree has room for about 2,700 bytes.  When a key turns
  * out to be longer, the index is replaced by one over a hash of the key, which need
  * not be unique, and the statement becomes an UPDATE of rows that are found and an
  * INSERT of the others:
@@ -11,13 +12,12 @@
  *		t.hash = new.hash AND ROW(t.keys)::record = ROW(new.keys)::record
  *
  * Whoever writes these tables holds the lock of the view, so nobody comes between.
- * Where nobody asks for the rows that were written, those of new keys go straight to
- * storage before that (refresh_new_keys.c).
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -31,9 +31,8 @@
 
 #include "attempt.h"
 #include "guard.h"
-#include "refresh_exec.h"
-#include "refresh_new_keys.h"
 #include "refresh_upsert.h"
+#include "refresh_upsert_direct.h"
 #include "refresh_read.h"
 #include "relation_make.h"
 #include "sql_run.h"
@@ -131,10 +130,45 @@ make_unique_index(void *arg)
 	job->index_id = md_relation_make_unique_index(job->relid, job->count, job->attnums);
 }
 
+static bool
+is_time(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	return base == DATEOID || base == TIMESTAMPOID || base == TIMESTAMPTZOID;
+}
+
+/*
+ * The keys as an index should have them: times first, in whose order most rows
+ * come, so that what is new lies together in the index and not on every page of it.
+ */
+static List *
+in_index_order(const MdTarget *target, List *keys)
+{
+	List	   *times = NIL;
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	foreach(lc, keys)
+		if (is_time(target->columns[lfirst_int(lc) - 1].type_id))
+			times = lappend_int(times, lfirst_int(lc));
+		else
+			others = lappend_int(others, lfirst_int(lc));
+	return list_concat(times, others);
+}
+
+/* The unique index over the keys; InvalidOid: none. */
+static Oid
+find_unique_index(const MdTarget *target, List *keys)
+{
+	return md_relation_find_unique_index(target->relid, list_length(keys), attnums_of(target, keys));
+}
+
 static Oid
 make_index(const MdTarget *target, List *keys, bool strict)
 {
-	IndexJob	job = {target->relid, list_length(keys), attnums_of(target, keys), InvalidOid};
+	IndexJob	job = {target->relid, list_length(keys),
+	attnums_of(target, strict ? keys : in_index_order(target, keys)), InvalidOid};
 
 	if (strict || !may_be_long(target, keys))
 		make_unique_index(&job);
@@ -168,8 +202,7 @@ md_upsert_ensure_index(Oid relid, Oid present, List *keys, bool strict)
 static void
 widen_index(const MdTarget *target, List *keys)
 {
-	Oid			index_id = md_relation_find_unique_index(target->relid, list_length(keys),
-														 attnums_of(target, keys));
+	Oid			index_id = find_unique_index(target, keys);
 	char	   *name = pstrdup(get_rel_name(index_id));
 
 	md_relation_drop_part(index_id);
@@ -260,22 +293,34 @@ where_clause(const char *where)
 }
 
 /*
- * INSERT ... ON CONFLICT, up to its RETURNING.  In the order of the index: looked up
- * in any other order, 100,000 of 3 million keys were measured to cost twice as much.
+ * The rows in the order of the index: looked up in any other order, 100,000 of 3
+ * million keys were measured to cost twice as much.
  */
+static char *
+ordered_rows_sql(const MdUpsert *upsert, Oid index_id)
+{
+	const MdTarget *target = upsert->target;
+	Relation	index = index_open(index_id, AccessShareLock);
+	List	   *numbers = md_target_numbers(target, list_length(upsert->keys), index->rd_index->indkey.values);
+	StringInfoData order;
+	ListCell   *lc;
+
+	index_close(index, AccessShareLock);
+	initStringInfo(&order);
+	foreach(lc, numbers)
+		appendStringInfo(&order, "%s%d", order.len > 0 ? ", " : "", lfirst_int(lc));
+	return psprintf("SELECT * FROM (%s) d ORDER BY %s", upsert->rows, order.data);
+}
+
+/* INSERT ... ON CONFLICT, up to its RETURNING. */
 static char *
 conflict_sql(const MdUpsert *upsert)
 {
 	const MdTarget *target = upsert->target;
-	char	   *columns = md_target_columns(target, NULL, NIL);
-	StringInfoData order;
-	ListCell   *lc;
 
-	initStringInfo(&order);
-	foreach(lc, upsert->keys)
-		appendStringInfo(&order, "%s%d", order.len > 0 ? ", " : "", lfirst_int(lc));
-	return psprintf("INSERT INTO %s AS t (%s) SELECT * FROM (%s) d ORDER BY %s ON CONFLICT (%s) DO %s",
-					target->name, columns, upsert->rows, order.data,
+	return psprintf("INSERT INTO %s AS t (%s) %s ON CONFLICT (%s) DO %s",
+					target->name, md_target_columns(target, NULL, NIL),
+					ordered_rows_sql(upsert, find_unique_index(target, upsert->keys)),
 					md_target_columns(target, NULL, upsert->keys),
 					upsert->set == NULL ? "NOTHING" :
 					psprintf("UPDATE SET %s%s", upsert->set, where_clause(upsert->where)));
@@ -366,56 +411,19 @@ typedef struct UpsertJob
 	TupleDesc	tupdesc;
 } UpsertJob;
 
-/* Rows of an upsert whose keys may be there. */
-#define OTHERS "medallion_others"
-
-/* Insert rows of new keys; what is left to be done is in *rest. */
-static int64
-insert_new_keys(const UpsertJob *job, MdUpsert *rest, MdNewKeys *new_keys)
-{
-	const MdUpsert *upsert = job->upsert;
-	Oid			index_id;
-
-	*rest = *upsert;
-	if (upsert->keys == NIL)
-		return 0;
-	index_id = md_relation_find_unique_index(upsert->target->relid, list_length(upsert->keys),
-											 attnums_of(upsert->target, upsert->keys));
-	if (!OidIsValid(index_id) || !md_new_keys_insert(upsert, index_id, job->snapshot, new_keys))
-		return 0;
-	rest->rows = tuplestore_tuple_count(new_keys->others) == 0 ? NULL : "SELECT * FROM " OTHERS;
-	return new_keys->inserted;
-}
-
 static void
 run_job(void *arg)
 {
 	UpsertJob  *job = arg;
-	MdUpsert	rest;
-	MdNewKeys	new_keys = {0};
-	int64		inserted = insert_new_keys(job, &rest, &new_keys);
-	int64		updated = 0;
+	const MdUpsert *upsert = job->upsert;
+	Oid			index_id = upsert->keys == NIL ? InvalidOid : find_unique_index(upsert->target, upsert->keys);
 
-	if (new_keys.others != NULL)
-	{
-		/* from a try that failed */
-		(void) SPI_unregister_relation(OTHERS);
-		md_diff_register(OTHERS, new_keys.others, new_keys.tupdesc);
-	}
-	if (rest.rows != NULL)
-	{
-		md_sql_run(counting_sql(&rest), NULL, job->snapshot);
-		inserted += md_sql_int64(0, 1);
-		updated = md_sql_int64(0, 2);
-	}
-	if (new_keys.others != NULL)
-	{
-		SPI_unregister_relation(OTHERS);
-		tuplestore_end(new_keys.others);
-	}
-	/* not before all is done: it may be tried again */
-	job->run->rows_inserted += inserted;
-	job->run->rows_updated += updated;
+	if (OidIsValid(index_id) &&
+		md_upsert_directly(upsert, index_id, ordered_rows_sql(upsert, index_id), job->snapshot, job->run))
+		return;
+	md_sql_run(counting_sql(job->upsert), NULL, job->snapshot);
+	job->run->rows_inserted += md_sql_int64(0, 1);
+	job->run->rows_updated += md_sql_int64(0, 2);
 }
 
 static void

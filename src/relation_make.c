@@ -45,8 +45,6 @@
 #include "refresh_read.h"
 #include "relation_make.h"
 
-#define GUARD_NAME "medallion_guard"
-
 void
 md_relation_run_ddl(const char *sql)
 {
@@ -131,9 +129,9 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 void
 md_relation_guard(Oid relid)
 {
-	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
+	if (OidIsValid(get_trigger_oid(relid, MD_GUARD_NAME, true)))
 		return;
-	md_relation_run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
+	md_relation_run_ddl(psprintf("CREATE TRIGGER " MD_GUARD_NAME
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
 					 md_read_relation_name(relid)));
@@ -217,6 +215,24 @@ md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 	return state;
 }
 
+/* Are the columns of the index these, in any order? */
+static bool
+has_columns(Form_pg_index index, int count, const AttrNumber *attnums)
+{
+	if (index->indnkeyatts != count)
+		return false;
+	for (int i = 0; i < count; i++)
+	{
+		bool		found = false;
+
+		for (int k = 0; k < count; k++)
+			found |= index->indkey.values[k] == attnums[i];
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
 bool
 md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumber *attnums)
 {
@@ -229,8 +245,7 @@ md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumbe
 	index = index_open(index_id, AccessShareLock);
 	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
 		index->rd_index->indimmediate && RelationGetIndexPredicate(index) == NIL && index->rd_index->indnullsnotdistinct &&
-		index->rd_index->indnkeyatts == count &&
-		memcmp(index->rd_index->indkey.values, attnums, sizeof(AttrNumber) * count) == 0;
+		has_columns(index->rd_index, count, attnums);
 	index_close(index, AccessShareLock);
 	return fits;
 }

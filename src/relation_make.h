@@ -9,6 +9,9 @@
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 
+/* The trigger that keeps direct writes away. */
+#define MD_GUARD_NAME "medallion_guard"
+
 /* Column definitions (of ColumnDef) named as given, of the types of exprs. */
 extern List *md_relation_columns(List *names, List *exprs);
 
@@ -32,7 +35,7 @@ extern void md_relation_guard(Oid relid);
 extern Oid	md_relation_make_definition(Oid result, Query *query, List *columns,
 										List *column_names);
 
-/* A unique index over columns, NULL equal to NULL. */
+/* A unique index over columns, NULL equal to NULL; one that is there may have them in any order. */
 extern Oid	md_relation_make_unique_index(Oid relid, int count, const AttrNumber *attnums);
 extern Oid	md_relation_find_unique_index(Oid relid, int count, const AttrNumber *attnums);
 extern bool md_relation_has_unique_index(Oid relid, Oid index_id, int count,

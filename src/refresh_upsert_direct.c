@@ -1,0 +1,524 @@
+/*
+ * refresh_upsert_direct.c
+ *		Rows into a table by their key, straight to its storage.
+ *
+ * INSERT ... ON CONFLICT descends the index twice for a key that is new, once to look
+ * and once to insert, and writes a record of WAL for the insert, its confirmation
+ * and the lock of a row that it updates.  Here slices of rows, in the order of the
+ * index, go one of two ways:
+ *
+ *		slice --look each up--> found: update in place (or leave)
+ *							\-> not found: into the heap together, then into the indexes
+ *
+ *		slice --into the heap together--> into the indexes --key is there already-->
+ *			delete what was inserted, look the key up, update
+ *
+ * The second way costs one descent for a new key, and is taken while nearly all keys
+ * are new.  The first slice goes the first way, which shows how it is.
+ *
+ * The change log of a captured table is written here, as its triggers would.  Tables that
+ * have other triggers, rules, policies or generated columns are left to the executor.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+
+#include "capture.h"
+#include "compat.h"
+#include "guard.h"
+#include "refresh_upsert_direct.h"
+#include "relation_make.h"
+#include "sql_run.h"
+
+#define SLICE_ROWS 1000
+#define SLICE_BYTES (1024 * 1024)
+
+/* Keys that are found cost more the second way: at most one in so many. */
+#define FOUND_SHARE 16
+
+typedef struct Writer
+{
+	DestReceiver dest;			/* must be first */
+	const MdUpsert *upsert;
+	Relation	rel;
+	Relation	index;
+	TupleDesc	desc;
+	int64		rows_inserted;
+	int64		rows_updated;
+	bool		fits;			/* are rows of the columns' types? */
+	bool		may_insert_first;	/* no other index minds a key twice for a moment */
+	bool		insert_first;
+	bool		is_captured;
+	MdCaptureWriter *log;		/* of a captured table, once something was written */
+
+	/* how a row that is found changes */
+	ProjectionInfo *set;		/* NULL: it stays */
+	ExprState  *where;			/* NULL: always */
+
+	EState	   *estate;
+	ResultRelInfo *result_rel;
+	List	   *arbiters;		/* the index */
+	IndexScanDesc scan;
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	TupleTableSlot *old;
+	TupleTableSlot *new;
+
+	/* the slice */
+	MemoryContext context;		/* of the writer, which outlives the statement's */
+	MemoryContext slice_context;
+	TupleTableSlot *slots[SLICE_ROWS];
+	int			slot_count;		/* made so far */
+	TupleTableSlot *inserts[SLICE_ROWS];	/* those of it that go into the heap */
+	int			count;
+	Size		bytes;
+} Writer;
+
+/* ----------------------------------------------------------------------
+ * Which tables
+ * ---------------------------------------------------------------------- */
+
+/* Are all triggers the guard and those of its capture?  *is_captured: of that there are some. */
+static bool
+has_our_triggers(Relation rel, bool *is_captured)
+{
+	Oid			capture = md_capture_function();
+
+	*is_captured = false;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (md_guard_is_trigger(trigger))
+			continue;
+		if (trigger->tgfoid != capture || trigger->tgenabled != TRIGGER_FIRES_ALWAYS ||
+			TRIGGER_FOR_ROW(trigger->tgtype) || trigger->tgnargs != 1 ||
+			atooid(trigger->tgargs[0]) != RelationGetRelid(rel))
+			return false;
+		*is_captured = true;
+	}
+	return true;
+}
+
+/* Has it nothing that only the executor of a statement sees to? */
+static bool
+is_plain(Relation rel, bool *is_captured)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	AclMode		mode = ACL_INSERT | ACL_UPDATE | ACL_SELECT;
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rules != NULL ||
+		(constraints != NULL && constraints->has_generated_stored))
+		return false;
+	if (!has_our_triggers(rel, is_captured))
+		return false;
+	return check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED &&
+		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode, ACLMASK_ALL) == mode;
+}
+
+/* Is the index the only one that wants something to be there once? */
+static bool
+is_only_unique(const ResultRelInfo *result_rel, Oid index_id)
+{
+	for (int i = 0; i < result_rel->ri_NumIndices; i++)
+	{
+		Form_pg_index index = result_rel->ri_IndexRelationDescs[i]->rd_index;
+
+		if (index->indexrelid != index_id && (index->indisunique || index->indisexclusion))
+			return false;
+	}
+	return true;
+}
+
+/* ----------------------------------------------------------------------
+ * How a row changes
+ * ---------------------------------------------------------------------- */
+
+/* Columns of `excluded` (entry *context) come from the inner row, others from the one scanned. */
+static Node *
+excluded_as_inner(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = copyObject((Var *) node);
+
+		if (var->varno == *(int *) context)
+			var->varno = INNER_VAR;
+		return (Node *) var;
+	}
+	return expression_tree_mutator(node, excluded_as_inner, context);
+}
+
+/* "SET ... WHERE ..." as the executor evaluates it. */
+static void
+compile_change(Writer *writer)
+{
+	const MdUpsert *upsert = writer->upsert;
+	char	   *sql = psprintf("UPDATE %s t SET %s FROM %s excluded%s%s", upsert->target->name, upsert->set,
+							   upsert->target->name, upsert->where ? " WHERE " : "",
+							   upsert->where ? upsert->where : "");
+	Query	   *query = parse_analyze_fixedparams(linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT)),
+												  sql, NULL, 0, NULL);
+	ExprContext *context = GetPerTupleExprContext(writer->estate);
+	int			excluded = query->resultRelation == 1 ? 2 : 1;
+	List	   *targets = NIL;
+	List	   *columns = NIL;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		Expr	   *expr = expression_planner((Expr *) excluded_as_inner((Node *) target->expr, &excluded));
+
+		targets = lappend(targets, makeTargetEntry(expr, list_length(targets) + 1, NULL, false));
+		columns = lappend_int(columns, target->resno);
+	}
+	writer->set = ExecBuildUpdateProjection(targets, true, columns, writer->desc, context, writer->new, NULL);
+	if (query->jointree->quals != NULL)
+		writer->where =
+			ExecInitQual(make_ands_implicit(expression_planner((Expr *) excluded_as_inner(query->jointree->quals,
+																						   &excluded))), NULL);
+}
+
+/* ----------------------------------------------------------------------
+ * Single rows
+ * ---------------------------------------------------------------------- */
+
+/* Equality of each column of the index; what is looked for is put in later. */
+static void
+make_keys(Writer *writer)
+{
+	Relation	index = writer->index;
+
+	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(index); i++)
+	{
+		Oid			type = index->rd_opcintype[i];
+		Oid			operator = get_opfamily_member(index->rd_opfamily[i], type, type, BTEqualStrategyNumber);
+
+		ScanKeyEntryInitialize(&writer->keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], get_opcode(operator), (Datum) 0);
+	}
+}
+
+/* The row that is there with the key of this one, in writer->old; false: none. */
+static bool
+look_up(Writer *writer, TupleTableSlot *row)
+{
+	int			count = IndexRelationGetNumberOfKeyAttributes(writer->index);
+
+	for (int i = 0; i < count; i++)
+	{
+		bool		isnull;
+
+		writer->keys[i].sk_argument = slot_getattr(row, writer->index->rd_index->indkey.values[i], &isnull);
+		writer->keys[i].sk_flags = isnull ? SK_ISNULL | SK_SEARCHNULL : 0;
+	}
+	index_rescan(writer->scan, writer->keys, count, NULL, 0);
+	return index_getnext_slot(writer->scan, ForwardScanDirection, writer->old);
+}
+
+static void
+check_constraints(Writer *writer, TupleTableSlot *row)
+{
+	if (writer->desc->constr != NULL)
+		ExecConstraints(writer->result_rel, row, writer->estate);
+}
+
+/* Let readers of the change log know of a row that came (1) or went (-1). */
+static void
+log_row(Writer *writer, TupleTableSlot *row, int weight)
+{
+	if (!writer->is_captured)
+		return;
+	if (writer->log == NULL)
+		writer->log = md_capture_write_begin(RelationGetRelid(writer->rel), writer->rel, writer->count);
+	if (writer->log != NULL)
+		md_capture_write_put(writer->log, row, weight);
+}
+
+/* What becomes of writer->old because of a row of its key. */
+static void
+change_found(Writer *writer, TupleTableSlot *row)
+{
+	ExprContext *context = GetPerTupleExprContext(writer->estate);
+
+	if (writer->set == NULL)
+		return;
+	context->ecxt_scantuple = writer->old;
+	context->ecxt_innertuple = row;
+	if (writer->where == NULL || ExecQual(writer->where, context))
+	{
+		(void) ExecProject(writer->set);
+		check_constraints(writer, writer->new);
+		log_row(writer, writer->old, -1);
+		md_update_row(writer->result_rel, writer->estate, &writer->old->tts_tid, writer->new,
+					  GetActiveSnapshot());
+		log_row(writer, writer->new, 1);
+		writer->rows_updated++;
+	}
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/* ----------------------------------------------------------------------
+ * Slices
+ * ---------------------------------------------------------------------- */
+
+static void
+insert_into_heap(Writer *writer, TupleTableSlot **rows, int count)
+{
+	if (count == 0)
+		return;
+	for (int i = 0; i < count; i++)
+		check_constraints(writer, rows[i]);
+	table_multi_insert(writer->rel, rows, count, GetCurrentCommandId(true), 0, NULL);
+	writer->rows_inserted += count;
+}
+
+/* Look each key up; those that are not there are inserted.  Returns how many were. */
+static int
+look_up_first(Writer *writer)
+{
+	int			missing = 0;
+
+	for (int i = 0; i < writer->count; i++)
+		if (look_up(writer, writer->slots[i]))
+			change_found(writer, writer->slots[i]);
+		else
+			writer->inserts[missing++] = writer->slots[i];
+	insert_into_heap(writer, writer->inserts, missing);
+	for (int i = 0; i < missing; i++)
+	{
+		list_free(md_insert_index_tuples(writer->result_rel, writer->inserts[i], writer->estate));
+		log_row(writer, writer->inserts[i], 1);
+		ResetPerTupleExprContext(writer->estate);
+	}
+	return writer->count - missing;
+}
+
+/* Insert all; take back those whose key was there.  Returns how many were. */
+static int
+insert_first(Writer *writer)
+{
+	int			found = 0;
+
+	insert_into_heap(writer, writer->slots, writer->count);
+	for (int i = 0; i < writer->count; i++)
+	{
+		if (!md_try_index_tuples(writer->result_rel, writer->slots[i], writer->estate, writer->arbiters))
+			writer->inserts[found++] = writer->slots[i];
+		else
+			log_row(writer, writer->slots[i], 1);
+		ResetPerTupleExprContext(writer->estate);
+	}
+	if (found == 0)
+		return 0;
+	/* to be allowed to delete what was inserted; the snapshot stays as it is */
+	CommandCounterIncrement();
+	for (int i = 0; i < found; i++)
+	{
+		simple_table_tuple_delete(writer->rel, &writer->inserts[i]->tts_tid, GetActiveSnapshot());
+		if (!look_up(writer, writer->inserts[i]))
+			elog(ERROR, "could not find the row of a key that is in index \"%s\"",
+				 RelationGetRelationName(writer->index));
+		change_found(writer, writer->inserts[i]);
+	}
+	writer->rows_inserted -= found;
+	return found;
+}
+
+static void
+write_slice(Writer *writer)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	int			found;
+
+	found = writer->insert_first ? insert_first(writer) : look_up_first(writer);
+	writer->insert_first = writer->may_insert_first && found * FOUND_SHARE <= writer->count;
+	for (int i = 0; i < writer->count; i++)
+		ExecClearTuple(writer->slots[i]);
+	ExecClearTuple(writer->old);
+	ExecClearTuple(writer->new);
+	MemoryContextReset(writer->slice_context);
+	writer->count = 0;
+	writer->bytes = 0;
+	MemoryContextSwitchTo(old);
+}
+
+/* ----------------------------------------------------------------------
+ * Receiving rows
+ * ---------------------------------------------------------------------- */
+
+static void
+start_rows(DestReceiver *self, int operation, TupleDesc desc)
+{
+	Writer	   *writer = (Writer *) self;
+	const MdTarget *target = writer->upsert->target;
+
+	writer->fits = desc->natts == target->count;
+	for (int i = 0; writer->fits && i < desc->natts; i++)
+	{
+		Form_pg_attribute row = TupleDescAttr(desc, i);
+		Form_pg_attribute column = TupleDescAttr(writer->desc, target->columns[i].attnum - 1);
+
+		writer->fits = row->atttypid == column->atttypid &&
+			(row->atttypmod == column->atttypmod || column->atttypmod < 0);
+	}
+}
+
+/* Add a row, which is gone when this returns, to the slice. */
+static bool
+receive_row(TupleTableSlot *row, DestReceiver *self)
+{
+	Writer	   *writer = (Writer *) self;
+	const MdTarget *target = writer->upsert->target;
+	MemoryContext old = MemoryContextSwitchTo(writer->slice_context);
+	Datum		values[MaxHeapAttributeNumber];
+	bool		nulls[MaxHeapAttributeNumber];
+	HeapTuple	tuple;
+
+	if (!writer->fits)
+		return false;
+	if (writer->count == writer->slot_count)
+	{
+		(void) MemoryContextSwitchTo(writer->context);
+		writer->slots[writer->slot_count++] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsHeapTuple);
+		(void) MemoryContextSwitchTo(writer->slice_context);
+	}
+	slot_getallattrs(row);
+	/* columns that were dropped are NULL */
+	memset(nulls, true, sizeof(bool) * writer->desc->natts);
+	for (int i = 0; i < target->count; i++)
+	{
+		int			place = target->columns[i].attnum - 1;
+
+		values[place] = row->tts_values[i];
+		nulls[place] = row->tts_isnull[i];
+	}
+	tuple = heap_form_tuple(writer->desc, values, nulls);
+	tuple->t_tableOid = RelationGetRelid(writer->rel);
+	ExecStoreHeapTuple(tuple, writer->slots[writer->count], true);
+	writer->slots[writer->count++]->tts_tableOid = tuple->t_tableOid;
+	writer->bytes += tuple->t_len;
+	MemoryContextSwitchTo(old);
+	if (writer->count == SLICE_ROWS || writer->bytes >= SLICE_BYTES)
+		write_slice(writer);
+	return true;
+}
+
+static void
+end_rows(DestReceiver *self)
+{
+	if (((Writer *) self)->count > 0)
+		write_slice((Writer *) self);
+}
+
+static void
+destroy_receiver(DestReceiver *self)
+{
+}
+
+/* ---------------------------------------------------------------------- */
+
+static Writer *
+open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapshot)
+{
+	Writer	   *writer = palloc0(sizeof(Writer));
+
+	writer->dest.receiveSlot = receive_row;
+	writer->dest.rStartup = start_rows;
+	writer->dest.rShutdown = end_rows;
+	writer->dest.rDestroy = destroy_receiver;
+	writer->dest.mydest = DestTuplestore;
+	writer->upsert = upsert;
+	writer->rel = rel;
+	writer->desc = RelationGetDescr(rel);
+	writer->index = index_open(index_id, RowExclusiveLock);
+	writer->arbiters = list_make1_oid(index_id);
+	writer->context = CurrentMemoryContext;
+	writer->slice_context = AllocSetContextCreate(CurrentMemoryContext, "upsert slice", ALLOCSET_DEFAULT_SIZES);
+	writer->estate = CreateExecutorState();
+	md_init_range_table(writer->estate, rel);
+	writer->result_rel = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->result_rel, rel, 1, NULL, 0);
+	ExecOpenIndices(writer->result_rel, false);
+	writer->may_insert_first = is_only_unique(writer->result_rel, index_id);
+	writer->old = table_slot_create(rel, NULL);
+	writer->new = table_slot_create(rel, NULL);
+	if (upsert->set != NULL)
+	{
+		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+		compile_change(writer);
+	}
+	make_keys(writer);
+	writer->scan = md_index_beginscan(rel, writer->index, snapshot,
+									  IndexRelationGetNumberOfKeyAttributes(writer->index));
+	return writer;
+}
+
+static void
+close_writer(Writer *writer)
+{
+	if (writer->log != NULL)
+		md_capture_write_end(writer->log);
+	index_endscan(writer->scan);
+	for (int i = 0; i < writer->slot_count; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	ExecDropSingleTupleTableSlot(writer->old);
+	ExecDropSingleTupleTableSlot(writer->new);
+	ExecCloseIndices(writer->result_rel);
+	FreeExecutorState(writer->estate);
+	MemoryContextDelete(writer->slice_context);
+	index_close(writer->index, NoLock);
+	pfree(writer);
+}
+
+bool
+md_upsert_directly(const MdUpsert *upsert, Oid index_id, const char *sql, Snapshot snapshot, MdRun *run)
+{
+	Relation	rel = table_open(upsert->target->relid, RowExclusiveLock);
+	bool		is_captured;
+	bool		done = OidIsValid(index_id) && is_plain(rel, &is_captured);
+
+	if (done)
+	{
+		Writer	   *writer;
+
+		/* what this refresh has written so far is seen, what follows is not */
+		CommandCounterIncrement();
+		PushCopiedSnapshot(snapshot);
+		UpdateActiveSnapshotCommandId();
+		writer = open_writer(upsert, rel, index_id, GetActiveSnapshot());
+		writer->is_captured = is_captured;
+		md_sql_run_into_dest(sql, &writer->dest);
+		done = writer->fits;
+		run->rows_inserted += writer->rows_inserted;
+		run->rows_updated += writer->rows_updated;
+		close_writer(writer);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+	}
+	table_close(rel, NoLock);
+	return done;
+}
