@@ -395,6 +395,7 @@ static Writer *
 open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapshot)
 {
 	Writer	   *writer = palloc0(sizeof(Writer));
+	TupleDesc	slot_desc;
 
 	writer->dest.receiveSlot = receive_row;
 	writer->dest.rStartup = start_rows;
@@ -416,8 +417,10 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 	writer->may_insert_first = is_only_unique(writer->result_rel, index_id);
 	writer->old = table_slot_create(rel, NULL);
 	writer->new = table_slot_create(rel, NULL);
+	/* of a copy, which nobody counts references to: a thousand of them make each further one slow */
+	slot_desc = CreateTupleDescCopy(writer->desc);
 	for (int i = 0; i < SLICE_ROWS; i++)
-		writer->slots[i] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsHeapTuple);
+		writer->slots[i] = MakeSingleTupleTableSlot(slot_desc, &TTSOpsHeapTuple);
 	if (upsert->set != NULL)
 	{
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);

@@ -45,6 +45,12 @@
 #include "refresh_read.h"
 #include "relation_make.h"
 
+/*
+ * In the room that is left on a page, a new version of a row of it finds its place, and
+ * no index hears of it.
+ */
+#define FILLFACTOR_WITH_ROOM 90
+
 void
 md_relation_run_ddl(const char *sql)
 {
@@ -82,6 +88,20 @@ md_relation_columns(List *names, List *exprs)
 		columns = lappend(columns, column);
 	}
 	return columns;
+}
+
+IntoClause *
+md_relation_with_room(IntoClause *like)
+{
+	IntoClause *room = like ? copyObject(like) : makeNode(IntoClause);
+	ListCell   *lc;
+
+	foreach(lc, room->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "fillfactor") == 0)
+			return room;
+	room->options = lappend(room->options,
+							makeDefElem("fillfactor", (Node *) makeInteger(FILLFACTOR_WITH_ROOM), -1));
+	return room;
 }
 
 Oid
@@ -195,7 +215,7 @@ md_relation_make_definition(Oid result, Query *query, List *columns, List *colum
 }
 
 Oid
-md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
+md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner, bool with_room)
 {
 	MdSecurity	saved;
 	RangeVar   *name = makeRangeVar("medallion_def",
@@ -203,7 +223,7 @@ md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 	Oid			state;
 
 	md_catalog_become_owner(&saved);
-	state = md_relation_make_table(name, columns, owner, NULL);
+	state = md_relation_make_table(name, columns, owner, with_room ? md_relation_with_room(NULL) : NULL);
 	md_catalog_restore_user(&saved);
 	md_relation_attach(state, result);
 	return state;

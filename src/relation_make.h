@@ -21,6 +21,9 @@ extern List *md_relation_columns(List *names, List *exprs);
  */
 extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
 
+/* Options for a table whose rows are updated in place, unless `like` (or NULL) says how full pages are. */
+extern IntoClause *md_relation_with_room(IntoClause *like);
+
 /* The same without the trigger. */
 extern Oid	md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner,
 										IntoClause *like);
@@ -46,7 +49,8 @@ extern Oid	md_relation_make_index(Oid relid, const char *suffix, const char *def
 extern void md_relation_make_named_index(Oid relid, const char *name, const char *definition);
 
 /* A state table for a result, named after it with a suffix (" state"). */
-extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner);
+extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner,
+								   bool with_room);
 
 /* Part of the result: it goes away with it, and cannot go alone; idempotent. */
 extern void md_relation_attach(Oid part, Oid result);
