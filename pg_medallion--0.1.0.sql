@@ -36,6 +36,9 @@ COMMENT ON FUNCTION medallion.debug_point_id(text) IS
 
 ------------------------------------------------------------------------------
 -- Catalog of streaming tables (one row each; written by C code only)
+--
+-- Tables without a primary key have all columns as replica identity: in a
+-- publication of all tables they could not be changed else.
 ------------------------------------------------------------------------------
 
 CREATE TABLE medallion.stream (
@@ -127,6 +130,7 @@ CREATE TABLE medallion.batch (
 );
 CREATE INDEX batch_position ON medallion.batch (relid, topic, kafka_partition, next_offset);
 CREATE INDEX batch_stored_at ON medallion.batch (stored_at);
+ALTER TABLE medallion.batch REPLICA IDENTITY FULL;
 COMMENT ON TABLE medallion.batch IS 'bounds of each batch: offsets [first_offset, next_offset) lie in blocks first_block..last_block of filenode';
 
 CREATE TABLE medallion.late_batch (
@@ -140,10 +144,16 @@ CREATE TABLE medallion.late_batch (
     filenode         oid,
     first_block      bigint,
     last_block       bigint,
-    stored_at        timestamptz NOT NULL
+    stored_at        timestamptz NOT NULL,
+    offsets          int8multirange,
+    xid              xid8 DEFAULT pg_catalog.pg_current_xact_id()
 );
 CREATE INDEX late_batch_position ON medallion.late_batch (relid, topic, kafka_partition, next_offset);
-COMMENT ON TABLE medallion.late_batch IS 'bounds of rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others; readers look for new rows here, so it is never pruned';
+ALTER TABLE medallion.late_batch REPLICA IDENTITY FULL;
+CREATE INDEX late_batch_xid ON medallion.late_batch (relid, xid) WHERE row_count > 0;
+COMMENT ON TABLE medallion.late_batch IS 'rows that were stored behind the checkpoint, by requeue or replay: all lie within these offsets and blocks, among others; readers count the batches, so none is ever deleted';
+COMMENT ON COLUMN medallion.late_batch.offsets IS 'those of the rows; NULL: no row was stored, or xid is NULL';
+COMMENT ON COLUMN medallion.late_batch.xid IS 'the transaction that stored them; NULL: all views have read them long ago, or it was in another cluster';
 
 CREATE TABLE medallion.dead_letter (
     dead_letter_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -217,7 +227,7 @@ REVOKE EXECUTE ON FUNCTION medallion.dead_letters_to_gaps(bigint[], text) FROM P
 -- Direct writes to streaming tables and to results of views.
 CREATE FUNCTION medallion.guard_write() RETURNS trigger
     AS 'MODULE_PATHNAME', 'md_guard_write'
-    LANGUAGE C;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.guard_write() IS
     'statement trigger: refuses direct writes to results of views, and to streaming tables unless medallion.allow_direct_writes is on';
 
@@ -329,7 +339,7 @@ GRANT EXECUTE ON FUNCTION medallion.try_decode(regclass, bytea, bytea, text) TO 
 CREATE FUNCTION medallion.ingest_once(table_name regclass, max_records int DEFAULT NULL)
     RETURNS bigint
     AS 'MODULE_PATHNAME', 'md_ingest_once_sql'
-    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.ingest_once(regclass, int) IS
     'reads a streaming table, paused or not, up to what is the end of its topic now (or max_records), in this transaction; returns the number of records read';
 
@@ -438,13 +448,17 @@ CREATE TABLE medallion.view_source (
     source           regclass NOT NULL,
     frontier         jsonb,
     history_changes  bigint,
+    late_batches     bigint,
+    late_point       jsonb,
     PRIMARY KEY (relid, source)
 ) WITH (fillfactor = 50);
 CREATE INDEX view_source_source ON medallion.view_source (source);
 COMMENT ON TABLE medallion.view_source IS 'the relations that each view reads, and how far it has read them';
 COMMENT ON COLUMN medallion.view_source.frontier IS
     'a streaming table: {topic: {partition: next_offset}}; a materialized view: {"refresh": refresh_number}; a plain view: {"definition": version}; a captured relation: {"capture": capture_id, "snapshot": pg_snapshot}; NULL when not known';
-COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table, and its batches of late rows, when it was read';
+COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table when it was read';
+COMMENT ON COLUMN medallion.view_source.late_batches IS 'how many batches of late rows of the streaming table have been read';
+COMMENT ON COLUMN medallion.view_source.late_point IS 'which ones: {"snapshot": pg_snapshot} of when one was last read; NULL: those without an xid';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
 -- xmin is xid, from first_tid to last_tid.  Means nothing in another cluster, so
@@ -496,6 +510,7 @@ CREATE TABLE medallion.capture_mark (
     reason  text NOT NULL
 );
 CREATE INDEX capture_mark_relid ON medallion.capture_mark (relid);
+ALTER TABLE medallion.capture_mark REPLICA IDENTITY FULL;
 COMMENT ON TABLE medallion.capture_mark IS 'changes of captured relations that are not in their log: each reader starts anew once';
 
 CREATE TABLE medallion.view_status (
@@ -583,7 +598,8 @@ COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
 CREATE VIEW medallion.source_position AS
   SELECT p.*,
          p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
-         OR p.history_changes IS DISTINCT FROM p.read_history_changes AS changed
+         OR p.history_changes IS DISTINCT FROM p.read_history_changes
+         OR p.late_batches IS DISTINCT FROM p.read_late_batches AS changed
     FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
@@ -592,6 +608,8 @@ CREATE VIEW medallion.source_position AS
                 ELSE 'table' END AS kind,
            s.frontier AS read_frontier,
            s.history_changes AS read_history_changes,
+           s.late_batches AS read_late_batches,
+           s.late_point,
            CASE WHEN t.relid IS NOT NULL THEN
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
@@ -606,9 +624,10 @@ CREATE VIEW medallion.source_position AS
                       WHERE r.ev_class = s.source AND r.rulename = '_RETURN')
                 ELSE medallion.captured_frontier(s.source, s.frontier)
            END AS frontier,
-           -- late rows lie behind what was read, as changed ones do
-           t.history_changes + (SELECT count(*) FROM medallion.late_batch b
-                                 WHERE b.relid = t.relid AND b.row_count > 0) AS history_changes,
+           t.history_changes,
+           CASE WHEN t.relid IS NOT NULL THEN
+                    (SELECT count(*) FROM medallion.late_batch b
+                      WHERE b.relid = t.relid AND b.row_count > 0) END AS late_batches,
            u.rewritten_number
       FROM medallion.view_source s
            LEFT JOIN medallion.stream t ON t.relid = s.source
@@ -622,13 +641,17 @@ CREATE VIEW medallion.source_waiting AS
     SELECT p.relid, p.source, p.changed,
            CASE WHEN p.read_frontier IS NULL OR NOT p.changed THEN NULL
                 WHEN p.kind = 'streaming table' THEN
-                    (SELECT min(b.stored_at)
-                       FROM medallion.checkpoint c
-                            JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
-                                                  AND b.kafka_partition = c.kafka_partition
-                      WHERE c.relid = p.source
-                        AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
-                        AND b.next_offset <= c.next_offset)
+                    least((SELECT min(b.stored_at)
+                             FROM medallion.checkpoint c
+                                  JOIN medallion.batch b ON b.relid = c.relid AND b.topic = c.topic
+                                                        AND b.kafka_partition = c.kafka_partition
+                            WHERE c.relid = p.source
+                              AND b.next_offset > coalesce((p.read_frontier #>> ARRAY[c.topic, c.kafka_partition::text])::bigint, 0)
+                              AND b.next_offset <= c.next_offset),
+                          (SELECT min(l.stored_at) FROM medallion.late_batch l
+                            WHERE p.late_batches <> p.read_late_batches
+                              AND l.relid = p.source AND l.row_count > 0 AND l.xid IS NOT NULL
+                              AND pg_visible_in_snapshot(l.xid, (p.late_point ->> 'snapshot')::pg_snapshot) IS NOT TRUE))
                 WHEN p.kind = 'materialized view' THEN
                     (SELECT min(r.source_at) FROM medallion.refresh_run r
                       WHERE r.relid = p.source AND r.refresh_number > (p.read_frontier ->> 'refresh')::bigint)
@@ -638,7 +661,7 @@ COMMENT ON VIEW medallion.source_waiting IS
     'the first commit in each source of a view that the view does not show; NULL when not known';
 
 CREATE FUNCTION medallion.prune_history() RETURNS void
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     -- bounds that some view has not read yet stay
@@ -647,6 +670,13 @@ BEGIN ATOMIC
        AND NOT EXISTS (SELECT FROM medallion.view_source s
                         WHERE s.source = b.relid
                           AND (s.frontier #>> ARRAY[b.topic, b.kafka_partition::text])::bigint < b.next_offset);
+    -- of late rows, bounds are kept for replays
+    UPDATE medallion.late_batch b SET offsets = NULL, xid = NULL
+     WHERE b.stored_at < now() - current_setting('medallion.batch_history_retention')::interval
+       AND b.xid IS NOT NULL
+       AND NOT EXISTS (SELECT FROM medallion.view_source s
+                        WHERE s.source = b.relid AND s.frontier IS NOT NULL
+                          AND pg_visible_in_snapshot(b.xid, (s.late_point ->> 'snapshot')::pg_snapshot) IS NOT TRUE);
     DELETE FROM medallion.view_change c
      WHERE NOT EXISTS (SELECT FROM medallion.view_source s
                         WHERE s.source = c.relid
@@ -700,7 +730,7 @@ COMMENT ON FUNCTION medallion.alter_materialized_view(regclass, text, interval, 
 CREATE FUNCTION medallion.drop_materialized_view(view regclass, cascade boolean DEFAULT false)
     RETURNS void
     AS 'MODULE_PATHNAME', 'md_drop_materialized_view'
-    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.drop_materialized_view(regclass, boolean) IS
     'drops a materialized view, with cascade also what reads it; DROP MATERIALIZED VIEW does the same';
 
@@ -716,7 +746,7 @@ COMMENT ON FUNCTION medallion.refresh(regclass, boolean, text) IS
 
 CREATE FUNCTION medallion.refresh_group(view regclass) RETURNS regclass[]
     AS 'MODULE_PATHNAME', 'md_refresh_group'
-    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.refresh_group(regclass) IS
     'the materialized views that a view must read at one frontier, because several ways lead from it to one source: a refresh brings them along unless they are at one; upstream first';
 
@@ -725,7 +755,7 @@ CREATE FUNCTION medallion.explain_refresh(
         OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'md_explain_refresh'
-    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.explain_refresh(text) IS
     'how a query, or an existing view, is refreshed, as a tree: one row for the whole, then one per step with its strategy, how its output changes, what is kept for it or forbids more, and below it what is looked up, by which index; create_index would make one that is missing';
 
@@ -759,7 +789,7 @@ COMMENT ON FUNCTION medallion.not_quarantined(uuid[], VARIADIC "any") IS
 
 CREATE FUNCTION medallion.retry_refresh_errors(view regclass) RETURNS bigint
     AS 'MODULE_PATHNAME', 'md_retry_refresh_errors'
-    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.retry_refresh_errors(regclass) IS
     'lets the next refresh of a view try its quarantined rows again, because a function that its query calls was corrected, say; returns how many there are';
 
@@ -768,7 +798,7 @@ CREATE FUNCTION medallion.verify(
         OUT difference text, OUT row_data jsonb, OUT copies bigint)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'md_verify'
-    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION medallion.verify(regclass) IS
     'compares a view with its query at the frontier and the time of its last refresh: rows that are missing or extra; no row means that they are equal';
 
@@ -838,7 +868,7 @@ COMMENT ON FUNCTION medallion.dbt_surrogate_key("any") IS
 -- State
 ------------------------------------------------------------------------------
 
--- What counts dead letters are subselects: who does not ask for them pays nothing.
+-- The log and state views tell what this says, so it repeats no secret.
 CREATE FUNCTION medallion.lock_holders(table_name regclass) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
     SET search_path = pg_catalog, pg_temp
@@ -847,7 +877,9 @@ BEGIN ATOMIC
                       || CASE WHEN l.granted THEN ' holds ' ELSE ' waits for ' END || l.mode
                       || CASE WHEN l.relation = lock_holders.table_name THEN '' ELSE ' on ' || l.relation::regclass END
                       || CASE WHEN a.query IS NULL THEN ''
-                              ELSE format(' (%s)', concat_ws(': ', a.state, rtrim(left(regexp_replace(a.query, '\s+', ' ', 'g'), 200), ' ;'))) END,
+                              ELSE format(' (%s)', concat_ws(': ', a.state,
+                                      CASE WHEN a.query ~* 'user\s+mapping|password|secret' THEN 'a statement that may hold a secret'
+                                           ELSE rtrim(left(regexp_replace(a.query, '\s+', ' ', 'g'), 200), ' ;') END)) END,
                       ', ' ORDER BY l.granted DESC, l.pid)
       FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
      WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -879,6 +911,7 @@ END;
 COMMENT ON FUNCTION medallion.failure_hint(text) IS
     'what to do about a streaming table that fails with this SQLSTATE; NULL where the message says it all';
 
+-- What counts dead letters are subselects: who does not ask for them pays nothing.
 CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
     SELECT s.relid AS table_name, s.server, s.topic, s.format, s.start_at, s.options,
            CASE WHEN s.paused OR s.origin <> medallion.database_identity() THEN 'paused'
@@ -1051,7 +1084,7 @@ COMMENT ON COLUMN medallion.workers.state IS
     'running, starting, or waiting: it is wanted, and there is no process for it (reason says which setting is too low)';
 GRANT SELECT ON medallion.workers TO PUBLIC;
 
-CREATE VIEW medallion.materialized_views AS
+CREATE VIEW medallion.materialized_views WITH (security_barrier) AS
     WITH RECURSIVE
         -- every view with all views that it shows something of, itself among them
         lineage AS (
@@ -1136,7 +1169,7 @@ COMMENT ON COLUMN medallion.refresh_errors.copies IS
     'rows of the source that equal it in these columns';
 GRANT SELECT ON medallion.refresh_errors TO PUBLIC;
 
-CREATE VIEW medallion.refresh_history AS
+CREATE VIEW medallion.refresh_history WITH (security_barrier) AS
     SELECT r.run_id, r.relid AS view, r.started_at, r.finished_at,
            r.finished_at - r.started_at AS duration,
            r.strategy, r.reason, r.rows_read, r.rows_inserted, r.rows_updated, r.rows_deleted,
@@ -1153,7 +1186,7 @@ COMMENT ON COLUMN medallion.refresh_history.steps IS
     'what it did with its time: an array of {step, rows, ms}, each kind of step once; the times add up to duration';
 GRANT SELECT ON medallion.refresh_history TO PUBLIC;
 
-CREATE VIEW medallion.captured_tables AS
+CREATE VIEW medallion.captured_tables WITH (security_barrier) AS
     SELECT c.relid AS table_name,
            CASE WHEN c.by_row THEN 'row' ELSE 'statement' END AS triggers,
            (SELECT pg_catalog.array_agg(s.relid ORDER BY s.relid::text)

@@ -243,6 +243,21 @@ SET ROLE regress_view_owner;
 SELECT medallion.create_materialized_view('rls', 'SELECT id FROM s', NULL);
 RESET ROLE;
 
+-- NULL is an error where no row, or nothing, would look like success
+SELECT * FROM medallion.verify(NULL);
+SELECT * FROM medallion.explain_refresh(NULL);
+SELECT medallion.refresh_group(NULL);
+SELECT medallion.retry_refresh_errors(NULL);
+SELECT medallion.drop_materialized_view(NULL);
+SELECT medallion.refresh_group(0);
+
+-- an interval whose end no calendar has would break the state views of all
+SELECT medallion.create_materialized_view('long', 'SELECT id FROM s', '178000000 years');
+SELECT medallion.create_materialized_view('long', 'SELECT id FROM s', '101 years');
+SELECT medallion.create_materialized_view('long', 'SELECT id FROM s', '100 years');
+ALTER MATERIALIZED VIEW long SET (medallion.refresh_interval = '36001 days');
+SELECT refresh_interval, state, next_refresh > now() AS later FROM medallion.materialized_views WHERE view = 'long'::regclass;
+
 DROP SCHEMA view_ddl, "view_ddl 2" CASCADE;
 DROP ROLE regress_view_owner, regress_view_other;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'medallion_def'::regnamespace;

@@ -143,7 +143,10 @@ SELECT sound('e'), count(*), sum(one), pg_relation_filenode('e') = :file AS same
 DROP PUBLICATION view_redefine;
 
 -- An error, and a rollback, leave everything as it was.
+-- (majors write the query in the context differently)
+\set SHOW_CONTEXT never
 SELECT medallion.alter_materialized_view('v', 'SELECT id::text AS id, kind, 1 / (id - 2) AS length FROM events', options => '{"on_error": "fail"}');
+\set SHOW_CONTEXT errors
 BEGIN;
 SELECT medallion.alter_materialized_view('v', 'SELECT id::text AS id, kind, length(note) AS length, note, 7 AS seven FROM events');
 SELECT count(*), sum(seven) FROM v;

@@ -69,16 +69,8 @@ has_foreign_triggers(Relation rel)
 	TriggerDesc *triggers = rel->trigdesc;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Oid			function_id = triggers->triggers[i].tgfoid;
-		char	   *function = get_func_name(function_id);
-
-		if (function == NULL || strcmp(function, "guard_write") != 0 ||
-			get_func_namespace(function_id) != get_namespace_oid("medallion", true) ||
-			!TRIGGER_FOR_BEFORE(triggers->triggers[i].tgtype) ||
-			TRIGGER_FOR_ROW(triggers->triggers[i].tgtype))
+		if (!md_guard_is_trigger(&triggers->triggers[i]))
 			return true;
-	}
 	return false;
 }
 

@@ -172,6 +172,16 @@ extern void md_log_enforce_limit(Oid relid);
 
 /* ---- capture_write.c ---- */
 
+/*
+ * Log rows of `member` one by one: what the triggers do, for who writes past them.  NULL
+ * if there is nothing to write to.  expected_rows: about so many will come.
+ */
+typedef struct MdCaptureWriter MdCaptureWriter;
+
+extern MdCaptureWriter *md_capture_write_begin(Oid root, Relation member, int64 expected_rows);
+extern void md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight);
+extern void md_capture_write_end(MdCaptureWriter *writer);
+
 /* Log all rows that a member has now, or a mark when these are too many. */
 extern void md_capture_write_whole(Oid root, Oid member, int weight, const char *what);
 
@@ -194,9 +204,10 @@ extern char *md_captured_obstacle(Oid relid, Jsonb *read, Jsonb *now, Snapshot s
 
 /*
  * Changes between two frontiers, in a tuplestore with the columns of the
- * relation and md_weight, made in the current context.
+ * relation and md_weight (int4), made in the current context.  *only_came: no row went.
  */
 extern Tuplestorestate *md_captured_changes(Oid relid, Jsonb *read, Jsonb *now,
-											Snapshot snapshot, TupleDesc *tupdesc);
+											Snapshot snapshot, TupleDesc *tupdesc,
+											bool *only_came);
 
 #endif							/* MD_CAPTURE_H */

@@ -251,7 +251,7 @@ changes_desc(Oid relid)
 			TupleDescInitEntryCollation(desc, i + 1, att->attcollation);
 		}
 	}
-	TupleDescInitEntry(desc, source->natts + 1, "md_weight", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, source->natts + 1, "md_weight", INT4OID, -1, 0);
 	table_close(rel, NoLock);
 	return desc;
 }
@@ -264,6 +264,7 @@ typedef struct Collected
 	Datum	   *values;
 	bool	   *nulls;
 	MemoryContext context;		/* of a row of the log */
+	bool		only_came;
 } Collected;
 
 /* Put one packed row into the store. */
@@ -280,7 +281,8 @@ unpack(Collected *to, MdLogRow *packed)
 			TupleDescAttr(to->row->tts_tupleDescriptor, i)->attisdropped;
 		to->values[i] = to->nulls[i] ? (Datum) 0 : to->row->tts_values[i];
 	}
-	to->values[columns] = Int64GetDatum(packed->weight);
+	to->values[columns] = Int32GetDatum(packed->weight);
+	to->only_came &= packed->weight > 0;
 	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
 }
 
@@ -311,7 +313,8 @@ collect(TupleTableSlot *slot, void *state)
 }
 
 Tuplestorestate *
-md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, TupleDesc *tupdesc)
+md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, TupleDesc *tupdesc,
+					bool *only_came)
 {
 	/* before the log, as DDL on the relation locks them */
 	Relation	rel = table_open(relid, AccessShareLock);
@@ -324,6 +327,7 @@ md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, Tuple
 	if (!md_captured_parse(read, &id, &read_point) || !md_captured_parse(now, &id, &now_point))
 		elog(ERROR, "frontier of relation %u is none of a captured one", relid);
 	*tupdesc = to.desc = changes_desc(relid);
+	to.only_came = true;
 	to.store = tuplestore_begin_heap(true, false, work_mem);
 	to.row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
 	to.values = palloc(sizeof(Datum) * to.desc->natts);
@@ -338,5 +342,6 @@ md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, Tuple
 	MemoryContextDelete(to.context);
 	ExecDropSingleTupleTableSlot(to.row);
 	table_close(rel, NoLock);
+	*only_came = to.only_came;
 	return to.store;
 }

@@ -73,7 +73,7 @@ typedef struct KnownLog
 } KnownLog;
 
 /* The log while rows are put into it. */
-typedef struct Writer
+struct MdCaptureWriter
 {
 	Oid			root;
 	Relation	log;
@@ -87,7 +87,7 @@ typedef struct Writer
 	bool		gave_up;		/* the log is too large */
 	MemoryContext row_context;
 	StringInfoData chunk;		/* a varlena header, then rows */
-} Writer;
+};
 
 static HTAB *known_logs = NULL;
 
@@ -173,22 +173,21 @@ md_capture_wrote(Oid root)
 /* ---------------------------------------------------------------------- */
 
 static void
-begin_chunk(Writer *writer)
+begin_chunk(MdCaptureWriter *writer)
 {
 	resetStringInfo(&writer->chunk);
 	appendStringInfoSpaces(&writer->chunk, MD_LOG_ROWS_START);
 }
 
-/* Begin to write rows of `member`; NULL if there is nothing to write to. */
-static Writer *
-begin(Oid root, Relation member, int64 expected_rows)
+MdCaptureWriter *
+md_capture_write_begin(Oid root, Relation member, int64 expected_rows)
 {
 	Relation	log = open_log(root);
-	Writer	   *writer;
+	MdCaptureWriter *writer;
 
 	if (log == NULL)
 		return NULL;
-	writer = palloc0(sizeof(Writer));
+	writer = palloc0(sizeof(MdCaptureWriter));
 	writer->root = root;
 	writer->log = log;
 	if (RelationGetRelid(member) != root)
@@ -217,7 +216,7 @@ begin(Oid root, Relation member, int64 expected_rows)
 
 /* Put the rows that were packed into the log. */
 static void
-flush(Writer *writer)
+flush(MdCaptureWriter *writer)
 {
 	Datum		values[MD_LOG_COLUMNS];
 	bool		nulls[MD_LOG_COLUMNS] = {false};
@@ -243,8 +242,8 @@ flush(Writer *writer)
 	begin_chunk(writer);
 }
 
-static void
-end(Writer *writer)
+void
+md_capture_write_end(MdCaptureWriter *writer)
 {
 	flush(writer);
 	ExecDropSingleTupleTableSlot(writer->slot);
@@ -277,16 +276,18 @@ fetch_external(TupleTableSlot *row)
 	return md_form_minimal_tuple(desc, values, row->tts_isnull);
 }
 
-/* Pack one row. */
-static void
-put(Writer *writer, TupleTableSlot *row, int32 weight)
+void
+md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight)
 {
-	MemoryContext old = MemoryContextSwitchTo(writer->row_context);
+	MemoryContext old;
 	MinimalTuple tuple;
 	bool		should_free;
 	MdLogRow   *packed;
 	Size		bytes;
 
+	if (writer->gave_up)
+		return;
+	old = MemoryContextSwitchTo(writer->row_context);
 	if (writer->map != NULL)
 		row = execute_attr_map_slot(writer->map->attrMap, row, writer->converted);
 	tuple = ExecFetchSlotMinimalTuple(row, &should_free);
@@ -354,13 +355,13 @@ write_statement(Oid root, Relation member, Tuplestorestate *gone, Tuplestorestat
 	bool		paired = gone_rows == come_rows;
 	TupleTableSlot *old_row;
 	TupleTableSlot *new_row;
-	Writer	   *writer;
+	MdCaptureWriter *writer;
 	bool		has_old;
 	bool		has_new;
 
 	if (gone_rows + come_rows == 0)
 		return;
-	writer = begin(root, member, gone_rows + come_rows);
+	writer = md_capture_write_begin(root, member, gone_rows + come_rows);
 	if (writer == NULL)
 		return;
 	old_row = MakeSingleTupleTableSlot(RelationGetDescr(member), &TTSOpsMinimalTuple);
@@ -375,13 +376,13 @@ write_statement(Oid root, Relation member, Tuplestorestate *gone, Tuplestorestat
 		if (has_old && has_new && paired && equal_rows(old_row, new_row))
 			continue;
 		if (has_old)
-			put(writer, old_row, -1);
+			md_capture_write_put(writer, old_row, -1);
 		if (has_new)
-			put(writer, new_row, 1);
+			md_capture_write_put(writer, new_row, 1);
 	} while ((has_old || has_new) && !writer->gave_up);
 	ExecDropSingleTupleTableSlot(old_row);
 	ExecDropSingleTupleTableSlot(new_row);
-	end(writer);
+	md_capture_write_end(writer);
 }
 
 /* Log what a row trigger has seen. */
@@ -392,18 +393,18 @@ write_row(Oid root, TriggerData *trigger)
 	bool		updated = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	TupleTableSlot *old_row = inserted ? NULL : trigger->tg_trigslot;
 	TupleTableSlot *new_row = updated ? trigger->tg_newslot : inserted ? trigger->tg_trigslot : NULL;
-	Writer	   *writer;
+	MdCaptureWriter *writer;
 
 	if (old_row != NULL && new_row != NULL && equal_rows(old_row, new_row))
 		return;
-	writer = begin(root, trigger->tg_relation, 1);
+	writer = md_capture_write_begin(root, trigger->tg_relation, 1);
 	if (writer == NULL)
 		return;
 	if (old_row != NULL)
-		put(writer, old_row, -1);
+		md_capture_write_put(writer, old_row, -1);
 	if (new_row != NULL)
-		put(writer, new_row, 1);
-	end(writer);
+		md_capture_write_put(writer, new_row, 1);
+	md_capture_write_end(writer);
 }
 
 void
@@ -413,13 +414,13 @@ md_capture_write_whole(Oid root, Oid member, int weight, const char *what)
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 	Snapshot	snapshot;
-	Writer	   *writer;
+	MdCaptureWriter *writer;
 
 	if (rel->rd_rel->relkind == RELKIND_RELATION)
 	{
 		if (RelationGetNumberOfBlocks(rel) > (uint64) md_change_log_limit_mb * 1024 * 1024 / BLCKSZ)
 			md_capture_write_mark(root, what);
-		else if ((writer = begin(root, rel, BULK_ROWS)) != NULL)
+		else if ((writer = md_capture_write_begin(root, rel, BULK_ROWS)) != NULL)
 		{
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
 			scan = table_beginscan(rel, snapshot, 0, NULL);
@@ -427,12 +428,12 @@ md_capture_write_whole(Oid root, Oid member, int weight, const char *what)
 			while (table_scan_getnextslot(scan, ForwardScanDirection, slot) && !writer->gave_up)
 			{
 				CHECK_FOR_INTERRUPTS();
-				put(writer, slot, weight);
+				md_capture_write_put(writer, slot, weight);
 			}
 			ExecDropSingleTupleTableSlot(slot);
 			table_endscan(scan);
 			UnregisterSnapshot(snapshot);
-			end(writer);
+			md_capture_write_end(writer);
 		}
 	}
 	table_close(rel, NoLock);

@@ -35,6 +35,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "ddl.h"
+#include "guard_ddl.h"
 #include "view_sources.h"
 #include "worker_slots.h"
 
@@ -170,6 +171,8 @@ may_concern_us(Node *stmt)
 		case T_GrantStmt:
 		case T_CreateSubscriptionStmt:
 		case T_AlterSubscriptionStmt:
+		case T_RuleStmt:
+		case T_CreateTrigStmt:
 			return true;
 		default:
 			return false;
@@ -180,8 +183,12 @@ may_concern_us(Node *stmt)
 static void
 run_ours(MdUtility *u)
 {
-	MdCaptureDdl *capture = md_capture_ddl_begin(u->pstmt->utilityStmt);
-	List	   *loose = md_view_loosen(u->pstmt->utilityStmt);
+	MdCaptureDdl *capture;
+	List	   *loose;
+
+	md_guard_check_statement(u->pstmt->utilityStmt);
+	capture = md_capture_ddl_begin(u->pstmt->utilityStmt);
+	loose = md_view_loosen(u->pstmt->utilityStmt);
 
 	if (!md_stream_utility(u) && !md_view_utility(u))
 		md_utility_next(u);

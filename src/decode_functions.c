@@ -71,8 +71,8 @@ choose_format(const MdStream *stream, FunctionCallInfo fcinfo, int argument)
 	if (format < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown format \"%s\"", name),
-				 errhint("Formats are \"raw\", \"text\" and \"json\".")));
+				 errmsg("unrecognized format \"%s\"", name),
+				 errdetail("Formats are raw, text and json.")));
 	return format;
 }
 

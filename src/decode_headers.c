@@ -48,6 +48,17 @@ push_text_or_bytes(JsonbParseState **state, const MdTextReader *reader,
 	push_string(state, WJB_VALUE, text);
 }
 
+/* An array without elements, which is what most records have. */
+static Jsonb *
+no_headers(void)
+{
+	Jsonb	   *empty = palloc(offsetof(Jsonb, root) + sizeof(uint32));
+
+	SET_VARSIZE(empty, offsetof(Jsonb, root) + sizeof(uint32));
+	empty->root.header = JB_FARRAY;
+	return empty;
+}
+
 /* All headers of a record, which the caller has had fetched. */
 Jsonb *
 md_decode_headers(const MdRecord *record)
@@ -59,6 +70,8 @@ md_decode_headers(const MdRecord *record)
 	if (record->n_headers < 0)
 		elog(ERROR, "headers of the record have not been fetched");
 
+	if (record->n_headers == 0)
+		return no_headers();
 	md_text_reader_init(&reader);
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < record->n_headers; i++)

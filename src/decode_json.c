@@ -2,8 +2,9 @@
  * decode_json.c
  *		Postgres's JSON parser over slices of a record.
  *
- * The grammar is always Postgres's own: pg_parse_json() with the callbacks
- * that the caller needs, and its return code instead of an error.  The lexer
+ * The grammar is Postgres's own: pg_parse_json() with the callbacks that the
+ * caller needs, and its return code instead of an error.  Whole records are looked
+ * at by decode_json_scan.c first, which is faster and accepts nothing else.  The lexer
  * is run without de-escaping, so it allocates nothing per token; callbacks
  * note where names and values begin and end, and who wants a string's value
  * calls md_json_unescape(), which is the same lexer with de-escaping, for the
@@ -73,6 +74,16 @@ md_json_parse(MdSlice json, JsonSemAction *actions, JsonLexContext **lex,
 	return true;
 }
 
+/* Is this JSON that decode_json_scan.c is sure of? */
+static bool
+is_plainly_json(MdSlice json)
+{
+	const char *end = json.data + json.len;
+	const char *p = md_json_scan_value(md_json_scan_space(json.data, end), end);
+
+	return p != NULL && md_json_scan_space(p, end) == end;
+}
+
 /*
  * Is this JSON?  With need_escapes escape sequences must also have a meaning
  * as text, as jsonb demands.
@@ -83,6 +94,8 @@ md_json_check(MdSlice json, bool need_escapes, MdDecodeError *error)
 	JsonLexContext *lex;
 	JsonParseErrorType result;
 
+	if (!need_escapes && is_plainly_json(json))
+		return true;
 	lex = md_json_lexer(unconstify(char *, json.data), json.len, need_escapes);
 	result = pg_parse_json(lex, &nullSemAction);
 	if (result != JSON_SUCCESS)
@@ -123,19 +136,6 @@ md_json_to_jsonb(MdSlice json, Datum *value, MdDecodeError *error)
 	*value = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 	pfree(copy);
 	return true;
-}
-
-/* Without white space in front. */
-MdSlice
-md_json_skip_space(MdSlice json)
-{
-	while (json.len > 0 && strchr(" \t\n\r", json.data[0]) != NULL &&
-		   json.data[0] != '\0')
-	{
-		json.data++;
-		json.len--;
-	}
-	return json;
 }
 
 /* Note where an element of the outermost array begins. */

@@ -108,7 +108,22 @@ extern bool md_json_unescape(MdSlice literal, MdSlice *text, MdDecodeError *erro
 extern bool md_json_to_jsonb(MdSlice json, Datum *value, MdDecodeError *error);
 extern bool md_json_split_array(MdSlice json, MdSlice **elements, int *n_elements,
 								MdDecodeError *error);
-extern MdSlice md_json_skip_space(MdSlice json);
+
+/*
+ * decode_json_scan.c: behind the string, or the value, that begins at p.  NULL:
+ * not JSON, or more than is looked at there; ask md_json_parse().
+ */
+extern const char *md_json_scan_string(const char *p, const char *end, bool *has_escapes);
+extern const char *md_json_scan_value(const char *p, const char *end);
+
+/* Behind white space at p. */
+static inline const char *
+md_json_scan_space(const char *p, const char *end)
+{
+	while (p < end && (*p == ' ' || *p == '\t' || *p == '\n' || *p == '\r'))
+		p++;
+	return p;
+}
 
 /* decode_json_row.c */
 extern MdJsonRow *md_json_row_create(int max_fields, const char *noun);

@@ -3,13 +3,14 @@
  *		Objects to rows: fields of a JSON object, by name, to the columns of
  *		a table or the attributes of a composite type.
  *
- * One pass of Postgres's parser (see decode_json.c) validates the whole
- * object and notes for each wanted field the slice of its value; only then
- * values are read.  So nothing is converted of an object that is no JSON, and
- * of a field that comes twice the last one wins, as in jsonb.
+ * One pass validates the whole object and notes for each wanted field the slice
+ * of its value; only then values are read.  So nothing is converted of an object
+ * that is no JSON, and of a field that comes twice the last one wins, as in
+ * jsonb.  The pass is decode_json_scan.c's; what that is not sure of is done
+ * over by Postgres's parser (see decode_json.c), which also finds the errors.
  *
  * Names match exactly, byte for byte; a name with escape sequences is
- * de-escaped first.
+ * de-escaped first, by Postgres's parser.
  */
 #include "postgres.h"
 
@@ -180,6 +181,25 @@ rescue_field(MdJsonRow *row, MdSlice literal, MdSlice value)
 	appendBinaryStringInfo(&row->rescued, value.data, value.len);
 }
 
+/* A field was found, its name as text and as it was written. */
+static inline void
+note_field(MdJsonRow *row, MdSlice name, MdSlice literal, MdSlice value)
+{
+	int			slot = find_slot(row, name.data, name.len);
+
+	if (slot >= 0)
+		row->slot_values[slot] = value;
+	else if (row->rescue)
+		rescue_field(row, literal, value);
+}
+
+/* The name without its quotes. */
+static inline MdSlice
+without_quotes(MdSlice literal)
+{
+	return (MdSlice) {literal.data + 1, literal.len - 2};
+}
+
 /* The field has ended: keep its slice. */
 static MD_JSON_ACTION_RESULT
 row_field_end(void *state, char *name, bool isnull)
@@ -188,10 +208,9 @@ row_field_end(void *state, char *name, bool isnull)
 
 	if (parse->lex->lex_level == 1 && !parse->failed)
 	{
-		MdSlice		field_name = {parse->literal.data + 1, parse->literal.len - 2};
+		MdSlice		field_name = without_quotes(parse->literal);
 		MdSlice		value = {parse->value,
 			parse->lex->prev_token_terminator - parse->value};
-		int			slot;
 
 		parse->cursor = parse->lex->token_start;
 		if (memchr(field_name.data, '\\', field_name.len) != NULL &&
@@ -200,11 +219,7 @@ row_field_end(void *state, char *name, bool isnull)
 			parse->failed = true;
 			MD_JSON_ACTION_RETURN;
 		}
-		slot = find_slot(parse->row, field_name.data, field_name.len);
-		if (slot >= 0)
-			parse->row->slot_values[slot] = value;
-		else if (parse->row->rescue)
-			rescue_field(parse->row, parse->literal, value);
+		note_field(parse->row, field_name, parse->literal, value);
 	}
 	MD_JSON_ACTION_RETURN;
 }
@@ -230,11 +245,53 @@ json_noun(char first)
 }
 
 /*
- * Parse an object and note the values of the row's fields.  false: not JSON,
- * or JSON that is no object.
+ * Note the fields of an object that is plainly JSON.  false: it may be anything,
+ * and what was noted is worth nothing.
  */
-bool
-md_json_row_split(MdJsonRow *row, MdSlice json, MdDecodeError *error)
+static bool
+scan_fields(MdJsonRow *row, MdSlice json)
+{
+	const char *end = json.data + json.len;
+	const char *p = md_json_scan_space(json.data, end);
+
+	if (p == end || *p != '{')
+		return false;
+	p = md_json_scan_space(p + 1, end);
+	if (p < end && *p == '}')
+		return md_json_scan_space(p + 1, end) == end;
+	for (;;)
+	{
+		MdSlice		literal = {p, 0};
+		MdSlice		value;
+		bool		has_escapes;
+
+		p = md_json_scan_string(p, end, &has_escapes);
+		if (p == NULL || has_escapes)
+			return false;
+		literal.len = p - literal.data;
+		p = md_json_scan_space(p, end);
+		if (p == end || *p != ':')
+			return false;
+		value.data = md_json_scan_space(p + 1, end);
+		p = md_json_scan_value(value.data, end);
+		if (p == NULL)
+			return false;
+		value.len = p - value.data;
+		note_field(row, without_quotes(literal), literal, value);
+		p = md_json_scan_space(p, end);
+		if (p == end)
+			return false;
+		if (*p == '}')
+			return md_json_scan_space(p + 1, end) == end;
+		if (*p != ',')
+			return false;
+		p = md_json_scan_space(p + 1, end);
+	}
+}
+
+/* The same by Postgres's parser.  false: not JSON, or JSON that is no object. */
+static bool
+parse_fields(MdJsonRow *row, MdSlice json, MdDecodeError *error)
 {
 	RowParse	parse = {.row = row, .error = error};
 	JsonSemAction actions = {
@@ -244,7 +301,6 @@ md_json_row_split(MdJsonRow *row, MdSlice json, MdDecodeError *error)
 		.object_field_end = row_field_end
 	};
 
-	md_json_row_clear(row);
 	if (!md_json_parse(json, &actions, &parse.lex, error))
 		return false;
 	if (parse.failed)
@@ -254,8 +310,25 @@ md_json_row_split(MdJsonRow *row, MdSlice json, MdDecodeError *error)
 		md_decode_fail(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
 					   "JSON object expected");
 		error->detail = psprintf("The value is %s.",
-								 json_noun(md_json_skip_space(json).data[0]));
+								 json_noun(*md_json_scan_space(json.data, json.data + json.len)));
 		return false;
+	}
+	return true;
+}
+
+/*
+ * Note the values of the row's fields in an object.  false: not JSON, or JSON
+ * that is no object.
+ */
+bool
+md_json_row_split(MdJsonRow *row, MdSlice json, MdDecodeError *error)
+{
+	md_json_row_clear(row);
+	if (!scan_fields(row, json))
+	{
+		md_json_row_clear(row);
+		if (!parse_fields(row, json, error))
+			return false;
 	}
 	if (row->any_rescued)
 		appendStringInfoChar(&row->rescued, '}');

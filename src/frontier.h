@@ -5,8 +5,9 @@
  * A frontier is per source: of a streaming table its checkpoint, of a view of
  * ours the number of its last refresh.  Both are advanced in the transaction
  * that writes the rows, and have one writer at a time, so a snapshot that sees
- * the number sees the rows, and the other way round.  Of a captured relation it
- * is a snapshot (capture_read.c).
+ * the number sees the rows, and the other way round.  Of a captured relation,
+ * and of the late rows of a streaming table, which many transactions write, it is
+ * a snapshot (capture_read.c, frontier_stream.c).
  */
 #ifndef MD_FRONTIER_H
 #define MD_FRONTIER_H
@@ -35,6 +36,9 @@ typedef struct MdSource
 	Jsonb	   *frontier;		/* as of the snapshot; NULL: not known */
 	int64		read_history_changes;
 	int64		history_changes;
+	int64		read_late_batches;	/* batches of late rows, of a streaming table */
+	int64		late_batches;
+	Jsonb	   *late_point;		/* a read point of them; NULL: those of no transaction */
 	int64		rewritten_number;	/* of a view */
 	bool		changed;		/* or perhaps changed */
 	bool		is_captured;	/* the frontier is one of its capture */
@@ -53,7 +57,8 @@ typedef struct MdDelta
 	bool		is_signed;		/* rows went, too: see query */
 	char	   *condition;		/* !is_signed: of the new rows, on columns, ctid, xmin */
 	char	   *old_condition;	/* !is_signed: of the rows read before; NULL: no cheap one */
-	char	   *query;			/* is_signed: SELECT columns, md_weight (int8) */
+	char	   *query;			/* is_signed: SELECT columns, md_weight (int4) */
+	bool		only_came;		/* is_signed: no row went */
 	/* is_signed: query reads a relation of this name; see md_diff_register() */
 	char	   *store_name;
 	Tuplestorestate *store;
@@ -61,6 +66,9 @@ typedef struct MdDelta
 	char	   *note;			/* for the history; NULL: nothing to say */
 	int64		rows;			/* -1: not known */
 } MdDelta;
+
+/* The relation's present file, by which recorded places of rows are known to hold. */
+extern Oid	md_frontier_filenode(Oid relid);
 
 /* The sources of a view, in the current context. */
 extern List *md_frontier_load(Oid view, Snapshot snapshot);

@@ -40,7 +40,7 @@ md_frontier_captured_delta(MdSource *source, Snapshot snapshot, MdDelta *delta)
 	delta->is_signed = true;
 	delta->store_name = psprintf("medallion_change_%u", source->relid);
 	delta->store = md_captured_changes(source->relid, source->read_frontier, source->frontier,
-									   snapshot, &delta->store_desc);
+									   snapshot, &delta->store_desc, &delta->only_came);
 	delta->rows = tuplestore_tuple_count(delta->store);
 	delta->query = psprintf("SELECT * FROM %s", delta->store_name);
 }

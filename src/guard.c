@@ -13,8 +13,10 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "catalog.h"
@@ -60,6 +62,16 @@ md_guard_open(Oid relid)
 	open_relid = relid;
 	open_level = GetCurrentTransactionNestLevel();
 	return previous;
+}
+
+bool
+md_guard_is_trigger(const Trigger *trigger)
+{
+	char	   *function = get_func_name(trigger->tgfoid);
+
+	return function != NULL && strcmp(function, "guard_write") == 0 &&
+		get_func_namespace(trigger->tgfoid) == get_namespace_oid("medallion", true) &&
+		TRIGGER_FOR_BEFORE(trigger->tgtype) && !TRIGGER_FOR_ROW(trigger->tgtype);
 }
 
 Datum

@@ -7,6 +7,7 @@
 #define MD_GUARD_H
 
 #include "postgres.h"
+#include "utils/reltrigger.h"
 
 /*
  * Let the statements that follow write to relid (InvalidOid: to none); returns
@@ -14,5 +15,8 @@
  * functions called by these statements write elsewhere stays guarded.
  */
 extern Oid	md_guard_open(Oid relid);
+
+/* Is a trigger the guard, and no other use of its function? */
+extern bool md_guard_is_trigger(const Trigger *trigger);
 
 #endif							/* MD_GUARD_H */

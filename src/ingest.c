@@ -241,7 +241,7 @@ md_ingest_once(Oid relid, int64 max_records)
 	MemoryContext context;
 	MdStream   *def;
 	MdLane	   *lane;
-	MdShare		share = {.index = 0,.n = 1,.foreground = true};
+	MdShare		share = {.index = 0,.n = 1,.n_streams = 1,.foreground = true};
 	List	   *lanes = NIL;
 	int64		n_records;
 	ListCell   *lc;
@@ -257,7 +257,7 @@ md_ingest_once(Oid relid, int64 max_records)
 
 	/* on an error the context goes with the caller's, and the client with it */
 	context = AllocSetContextCreate(CurrentMemoryContext, "ingest once", ALLOCSET_DEFAULT_SIZES);
-	lane = md_ingest_find_lane(&lanes, def, share.foreground, context);
+	lane = md_ingest_find_lane(&lanes, def, share, context);
 	/* nobody else looks for partitions that the topic got */
 	md_stream_initialize_now(def, lane->asker, md_kafka_timeout_ms);
 	if (md_stream_is_pattern(def))

@@ -172,6 +172,7 @@ typedef struct MdShare
 {
 	int			index;
 	int			n;
+	int			n_streams;		/* how many the process has, or is about to have */
 	bool		foreground;
 } MdShare;
 
@@ -190,7 +191,7 @@ typedef struct MdBatchResult
  * A lane in *lanes that the stream can join, or a new one in context.  Needs a
  * transaction.
  */
-extern MdLane *md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground,
+extern MdLane *md_ingest_find_lane(List **lanes, const MdStream *def, MdShare share,
 								   MemoryContext context);
 
 /*

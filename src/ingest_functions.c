@@ -27,6 +27,7 @@ md_ingest_once_sql(PG_FUNCTION_ARGS)
 	int64		max_records = -1;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.ingest_once()");
 	relid = md_relation_argument(fcinfo, 0, "table_name");
 	if (!md_relation_ownercheck(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));

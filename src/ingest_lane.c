@@ -23,11 +23,22 @@
  * latency to those who read already, and saves idle work: a fetch names all
  * partitions.  But what follows a fetch on its connection waits for its answer:
  * who joins a lane (for its leaders, and for the next fetch), and closing the
- * client, which in a session is soon.  At this wait a thousand idle partitions
- * cost half a percent of a core.
+ * client, which in a session is soon.  So it is short for few streams, and a
+ * millisecond for each of many: a partition costs about 4 us per fetch, and
+ * idle ones so half a percent of a core, however many there are.
  */
-#define FETCH_WAIT_MS 100
+#define MIN_FETCH_WAIT_MS 100
+#define MAX_FETCH_WAIT_MS 1000
 #define FETCH_WAIT_FOREGROUND_MS 50
+
+/*
+ * Each fetch names all partitions of its client, and a broker looks through all
+ * of a waiting fetch when a record comes to any of them.  So what very many
+ * streams have in common is no reason to share one client.  But a client costs
+ * a fifth of a percent of a core when it is idle: the library's timers each wait
+ * for their last millisecond by looking at the clock.
+ */
+#define MAX_LANE_STREAMS 512
 
 /* Who shares commits over a longer time than this does so from the beginning. */
 #define MAX_HURRY_MS 1000
@@ -115,6 +126,13 @@ lane_reads_topic(MdLane *lane, const char *topic)
 	return false;
 }
 
+/* A session reads by one client, whatever it reads. */
+static bool
+lane_is_full(const MdLane *lane)
+{
+	return !lane->foreground && list_length(lane->streams) >= MAX_LANE_STREAMS;
+}
+
 /*
  * Memory for the queue of a new lane: half of what the others have left, so
  * that all together stay within medallion.ingest_memory, but for a small one that
@@ -133,9 +151,17 @@ queue_share_kb(const List *lanes, bool alone)
 	return Max(left_kb / 2, MIN_QUEUE_KB);
 }
 
+static int
+fetch_wait_ms(MdShare share)
+{
+	if (share.foreground)
+		return FETCH_WAIT_FOREGROUND_MS;
+	return Max(MIN_FETCH_WAIT_MS, Min(share.n_streams, MAX_FETCH_WAIT_MS));
+}
+
 /* Open a lane in a context below parent; an error leaves nothing there. */
 static MdLane *
-open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, bool foreground,
+open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, MdShare share,
 		  MemoryContext parent)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ingest lane",
@@ -162,11 +188,11 @@ open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, bo
 	hash.hcxt = context;
 	lane->partitions = hash_create("partitions of a lane", 64, &hash,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	lane->foreground = foreground;
-	lane->has_time_limit = !foreground;
+	lane->foreground = share.foreground;
+	lane->has_time_limit = !share.foreground;
 	lane->alone = def->alone;
 	config.queue_max_kb = lane->queue_kb;
-	config.fetch_wait_ms = foreground ? FETCH_WAIT_FOREGROUND_MS : FETCH_WAIT_MS;
+	config.fetch_wait_ms = fetch_wait_ms(share);
 	config.read_uncommitted = def->read_uncommitted;
 	config.group_id = def->group_id;
 	lane->client = md_kafka_open(md_server_properties(def->server, owner), &config, context);
@@ -182,7 +208,7 @@ open_lane(const List *lanes, const MdStream *def, Oid owner, const char *key, bo
 }
 
 MdLane *
-md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryContext context)
+md_ingest_find_lane(List **lanes, const MdStream *def, MdShare share, MemoryContext context)
 {
 	Oid			owner = md_stream_table_owner(def->relid);
 	char	   *key = lane_key(def, owner);
@@ -195,10 +221,10 @@ md_ingest_find_lane(List **lanes, const MdStream *def, bool foreground, MemoryCo
 	{
 		lane = lfirst(lc);
 		if (strcmp(lane->key, key) == 0 && strcmp(lane->properties_key, properties) == 0 &&
-			!lane_reads_topic(lane, def->topic))
+			!lane_is_full(lane) && !lane_reads_topic(lane, def->topic))
 			return lane;
 	}
-	lane = open_lane(*lanes, def, owner, key, foreground, context);
+	lane = open_lane(*lanes, def, owner, key, share, context);
 	old = MemoryContextSwitchTo(context);
 	*lanes = lappend(*lanes, lane);
 	MemoryContextSwitchTo(old);
@@ -420,7 +446,7 @@ md_ingest_add_stream(List **lanes, const MdStream *def, const MdKafkaSurvey *sur
 		MdLane	   *lane;
 
 		lock_table(def->relid);
-		lane = md_ingest_find_lane(lanes, def, share.foreground, context);
+		lane = md_ingest_find_lane(lanes, def, share, context);
 		/* which marks the definition, and the one given is not ours */
 		if (survey != NULL)
 			md_stream_initialize(&start, survey);

@@ -56,29 +56,6 @@ MdIngestWorker md_ingest_worker;
 static WaitEventSet *wait_set = NULL;
 static int	wait_set_lanes = -1;
 
-/* Settings that a database or role may carry and that must not matter here. */
-static void
-fix_settings(void)
-{
-	static const char *const fixed[][2] = {
-		{"synchronous_commit", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "1s"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"idle_session_timeout", "0"},
-		{"session_replication_role", "origin"},
-		{"TimeZone", "UTC"},
-		{"DateStyle", "ISO, YMD"},
-		{"IntervalStyle", "postgres"},
-		{"search_path", "pg_catalog, pg_temp"},
-	};
-
-	for (int i = 0; i < lengthof(fixed); i++)
-		SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-}
-
 ErrorData *
 md_ingest_transaction(MdAction action, void *arg)
 {
@@ -260,7 +237,9 @@ md_ingest_worker_main(Datum arg)
 	uint64		loaded_generation = 0;
 
 	md_worker_begin(DatumGetInt32(arg));
-	fix_settings();
+	/* rows and checkpoints are lost together, and Kafka has them still */
+	md_worker_fix_setting("synchronous_commit", "off");
+	md_worker_fix_setting("lock_timeout", "1s");
 	md_ingest_worker.share.index = md_worker_slot_index(DatumGetInt32(arg));
 	md_ingest_worker.share.n = md_ingest_workers;
 	md_ingest_worker.context = AllocSetContextCreate(TopMemoryContext, "ingest worker", ALLOCSET_DEFAULT_SIZES);

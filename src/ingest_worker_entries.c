@@ -222,6 +222,7 @@ md_ingest_reload(void)
 		md_ingest_worker.entries = foreach_delete_current(md_ingest_worker.entries, lc);
 		forget_entry(entry);
 	}
+	md_ingest_worker.share.n_streams = list_length(md_ingest_worker.entries);
 	return exists;
 }
 
@@ -320,7 +321,7 @@ start_entry(void *arg)
 			 (!entry->def->initialized && starting->survey == NULL))
 	{
 		entry->n_queries = md_stream_start_queries(entry->def, entry->queries);
-		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, &def, false,
+		entry->lane = md_ingest_find_lane(&md_ingest_worker.lanes, &def, md_ingest_worker.share,
 										  md_ingest_worker.context);
 		entry->lane->next_discovery = 0;
 	}

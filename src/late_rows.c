@@ -9,12 +9,15 @@
  *
  * Readers find the new rows of a table by offsets: those from the checkpoint
  * they have read up to the present one.  A late row is behind that, where
- * nobody looks again, so it has to be announced: md_stream_note_late_rows().
+ * nobody looks again, so its offset is told: medallion.late_batch has the
+ * offsets of what a transaction stored late, with its id, and each reader keeps
+ * a read point of these (frontier_stream.c).
  */
 #include "postgres.h"
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -26,13 +29,25 @@
 #include "late_rows.h"
 #include "stream_state.h"
 
+/* More ranges of offsets than this are told in several rows. */
+#define RANGES_PER_ROW 50000
+
+/* Offsets [first, next). */
+typedef struct OffsetRange
+{
+	int64		first;
+	int64		next;
+} OffsetRange;
+
 /* What was stored of one partition. */
 typedef struct LatePartition
 {
 	MdPartition *partition;
-	int64		first_offset;
-	int64		next_offset;
+	OffsetRange *stored;		/* in the order in which they came */
+	int64		n_stored;
+	int64		stored_size;
 	int64		rows;
+	OffsetRange dead;			/* bounds of those that became dead letters */
 	int64		dead_letters;
 	bool		has_extent;
 	MdBronzeExtent extent;
@@ -95,7 +110,9 @@ find_partition(MdLateRows *late, const MdRecord *record)
 	found->partition->topic = pstrdup(record->topic);
 	found->partition->partition = record->partition;
 	found->partition->stuck_at = -1;
-	found->first_offset = PG_INT64_MAX;
+	found->stored_size = 16;
+	found->stored = palloc(found->stored_size * sizeof(OffsetRange));
+	found->dead.first = PG_INT64_MAX;
 	late->partitions = lappend(late->partitions, found);
 	MemoryContextSwitchTo(old);
 	return late->last_found = found;
@@ -175,12 +192,22 @@ note_extent(LatePartition *late, const MdBronzeExtent *extent)
 	late->extent.last_block = Max(late->extent.last_block, extent->last_block);
 }
 
-/* Widen a partition's offsets by those of a record. */
+/* Note the offset of a row; most come in their order. */
 static void
-note_offset(LatePartition *late, const MdRecord *record)
+note_offset(LatePartition *late, int64 offset)
 {
-	late->first_offset = Min(late->first_offset, record->offset);
-	late->next_offset = Max(late->next_offset, record->offset + 1);
+	if (late->n_stored > 0 && late->stored[late->n_stored - 1].next == offset)
+	{
+		late->stored[late->n_stored - 1].next++;
+		return;
+	}
+	if (late->n_stored == late->stored_size)
+	{
+		late->stored_size *= 2;
+		late->stored = repalloc_huge(late->stored, late->stored_size * sizeof(OffsetRange));
+	}
+	late->stored[late->n_stored].first = offset;
+	late->stored[late->n_stored++].next = offset + 1;
 }
 
 /* The batch is stored: count it. */
@@ -199,7 +226,7 @@ note_stored(MdLateRows *late, const MdBronzeExtent *extent)
 		if (bad[i])
 			continue;
 		partition = find_partition(late, &late->lane.records[i]);
-		note_offset(partition, &late->lane.records[i]);
+		note_offset(partition, late->lane.records[i].offset);
 		partition->rows++;
 		note_extent(partition, extent);
 	}
@@ -222,44 +249,89 @@ md_late_rows_count_dead(MdLateRows *late, const MdRecord *record)
 {
 	LatePartition *partition = find_partition(late, record);
 
-	note_offset(partition, record);
+	partition->dead.first = Min(partition->dead.first, record->offset);
+	partition->dead.next = Max(partition->dead.next, record->offset + 1);
 	partition->dead_letters++;
 }
 
+/* "{[5,6),[100,102)}" */
+static char *
+multirange_text(const OffsetRange *ranges, int64 n)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int64 i = 0; i < n; i++)
+		appendStringInfo(&text, "%s[" INT64_FORMAT "," INT64_FORMAT ")", i > 0 ? "," : "{",
+						 ranges[i].first, ranges[i].next);
+	appendStringInfoChar(&text, '}');
+	return text.data;
+}
+
 /*
- * Rows were stored behind the checkpoint: keep their bounds, by which all
- * readers of the table learn of them.
- *
- * This is the one place that knows how.  Now a reader that finds more batches of
- * late rows than when it read the table takes it that history changed (see the
- * view medallion.source_position), which is right and costs each view a refresh
- * in full.  It could take the rows within these bounds as additions instead.
- *
  * Nothing but an INSERT, so that an open transaction holds up nobody: neither
- * other requeues nor a worker.
+ * other requeues nor a worker.  offsets NULL: of dead letters.
  */
 static void
-md_stream_note_late_rows(Oid relid, const LatePartition *late)
+insert_batch(Oid relid, const LatePartition *late, OffsetRange bounds, int64 count,
+			 const char *offsets)
 {
-	Oid			argtypes[10] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	OIDOID, INT8OID, INT8OID};
-	bool		placed = late->has_extent && late->extent.has_blocks;
-	Datum		args[10];
+	Oid			argtypes[11] = {OIDOID, TEXTOID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID,
+	OIDOID, INT8OID, INT8OID, TEXTOID};
+	bool		placed = offsets != NULL && late->has_extent && late->extent.has_blocks;
+	Datum		args[11];
 
 	args[0] = ObjectIdGetDatum(relid);
 	args[1] = CStringGetTextDatum(late->partition->topic);
 	args[2] = Int32GetDatum(late->partition->partition);
-	args[3] = Int64GetDatum(late->first_offset);
-	args[4] = Int64GetDatum(late->next_offset);
-	args[5] = Int64GetDatum(late->rows);
-	args[6] = Int64GetDatum(late->dead_letters);
+	args[3] = Int64GetDatum(bounds.first);
+	args[4] = Int64GetDatum(bounds.next);
+	args[5] = Int64GetDatum(offsets != NULL ? count : 0);
+	args[6] = Int64GetDatum(offsets != NULL ? 0 : count);
 	args[7] = ObjectIdGetDatum(placed ? late->extent.filenode : InvalidOid);
 	args[8] = Int64GetDatum(placed ? (int64) late->extent.first_block : -1);
 	args[9] = Int64GetDatum(placed ? (int64) late->extent.last_block : -1);
+	args[10] = CStringGetTextDatum(offsets != NULL ? offsets : "");
 	md_stream_write("INSERT INTO medallion.late_batch (relid, topic, kafka_partition, first_offset, next_offset,"
-					"   row_count, dead_count, filenode, first_block, last_block, stored_at)"
+					"   row_count, dead_count, filenode, first_block, last_block, stored_at, offsets)"
 					" VALUES ($1, $2, $3, $4, $5, $6, $7,"
-					"   nullif($8, 0), nullif($9, -1), nullif($10, -1), now())", 10, argtypes, args);
+					"   nullif($8, 0), nullif($9, -1), nullif($10, -1), now(), nullif($11, '')::int8multirange)",
+					11, argtypes, args);
+}
+
+static int
+compare_ranges(const void *a, const void *b)
+{
+	int64		x = ((const OffsetRange *) a)->first;
+	int64		y = ((const OffsetRange *) b)->first;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Rows were stored behind the checkpoint: keep what all readers of the table
+ * learn of them by.
+ */
+static void
+note_late_rows(Oid relid, const LatePartition *late)
+{
+	OffsetRange *ranges = late->stored;
+
+	qsort(ranges, late->n_stored, sizeof(OffsetRange), compare_ranges);
+	for (int64 from = 0; from < late->n_stored; from += RANGES_PER_ROW)
+	{
+		int64		to = Min(from + RANGES_PER_ROW, late->n_stored);
+		OffsetRange bounds = {ranges[from].first, ranges[to - 1].next};
+		int64		count = 0;
+		char	   *offsets = multirange_text(ranges + from, to - from);
+
+		for (int64 i = from; i < to; i++)
+			count += ranges[i].next - ranges[i].first;
+		insert_batch(relid, late, bounds, count, offsets);
+		pfree(offsets);
+	}
+	if (late->dead_letters > 0)
+		insert_batch(relid, late, late->dead, late->dead_letters, NULL);
 }
 
 int64
@@ -272,8 +344,7 @@ md_late_rows_end(MdLateRows *late)
 	{
 		LatePartition *partition = lfirst(lc);
 
-		if (partition->rows + partition->dead_letters > 0)
-			md_stream_note_late_rows(late->stream->def->relid, partition);
+		note_late_rows(late->stream->def->relid, partition);
 		rows += partition->rows;
 	}
 	md_decoder_free(late->stream->decoder);

@@ -45,7 +45,7 @@ extern List *md_late_rows_store(MdLateRows *late, MdRecord *records, int n);
 /* Count a record that was not stored but became a dead letter. */
 extern void md_late_rows_count_dead(MdLateRows *late, const MdRecord *record);
 
-/* Let readers of the table know what was stored; returns the number of rows. */
+/* Let readers of the table know which rows were stored; returns their number. */
 extern int64 md_late_rows_end(MdLateRows *late);
 
 #endif							/* MD_LATE_ROWS_H */

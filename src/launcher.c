@@ -4,10 +4,11 @@
  *
  * It has no database of its own and reads pg_database only.  Whether a
  * database has the extension is found out by its supervisor, which exits at
- * once where it does not, leaving a mark in shared memory; CREATE EXTENSION
- * takes the mark away and wakes the launcher.  A slow rescan finds databases
- * that came to be by other ways (CREATE DATABASE from a template with the
- * extension in it).
+ * once where it does not, and says so in its slot; CREATE EXTENSION counts as a
+ * change of definitions and wakes the launcher, which looks again.  A slow
+ * rescan finds databases that came to be by other ways (CREATE DATABASE from a
+ * template with the extension in it).  There may be hundreds of databases of
+ * which few have the extension, so few are looked into at a time.
  */
 #include "postgres.h"
 
@@ -34,6 +35,9 @@
 #define RESCAN_INTERVAL_MS 60000
 #define BLOCK_CHECK_MS 1000
 
+/* Supervisors at a time that have not yet told whether they are needed. */
+#define MAX_EXPLORING 4
+
 /* A database whose supervisor we started, and when it may be started again. */
 typedef struct Supervised
 {
@@ -42,9 +46,12 @@ typedef struct Supervised
 	BackgroundWorkerHandle *handle;
 	int			failures;
 	TimestampTz not_before;
+	MdFound		found;			/* what the last one said */
+	uint64		found_generation;
 } Supervised;
 
 static List *supervised = NIL;	/* of Supervised, in TopMemoryContext */
+static bool told_shortage = false;	/* the log has a line about it */
 
 void
 md_launcher_register(void)
@@ -80,7 +87,9 @@ list_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (database->datallowconn && !database->datistemplate)
+		/* an interrupted DROP DATABASE leaves one that nobody can connect to */
+		if (database->datallowconn && !database->datistemplate &&
+			database->datconnlimit != DATCONNLIMIT_INVALID_DB)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
 
@@ -129,6 +138,7 @@ note_ended(Supervised *entry)
 	/* one that never came up, for want of memory say, left its slot reserved */
 	if (md_worker_slot_exists(entry->database, MD_WORKER_SUPERVISOR, 0))
 		md_worker_slot_free(entry->slot);
+	entry->found = md_supervisor_told(entry->slot, entry->database, &entry->found_generation);
 	if (md_worker_slot_exited_cleanly(entry->slot))
 		entry->failures = 0;
 	else
@@ -139,13 +149,40 @@ note_ended(Supervised *entry)
 	entry->slot = -1;
 }
 
+/* Had it no extension when a supervisor looked, and has that not changed? */
+static bool
+is_absent(const Supervised *entry)
+{
+	return entry->found == MD_FOUND_NONE &&
+		entry->found_generation == md_database_generation(entry->database);
+}
+
+/* How many supervisors have not yet told what they have found. */
+static int
+count_exploring(void)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, supervised)
+	{
+		Supervised *entry = lfirst(lc);
+
+		if (entry->slot < 0)
+			continue;
+		if (entry->found != MD_FOUND_EXTENSION)
+			entry->found = md_supervisor_told(entry->slot, entry->database, &entry->found_generation);
+		n += entry->found != MD_FOUND_EXTENSION;
+	}
+	return n;
+}
+
 /* Has the database a reason to have a supervisor that we do not see running? */
 static bool
 wants_supervisor(const Supervised *entry)
 {
 	/* one that an earlier launcher started wakes us when it ends */
-	return md_workers_enabled && entry->slot < 0 &&
-		!md_database_is_absent(entry->database) &&
+	return md_workers_enabled && entry->slot < 0 && !is_absent(entry) &&
 		!md_database_is_blocked(entry->database) &&
 		!md_worker_slot_exists(entry->database, MD_WORKER_SUPERVISOR, 0);
 }
@@ -157,7 +194,8 @@ start_supervisor(Supervised *entry)
 	MdShortage	shortage = MD_SHORTAGE_SLOTS;
 
 	if (!wants_supervisor(entry) ||
-		md_clock_ms_until(GetCurrentTimestamp(), entry->not_before) > 0)
+		md_clock_ms_until(GetCurrentTimestamp(), entry->not_before) > 0 ||
+		(entry->found != MD_FOUND_EXTENSION && count_exploring() >= MAX_EXPLORING))
 		return;
 	entry->slot = md_worker_slot_reserve(entry->database, MD_WORKER_SUPERVISOR, 0);
 	if (entry->slot >= 0)
@@ -166,6 +204,7 @@ start_supervisor(Supervised *entry)
 							&entry->handle))
 		{
 			md_worker_note_shortage(entry->database, MD_WORKER_SUPERVISOR, 0, MD_SHORTAGE_NONE);
+			told_shortage = false;
 			return;
 		}
 		shortage = MD_SHORTAGE_PROCESSES;
@@ -176,11 +215,14 @@ start_supervisor(Supervised *entry)
 	entry->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													Min(md_worker_backoff_ms(entry->failures),
 														MD_SHORTAGE_RETRY_MS));
-	if (entry->failures == 1)
+	if (entry->failures == 1 && (!told_shortage || entry->found == MD_FOUND_EXTENSION))
+	{
+		told_shortage = true;
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start the medallion supervisor of database %u", entry->database),
 				 errhint("You might need to increase %s.", md_shortage_setting(shortage))));
+	}
 }
 
 /* Milliseconds until something is to be done even if nobody wakes us. */
@@ -188,6 +230,7 @@ static int
 next_wait_ms(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		is_full = count_exploring() >= MAX_EXPLORING;
 	int			wait_ms = RESCAN_INTERVAL_MS;
 	ListCell   *lc;
 
@@ -198,7 +241,8 @@ next_wait_ms(void)
 		/* who blocks a database wakes us at its end, unless it was terminated */
 		if (md_database_is_blocked(entry->database))
 			wait_ms = Min(wait_ms, BLOCK_CHECK_MS);
-		if (wants_supervisor(entry))
+		/* those that are looked into now wake us when they have told */
+		if (wants_supervisor(entry) && (entry->found == MD_FOUND_EXTENSION || !is_full))
 			wait_ms = Min(wait_ms, Max(20, md_clock_ms_until(now, entry->not_before)));
 	}
 	return wait_ms;
@@ -253,7 +297,7 @@ md_launcher_main(Datum arg)
 				Supervised *entry = supervised_entry(lfirst_oid(lc));
 
 				note_ended(entry);
-				if (md_database_is_absent(entry->database))
+				if (is_absent(entry))
 					entry->failures = 0;
 				start_supervisor(entry);
 			}

@@ -28,6 +28,8 @@ md_nearest_name(const char *name, const char *const *valid)
 		int			valid_len = strlen(*valid);
 		int			edits;
 
+		if (pg_strcasecmp(name, *valid) == 0)
+			return *valid;
 		/* one name that begins with the other: "interval" for "interval_ms" */
 		if (len >= 4 && strncmp(name, *valid, Min(len, valid_len)) == 0 && best == NULL)
 			best = *valid;

@@ -70,6 +70,7 @@ md_requeue(PG_FUNCTION_ARGS)
 	bytea	   *payload = NULL;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.requeue()");
 	ids = ids_argument(fcinfo, 0, "dead_letter_ids");
 	if (!PG_ARGISNULL(1))
 	{
@@ -89,6 +90,7 @@ Datum
 md_discard(PG_FUNCTION_ARGS)
 {
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.discard()");
 	PG_RETURN_INT64(md_dead_letter_discard(ids_argument(fcinfo, 0, "dead_letter_ids")));
 }
 
@@ -98,6 +100,7 @@ md_seek(PG_FUNCTION_ARGS)
 	Oid			relid;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.seek()");
 	relid = owned_stream_argument(fcinfo, 0, "table_name");
 	md_stream_seek(relid, position_argument(fcinfo, 1, "to_position"));
 	PG_RETURN_VOID();
@@ -112,6 +115,7 @@ md_replay_sql(PG_FUNCTION_ARGS)
 	char	   *to_position;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.replay()");
 	relid = owned_stream_argument(fcinfo, 0, "table_name");
 	from_position = position_argument(fcinfo, 1, "from_position");
 	to_position = PG_ARGISNULL(2) ? NULL : position_argument(fcinfo, 2, "to_position");

@@ -114,7 +114,7 @@ count_net(MdRefresh *refresh, MdInput *input, double *came, double *went)
 
 	*came = (double) input->delta.rows;
 	*went = 0;
-	if (input->change == NULL)
+	if (input->change == NULL || input->delta.only_came)
 		return;
 	change = md_state_changed_relation(refresh->engine, input, true);
 	md_sql_run(psprintf("SELECT pg_catalog.sum(n." MD_WEIGHT ") FILTER (WHERE n." MD_WEIGHT " > 0)::pg_catalog.int8,"

@@ -231,7 +231,7 @@ md_term_entry_change(MdEngine *engine, Query *linear, MdLeaf *leaf, MdChange *ch
 	input = md_engine_input(engine, leaf->relid);
 	change->query = md_state_changed_relation(engine, input,
 											  rt_fetch(leaf->rt_index, linear->rtable)->inh);
-	change->is_signed = input->delta.is_signed;
+	change->is_signed = input->delta.is_signed && !input->delta.only_came;
 }
 
 /* A row of the input is a row of the sum. */

@@ -26,7 +26,6 @@ typedef struct MdInput
 	Oid			relid;
 	MdDelta		delta;
 	char	   *change;			/* registered relation of a signed change */
-	TupleDesc	change_desc;
 } MdInput;
 
 /*
@@ -111,13 +110,15 @@ extern Query *md_state_query(MdEngine *engine, Query *query, bool old);
 
 /*
  * A relation's rows: those before (with md_weight if the change is signed and
- * weights may stand, else net), or its change.
+ * weights may stand, else net), or its change (with md_weight if rows went).
  */
 extern Query *md_state_old_relation(MdEngine *engine, MdInput *input, bool inh, bool weighted);
 extern Query *md_state_changed_relation(MdEngine *engine, MdInput *input, bool inh);
 
 /* Run a query (any, its visible columns are the keys) into a set of keys. */
 extern MdKeys *md_keys_make(MdEngine *engine, Query *query);
+/* "k1, k2, ...", of an alias if there is one. */
+extern char *md_keys_columns(const MdKeys *keys, const char *alias);
 
 /*
  * The query as it is now (or was, `old`), restricted to keys: exprs (of Expr

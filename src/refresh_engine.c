@@ -64,7 +64,7 @@ remember(MdEngine *engine, char *name, Tuplestorestate *store, TupleDesc tupdesc
 	return registered;
 }
 
-/* A signed change under a name of ours; false if there is nothing in it. */
+/* A signed change, registered; false if there is nothing in it. */
 static bool
 load_signed(MdEngine *engine, MdInput *input)
 {
@@ -73,12 +73,18 @@ load_signed(MdEngine *engine, MdInput *input)
 	if (input->delta.store != NULL)
 		(void) remember(engine, input->delta.store_name, input->delta.store,
 						input->delta.store_desc);
+	if (input->delta.rows >= 0)
+	{
+		/* known, so the store holds it as it is */
+		input->change = input->delta.store_name;
+		return input->delta.rows > 0;
+	}
 	input->delta.rows =
 		md_engine_materialize(engine,
 							  psprintf("SELECT %s, " MD_WEIGHT "::pg_catalog.int4 AS " MD_WEIGHT
 									   " FROM (%s) q(%s, " MD_WEIGHT ")", names, input->delta.query,
 									   names),
-							  &input->change, &input->change_desc);
+							  &input->change, NULL);
 	return input->delta.rows > 0;
 }
 
@@ -271,8 +277,9 @@ Query *
 md_state_changed_relation(MdEngine *engine, MdInput *input, bool inh)
 {
 	if (input->delta.is_signed)
-		return md_engine_analyze(engine, psprintf("SELECT %s, " MD_WEIGHT " FROM %s",
+		return md_engine_analyze(engine, psprintf("SELECT %s%s FROM %s",
 												  md_read_attribute_names(input->relid),
+												  input->delta.only_came ? "" : ", " MD_WEIGHT,
 												  input->change));
 	return md_engine_analyze(engine, psprintf("SELECT %s FROM %s%s WHERE %s",
 											  md_read_attributes(input->relid),

@@ -69,7 +69,7 @@ char *
 md_diff_sql(const MdTarget *target, const char *query, const char *where)
 {
 	char	   *columns = md_target_columns(target, NULL, NIL);
-	char	   *condition = where ? psprintf(" WHERE (%s)", where) : "";
+	char	   *condition = where ? psprintf(" WHERE (%s\n)", where) : "";
 
 	return psprintf("SELECT %s pg_catalog.sum(u.w)::pg_catalog.int8 AS w, pg_catalog.min(u.tid) AS tid"
 					"  FROM (SELECT %s, -1, ctid FROM %s%s"

@@ -18,6 +18,7 @@
 #include "refresh_exec.h"
 #include "refresh_normal.h"
 #include "refresh_tree.h"
+#include "refresh_upsert.h"
 #include "sql_run.h"
 #include "stable_functions.h"
 
@@ -35,20 +36,23 @@ union_text(List *queries)
 	return sql.data;
 }
 
-/* The result's rows of some keys, as queries of its columns and ctid. */
-static List *
-present_rows(MdRefresh *refresh, MdKeys *keys)
+/* SQL of the result's rows of some keys, with their ctid. */
+static char *
+present_sql(MdRefresh *refresh, MdKeys *keys)
 {
 	const MdTarget *target = refresh->result;
-	Query	   *query = md_engine_analyze(refresh->engine,
-										  psprintf("SELECT %s, r.ctid AS tid FROM %s r",
-												   md_target_columns(target, "r", NIL), target->name));
+	char	   *columns = md_target_columns(target, "r", NIL);
+	Query	   *query;
 	List	   *exprs = NIL;
 	ListCell   *lc;
 
+	if (md_upsert_is_hashed(target))
+		return psprintf("SELECT %s, r.ctid AS tid FROM %s r, %s k WHERE %s", columns, target->name, keys->name,
+						md_upsert_hash_match(target, refresh->plan->key_columns, "r", md_keys_columns(keys, "k")));
+	query = md_engine_analyze(refresh->engine, psprintf("SELECT %s, r.ctid AS tid FROM %s r", columns, target->name));
 	foreach(lc, refresh->plan->key_columns)
 		exprs = lappend(exprs, md_tree_target(query, lfirst_int(lc))->expr);
-	return md_keys_restrict(refresh->engine, query, exprs, keys, false);
+	return union_text(md_keys_restrict(refresh->engine, query, exprs, keys, false));
 }
 
 /* Differences between the query's and the result's rows of the keys. */
@@ -65,9 +69,40 @@ difference_sql(MdRefresh *refresh, MdKeys *keys)
 					"       SELECT %s, 1, NULL FROM (%s) n(%s)) u"
 					" GROUP BY %s HAVING pg_catalog.sum(u.w) <> 0",
 					md_diff_output(target),
-					numbered, union_text(present_rows(refresh, keys)), numbered,
+					numbered, present_sql(refresh, keys), numbered,
 					numbered, union_text(now), numbered,
 					md_target_numbered_comparable(target, "u", NIL));
+}
+
+typedef struct WriteJob
+{
+	MdRefresh  *refresh;
+	Tuplestorestate *changes;
+	TupleDesc	tupdesc;
+} WriteJob;
+
+static void
+write_job(void *arg)
+{
+	WriteJob   *job = arg;
+	MdRefresh  *refresh = job->refresh;
+
+	md_diff_apply_store(refresh->result, job->changes, job->tupdesc, md_refresh_unique_columns(refresh),
+						refresh->snapshot, &refresh->run);
+}
+
+/* Write changes; a key that is too long for the index costs a second try. */
+static void
+write_changes(WriteJob *job)
+{
+	MdRefresh  *refresh = job->refresh;
+	MdRun		before = refresh->run;
+
+	if (md_upsert_try(refresh->result, refresh->plan->key_columns, write_job, job))
+		return;
+	refresh->run = before;
+	md_diff_forget();
+	write_job(job);
 }
 
 void
@@ -77,8 +112,7 @@ md_regroup_apply(MdRefresh *refresh)
 	MdEngine   *engine = refresh->engine;
 	MdBlockKind kind = md_block_kind(plan->normal);
 	MdKeys	   *keys;
-	TupleDesc	tupdesc;
-	Tuplestorestate *changes;
+	WriteJob	job = {.refresh = refresh};
 	char	   *sql;
 
 	if (!md_engine_changes(engine, plan->normal))
@@ -102,8 +136,7 @@ md_regroup_apply(MdRefresh *refresh)
 	sql = difference_sql(refresh, keys);
 	if (!md_cost_affords(engine, sql))
 		return;
-	changes = md_sql_run_into_store(sql, refresh->snapshot, &tupdesc);
-	md_diff_apply_store(refresh->result, changes, tupdesc, md_refresh_unique_columns(refresh),
-						refresh->snapshot, &refresh->run);
-	tuplestore_end(changes);
+	job.changes = md_sql_run_into_store(sql, refresh->snapshot, &job.tupdesc);
+	write_changes(&job);
+	tuplestore_end(job.changes);
 }

@@ -37,16 +37,22 @@
 /* With more patterns than this, records are compared. */
 #define MAX_PATTERNS 8
 
-/* "k1, k2, ..." */
+/* "k1, k2, ...", of an alias if there is one. */
 static char *
-key_columns(int count)
+key_columns(const char *alias, int count)
 {
 	StringInfoData list;
 
 	initStringInfo(&list);
 	for (int i = 1; i <= count; i++)
-		appendStringInfo(&list, "%sk%d", i > 1 ? ", " : "", i);
+		appendStringInfo(&list, "%s%s%sk%d", i > 1 ? ", " : "", alias ? alias : "", alias ? "." : "", i);
 	return list.data;
+}
+
+char *
+md_keys_columns(const MdKeys *keys, const char *alias)
+{
+	return key_columns(alias, keys->tupdesc->natts);
 }
 
 /* Which columns are NULL together. */
@@ -90,7 +96,7 @@ make_keys(MdEngine *engine, const char *sql)
 MdKeys *
 md_keys_make(MdEngine *engine, Query *query)
 {
-	char	   *columns = key_columns(md_tree_width(query));
+	char	   *columns = key_columns(NULL, md_tree_width(query));
 
 	return make_keys(engine, psprintf("SELECT DISTINCT %s FROM (%s) q(%s)", columns,
 									  md_delta_text(query), columns));

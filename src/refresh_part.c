@@ -22,6 +22,7 @@
 #include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "optimizer/optimizer.h"
 #include "parser/parser.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -49,6 +50,22 @@ check_condition(const char *only_where)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("only_where must be a condition on columns of the view")));
+}
+
+/*
+ * The same condition gives a row away and takes it in, so it must be true of
+ * both or of none.
+ */
+static void
+check_stability(MdRefresh *refresh, const char *only_where)
+{
+	Query	   *query = md_query_analyze(psprintf("SELECT FROM %s WHERE (%s\n)", refresh->result->name, only_where));
+
+	if (contain_volatile_functions((Node *) query->jointree))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("only_where cannot have volatile functions"),
+				 errdetail("Such a condition need not hold for a row of the query for which it holds in the result.")));
 }
 
 /* Columns of the result that identify a group, or a key; ERROR if it hides some. */
@@ -152,8 +169,8 @@ apply_with_state(MdRefresh *refresh, const char *only_where)
 	for (int i = 1; i <= list_length(keys); i++)
 		first = lappend_int(first, i);
 	md_relation_read(&stored, KEYS,
-					 psprintf("SELECT * FROM (SELECT %s FROM %s WHERE (%s)"
-							  " UNION SELECT %s FROM %s WHERE (%s)) u(%s)",
+					 psprintf("SELECT * FROM (SELECT %s FROM %s WHERE (%s\n)"
+							  " UNION SELECT %s FROM %s WHERE (%s\n)) u(%s)",
 							  columns, refresh->result->name, only_where, columns, result->name, only_where,
 							  key_columns("", list_length(keys))),
 					 refresh->snapshot);
@@ -188,6 +205,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	md_catalog_become(view->owner, &saved);
 	md_view_settings_apply(view->settings);
 	refresh->result = md_target_make(view->relid);
+	check_stability(refresh, only_where);
 	refresh->plan = md_quarantine_plan(view, refresh->snapshot);
 	run->strategy = "full";
 	run->reason = "only_where";

@@ -31,10 +31,12 @@
 #include "utils/typcache.h"
 
 #include "refresh_delta.h"
+#include "refresh_dependent.h"
 #include "refresh_inline.h"
 #include "refresh_leaves.h"
 #include "refresh_normal.h"
 #include "refresh_plan.h"
+#include "refresh_settle.h"
 #include "refresh_tree.h"
 #include "stable_functions.h"
 
@@ -518,18 +520,16 @@ try_state(MdPlan *plan)
 	}
 }
 
-/* row_number() = 1 as DISTINCT ON, and its order such that there is one answer. */
+/* row_number() = 1 as DISTINCT ON, and orders such that there is one answer. */
 static void
-settle_latest(MdPlan *plan)
+settle(MdPlan *plan)
 {
 	Query	   *rewritten = md_latest_rewrite(plan->query);
-	char	   *reason;
-	int			location;
 
 	if (rewritten != NULL)
 		plan->query = rewritten;
-	if (plan->query->hasDistinctOn)
-		(void) md_latest_make(plan->query, false, &reason, &location);
+	md_query_group_dependent(plan->query);
+	md_query_settle(plan->query);
 }
 
 MdPlan *
@@ -550,7 +550,7 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 	plan->location = -1;
 	plan->repeatable = true;
 	plan->inlined_ids = md_query_inline(plan->query, owner);
-	settle_latest(plan);
+	settle(plan);
 	md_plan_note_sources(plan, owner);
 	if (parts != NIL)
 		plan->query = md_read_substitute(plan->query, parts);
@@ -565,6 +565,8 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 		make_full(plan->root, "a reference to the row of a join as a whole", location);
 	if (md_plan_has_system_column(plan->query, &location))
 		make_full(plan->root, "a system column, which rows that came or went do not have", location);
+	if (md_query_has_dependent(plan->query))
+		make_full(plan->root, "a column that GROUP BY determines by a primary key, and cannot group by", -1);
 	if (plan->source_ids == NIL)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;

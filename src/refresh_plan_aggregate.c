@@ -280,6 +280,8 @@ md_merge_make(Query *query, bool is_signed, char **reason, int *location)
 		md_split_refuse(&splitter, "GROUPING SETS do not merge", -1);
 	else if (query->hasTargetSRFs)
 		md_split_refuse(&splitter, "set-returning functions beside aggregates do not merge", -1);
+	else if (query->hasWindowFuncs)
+		md_split_refuse(&splitter, "DISTINCT of window functions does not merge", -1);
 	else if (query->distinctClause != NIL && (query->hasAggs || query->groupClause != NIL))
 		md_split_refuse(&splitter, "DISTINCT of an aggregate's output does not merge", -1);
 	else

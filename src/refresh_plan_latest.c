@@ -5,10 +5,7 @@
  *		SELECT DISTINCT ON (k) a, b FROM t ORDER BY k, o DESC
  *	->	keys a (shown), order o DESC (kept beside the result if it is not shown), then b
  *
- * Of rows that tie in ORDER BY any one may stand in the answer.  The order is made
- * total by the remaining columns of the result, in the plan's query itself: so the
- * same rows come out however often they are computed, and verify() can tell.
- * Columns of types without order are left out of that.
+ * The order is total, as far as its types have one (refresh_settle.c).
  */
 #include "postgres.h"
 
@@ -18,7 +15,6 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parse_clause.h"
-#include "parser/parse_oper.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
@@ -41,35 +37,6 @@ is_in_clauses(List *clauses, TargetEntry *target)
 		if (lfirst_node(SortGroupClause, lc)->tleSortGroupRef == target->ressortgroupref)
 			return true;
 	return false;
-}
-
-/* ORDER BY all keys, then what it was, then all other columns. */
-static void
-make_order_total(Query *query)
-{
-	ListCell   *lc;
-
-	foreach(lc, query->distinctClause)
-	{
-		SortGroupClause *key = lfirst_node(SortGroupClause, lc);
-
-		if (!is_in_clauses(query->sortClause, get_sortgroupclause_tle(key, query->targetList)))
-			query->sortClause = lappend(query->sortClause, copyObject(key));
-	}
-	foreach(lc, query->targetList)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-		SortGroupClause *clause;
-
-		if (target->resjunk || (target->ressortgroupref > 0 && is_in_clauses(query->sortClause, target)) ||
-			!md_split_orderable(exprType((Node *) target->expr)))
-			continue;
-		clause = makeNode(SortGroupClause);
-		clause->tleSortGroupRef = assignSortGroupRef(target, query->targetList);
-		get_sort_group_operators(exprType((Node *) target->expr), true, true, false,
-								 &clause->sortop, &clause->eqop, NULL, &clause->hashable);
-		query->sortClause = lappend(query->sortClause, clause);
-	}
 }
 
 /* The inputs: columns of the result, then what only ORDER BY has. */
@@ -140,7 +107,6 @@ md_latest_make(Query *query, bool is_signed, char **reason, int *location)
 	*reason = why_not(query);
 	if (*reason != NULL)
 		return NULL;
-	make_order_total(query);
 	latest->is_signed = is_signed;
 	collect_inputs(latest, query);
 	foreach(lc, query->distinctClause)

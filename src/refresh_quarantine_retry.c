@@ -194,7 +194,7 @@ md_quarantine_let_in(MdRefresh *refresh, MdSource *source, MdDelta *delta)
 		return;
 	if (source->is_captured)
 	{
-		char	   *rows = psprintf("SELECT %s, 1::pg_catalog.int8 AS " MD_WEIGHT " FROM %s WHERE %s",
+		char	   *rows = psprintf("SELECT %s, 1::pg_catalog.int4 AS " MD_WEIGHT " FROM %s WHERE %s",
 									md_read_attributes(source->relid), name, by_tid ? by_tid : returning);
 
 		/* what is said of them there is of rows that the view was computed without */
@@ -202,6 +202,7 @@ md_quarantine_let_in(MdRefresh *refresh, MdSource *source, MdDelta *delta)
 			psprintf("SELECT * FROM (%s) c WHERE (%s) IS NOT TRUE UNION ALL %s", delta->query, returning, rows) :
 			rows;
 		delta->is_signed = true;
+		delta->only_came = false;
 	}
 	else
 	{

@@ -83,7 +83,7 @@ md_query_analyze(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("the query of a materialized view must be one SELECT or VALUES statement"),
-				 errdetail("It is a %s statement.", GetCommandTagName(CreateCommandTag(tree->stmt)))));
+				 errdetail("Its command is %s.", GetCommandTagName(CreateCommandTag(tree->stmt)))));
 	if (((SelectStmt *) tree->stmt)->intoClause != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -258,7 +258,7 @@ store_query(const MdPart *part)
 {
 	Query	   *query;
 
-	query = md_query_analyze(psprintf("WITH %s AS (SELECT %s, 0::pg_catalog.int8 AS md_weight FROM %s) %s",
+	query = md_query_analyze(psprintf("WITH %s AS (SELECT %s, 0::pg_catalog.int4 AS md_weight FROM %s) %s",
 									  quote_identifier(part->store_name),
 									  md_read_attributes(part->relid),
 									  md_read_relation_name(part->relid), part->query));

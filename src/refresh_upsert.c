@@ -224,6 +224,16 @@ equal_operator(Oid type)
 	return md_read_operator(operator);
 }
 
+/* Rows of a whose key is the list `other`, by its hash and then by all of it; NULL meets NULL. */
+char *
+md_upsert_hash_match(const MdTarget *target, List *keys, const char *a, const char *other)
+{
+	char	   *list = md_target_columns(target, a, keys);
+
+	return psprintf("%s = %s AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
+					key_hash(list), key_hash(other), list, other);
+}
+
 char *
 md_upsert_match(const MdTarget *target, List *keys, const char *a, const char *b,
 				const char *const *b_names, bool null_keys)
@@ -252,9 +262,9 @@ md_upsert_match(const MdTarget *target, List *keys, const char *a, const char *b
 	}
 	match = psprintf("ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
 					 md_target_columns(target, a, keys), list.data);
-	if (OidIsValid(find_hash_index(target->relid)))
-		return psprintf("%s = %s AND %s%s%s%s", key_hash(md_target_columns(target, a, keys)),
-						key_hash(list.data), match, null_keys ? " AND (" : " AND NOT (", any_null.data, ")");
+	if (md_upsert_is_hashed(target))
+		return psprintf("%s AND %s(%s)", md_upsert_hash_match(target, keys, a, list.data),
+						null_keys ? "" : "NOT ", any_null.data);
 	if (null_keys)
 		return psprintf("(%s) AND %s", any_null.data, match);
 	return equal.data;
@@ -332,10 +342,7 @@ hash_sql(const MdUpsert *upsert, const char *returning)
 	const MdTarget *target = upsert->target;
 	List	   *keys = upsert->keys;
 	char	   *columns = md_target_columns(target, NULL, NIL);
-	char	   *excluded = md_target_columns(target, "excluded", keys);
-	char	   *match = psprintf("%s = %s AND ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record",
-								 key_hash(md_target_columns(target, "t", keys)), key_hash(excluded),
-								 md_target_columns(target, "t", keys), excluded);
+	char	   *match = md_upsert_hash_match(target, keys, "t", md_target_columns(target, "excluded", keys));
 	char	   *update = psprintf("SELECT %s FROM %s t WHERE false", returning, target->name);
 
 	if (upsert->set != NULL)
@@ -352,10 +359,16 @@ hash_sql(const MdUpsert *upsert, const char *returning)
 /* A row that was inserted, not updated, has no xmax. */
 #define WAS_INSERTED "t.xmax OPERATOR(pg_catalog.=) '0'::pg_catalog.xid"
 
+bool
+md_upsert_is_hashed(const MdTarget *target)
+{
+	return OidIsValid(find_hash_index(target->relid));
+}
+
 static bool
 uses_hash(const MdUpsert *upsert)
 {
-	return upsert->keys != NIL && OidIsValid(find_hash_index(upsert->target->relid));
+	return upsert->keys != NIL && md_upsert_is_hashed(upsert->target);
 }
 
 /* Statement that gives the numbers of rows inserted and updated. */
@@ -421,19 +434,34 @@ store_job(void *arg)
 	md_sql_write_into_store(returning_sql(job->upsert, job->returning), job->store, &job->tupdesc);
 }
 
+bool
+md_upsert_try(const MdTarget *target, List *keys, void (*function) (void *), void *arg)
+{
+	Oid			guarded = md_guard_open(target->relid);
+	bool		fits = true;
+
+	if (!may_be_long(target, keys) || md_upsert_is_hashed(target) ||
+		!OidIsValid(find_unique_index(target, keys)))
+		function(arg);
+	else if (!md_upsert_fits(function, arg))
+	{
+		fits = false;
+		md_guard_open(target->relid);
+		widen_index(target, keys);
+	}
+	md_guard_open(guarded);
+	return fits;
+}
+
 /* Do the job; a key that is too long for the index costs a second try. */
 static void
 do_job(UpsertJob *job, void (*function) (void *))
 {
-	const MdUpsert *upsert = job->upsert;
-	Oid			guarded = md_guard_open(upsert->target->relid);
+	const MdTarget *target = job->upsert->target;
+	Oid			guarded = md_guard_open(target->relid);
 
-	if (uses_hash(upsert) || !may_be_long(upsert->target, upsert->keys))
-		function(job);
-	else if (!md_upsert_fits(function, job))
+	if (!md_upsert_try(target, job->upsert->keys, function, job))
 	{
-		md_guard_open(upsert->target->relid);
-		widen_index(upsert->target, upsert->keys);
 		if (job->store != NULL)
 			tuplestore_clear(job->store);
 		function(job);

@@ -51,6 +51,16 @@ extern bool md_upsert_has_null(const char *relation, const char *const *names, i
 extern bool md_upsert_fits(void (*function) (void *), void *arg);
 
 /*
+ * Run a function that writes to the target, whose index over keys may turn out too
+ * small: false, with nothing done and a wider index made, and it has to be run again.
+ */
+extern bool md_upsert_try(const MdTarget *target, List *keys, void (*function) (void *), void *arg);
+
+/* Are keys found by their hash? Then this is the condition that the index serves. */
+extern bool md_upsert_is_hashed(const MdTarget *target);
+extern char *md_upsert_hash_match(const MdTarget *target, List *keys, const char *a, const char *other);
+
+/*
  * The index by which keys are found; its OID, InvalidOid if the owner made it.
  * strict: unique, or an error.
  */

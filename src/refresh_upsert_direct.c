@@ -16,8 +16,10 @@
  * The second way costs one descent for a new key, and is taken while nearly all keys
  * are new.  The first slice goes the first way, which shows how it is.
  *
- * Tables that have triggers, rules, policies or generated columns are left to the
- * executor.  A captured result is among them: its capture is a trigger.
+ * Whoever writes results and state holds the lock of the view, so nobody comes between;
+ * the index is unique all the same.  The change log of a captured table is written here.
+ * Tables that have other triggers, rules, policies or generated columns are left to the
+ * executor.
  */
 #include "postgres.h"
 
@@ -28,6 +30,7 @@
 #include "access/xact.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -36,15 +39,17 @@
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
+#include "capture.h"
 #include "compat.h"
+#include "guard.h"
 #include "refresh_upsert_direct.h"
-#include "relation_make.h"
 #include "sql_run.h"
 
 #define SLICE_ROWS 1000
@@ -65,6 +70,8 @@ typedef struct Writer
 	bool		fits;			/* are rows of the columns' types? */
 	bool		may_insert_first;	/* no other index minds a key twice for a moment */
 	bool		insert_first;
+	bool		is_captured;
+	MdCaptureWriter *log;		/* NULL: not captured, or nothing written yet */
 
 	/* how a row that is found changes */
 	ProjectionInfo *set;		/* NULL: it stays */
@@ -91,22 +98,43 @@ typedef struct Writer
  * Which tables
  * ---------------------------------------------------------------------- */
 
-/* Has it nothing that only the executor of a statement sees to? */
+/* Are all triggers ours?  *is_captured: the change log is to be written. */
+static bool
+has_our_triggers(Relation rel, bool *is_captured)
+{
+	Oid			capture = md_capture_function();
+
+	*is_captured = false;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (md_guard_is_trigger(trigger))
+			continue;
+		if (trigger->tgfoid != capture || trigger->tgenabled != TRIGGER_FIRES_ALWAYS ||
+			TRIGGER_FOR_ROW(trigger->tgtype) || trigger->tgnargs != 1 ||
+			atooid(trigger->tgargs[0]) != RelationGetRelid(rel))
+			return false;
+		*is_captured = true;
+	}
+	return true;
+}
+
+/* Is there nothing else that only the executor of a statement sees to? */
 static bool
 is_plain(Relation rel)
 {
-	TriggerDesc *triggers = rel->trigdesc;
-	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	TupleDesc	desc = RelationGetDescr(rel);
 	AclMode		mode = ACL_INSERT | ACL_UPDATE | ACL_SELECT;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rules != NULL ||
-		(constraints != NULL && constraints->has_generated_stored))
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_tableam != GetHeapamTableAmRoutine() ||
+		rel->rd_rel->relispartition || rel->rd_rules != NULL ||
+		check_enable_rls(RelationGetRelid(rel), InvalidOid, true) == RLS_ENABLED)
 		return false;
-	if (triggers != NULL &&
-		(triggers->numtriggers != 1 || strcmp(triggers->triggers[0].tgname, MD_GUARD_NAME) != 0))
-		return false;
-	return check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED &&
-		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode, ACLMASK_ALL) == mode;
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attidentity != '\0' || TupleDescAttr(desc, i)->attgenerated != '\0')
+			return false;
+	return pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode, ACLMASK_ALL) == mode;
 }
 
 /* Is the index the only one that wants something to be there once? */
@@ -212,6 +240,18 @@ look_up(Writer *writer, TupleTableSlot *row)
 	return index_getnext_slot(writer->scan, ForwardScanDirection, writer->old);
 }
 
+/* Tell the change log, if there is one, of a row that came (1) or went (-1). */
+static void
+log_row(Writer *writer, TupleTableSlot *row, int weight)
+{
+	if (!writer->is_captured)
+		return;
+	if (writer->log == NULL)
+		writer->log = md_capture_write_begin(RelationGetRelid(writer->rel), writer->rel, writer->count);
+	if (writer->log != NULL)
+		md_capture_write_put(writer->log, row, weight);
+}
+
 static void
 check_constraints(Writer *writer, TupleTableSlot *row)
 {
@@ -233,6 +273,8 @@ change_found(Writer *writer, TupleTableSlot *row)
 	{
 		(void) ExecProject(writer->set);
 		check_constraints(writer, writer->new);
+		log_row(writer, writer->old, -1);
+		log_row(writer, writer->new, 1);
 		md_update_row(writer->result_rel, writer->estate, &writer->old->tts_tid, writer->new,
 					  GetActiveSnapshot());
 		writer->rows_updated++;
@@ -270,6 +312,7 @@ look_up_first(Writer *writer)
 	for (int i = 0; i < missing; i++)
 	{
 		list_free(md_insert_index_tuples(writer->result_rel, writer->inserts[i], writer->estate));
+		log_row(writer, writer->inserts[i], 1);
 		ResetPerTupleExprContext(writer->estate);
 	}
 	return writer->count - missing;
@@ -284,7 +327,9 @@ insert_first(Writer *writer)
 	insert_into_heap(writer, writer->slots, writer->count);
 	for (int i = 0; i < writer->count; i++)
 	{
-		if (!md_try_index_tuples(writer->result_rel, writer->slots[i], writer->estate, writer->arbiters))
+		if (md_try_index_tuples(writer->result_rel, writer->slots[i], writer->estate, writer->arbiters))
+			log_row(writer, writer->slots[i], 1);
+		else
 			writer->inserts[found++] = writer->slots[i];
 		ResetPerTupleExprContext(writer->estate);
 	}
@@ -435,6 +480,8 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 static void
 close_writer(Writer *writer)
 {
+	if (writer->log != NULL)
+		md_capture_write_end(writer->log);
 	index_endscan(writer->scan);
 	for (int i = 0; i < SLICE_ROWS; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
@@ -451,7 +498,8 @@ bool
 md_upsert_directly(const MdUpsert *upsert, Oid index_id, const char *sql, Snapshot snapshot, MdRun *run)
 {
 	Relation	rel = table_open(upsert->target->relid, RowExclusiveLock);
-	bool		done = OidIsValid(index_id) && is_plain(rel);
+	bool		is_captured;
+	bool		done = is_plain(rel) && has_our_triggers(rel, &is_captured);
 
 	if (done)
 	{
@@ -462,7 +510,8 @@ md_upsert_directly(const MdUpsert *upsert, Oid index_id, const char *sql, Snapsh
 		PushCopiedSnapshot(snapshot);
 		UpdateActiveSnapshotCommandId();
 		writer = open_writer(upsert, rel, index_id, GetActiveSnapshot());
-		md_sql_run_into_dest(sql, &writer->dest);
+		writer->is_captured = is_captured;
+		md_sql_run_into(sql, snapshot, &writer->dest);
 		done = writer->fits;
 		run->rows_inserted += writer->rows_inserted;
 		run->rows_updated += writer->rows_updated;

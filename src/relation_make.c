@@ -45,6 +45,8 @@
 #include "refresh_read.h"
 #include "relation_make.h"
 
+#define GUARD_NAME "medallion_guard"
+
 /*
  * In the room that is left on a page, a new version of a row of it finds its place, and
  * no index hears of it.
@@ -137,15 +139,21 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 	Oid			relid = md_relation_make_bare_table(name, columns, owner, like);
 
 	md_relation_guard(relid);
+	/*
+	 * Its columns may be NULL, so that no index can identify a row; without an
+	 * identity no row can be changed while the table is in a publication, one of
+	 * all tables, say.
+	 */
+	md_relation_run_ddl(psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", md_read_relation_name(relid)));
 	return relid;
 }
 
 void
 md_relation_guard(Oid relid)
 {
-	if (OidIsValid(get_trigger_oid(relid, MD_GUARD_NAME, true)))
+	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
 		return;
-	md_relation_run_ddl(psprintf("CREATE TRIGGER " MD_GUARD_NAME
+	md_relation_run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
 					 md_read_relation_name(relid)));

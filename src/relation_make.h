@@ -9,9 +9,6 @@
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 
-/* The trigger that keeps direct writes away. */
-#define MD_GUARD_NAME "medallion_guard"
-
 /* Column definitions (of ColumnDef) named as given, of the types of exprs. */
 extern List *md_relation_columns(List *names, List *exprs);
 
@@ -21,7 +18,7 @@ extern List *md_relation_columns(List *names, List *exprs);
  */
 extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
 
-/* Options for a table whose rows are updated in place, unless `like` (or NULL) says how full pages are. */
+/* How to make a table whose rows are updated in place: with room on its pages, unless like says how full they are. */
 extern IntoClause *md_relation_with_room(IntoClause *like);
 
 /* The same without the trigger. */

@@ -382,21 +382,6 @@ alter_table(MdUtility *u, AlterTableStmt *stmt)
 	return true;
 }
 
-/* ERROR for the guard trigger of a streaming table. */
-static void
-check_trigger(RangeVar *relation, const char *trigger, const char *verb)
-{
-	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
-
-	if (strcmp(trigger, MD_STREAM_GUARD) == 0 &&
-		OidIsValid(relid) && OidIsValid(md_stream_root(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot %s trigger \"%s\" of streaming table \"%s\"",
-						verb, trigger, relation->relname),
-				 errhint("To change rows, SET medallion.allow_direct_writes = on.")));
-}
-
 /* RENAME of a column of a streaming table, or of a server */
 static bool
 rename_object(MdUtility *u, RenameStmt *stmt)
@@ -409,8 +394,6 @@ rename_object(MdUtility *u, RenameStmt *stmt)
 		md_stream_server_renamed(strVal(stmt->object), stmt->newname);
 		return true;
 	}
-	if (stmt->renameType == OBJECT_TRIGGER)
-		check_trigger(stmt->relation, stmt->subname, "rename");
 	if (stmt->renameType != OBJECT_COLUMN || stmt->relation == NULL)
 		return false;
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
@@ -433,19 +416,10 @@ check_drop(DropStmt *stmt)
 {
 	ListCell   *lc;
 
+	if (stmt->removeType != OBJECT_FOREIGN_SERVER)
+		return;
 	foreach(lc, stmt->objects)
-	{
-		if (stmt->removeType == OBJECT_FOREIGN_SERVER)
-			md_stream_server_check_unused(strVal(lfirst(lc)));
-		else if (stmt->removeType == OBJECT_TRIGGER)
-		{
-			List	   *name = lfirst_node(List, lc);
-
-			check_trigger(makeRangeVarFromNameList(list_truncate(list_copy(name),
-																 list_length(name) - 1)),
-						  strVal(llast(name)), "drop");
-		}
-	}
+		md_stream_server_check_unused(strVal(lfirst(lc)));
 }
 
 static void

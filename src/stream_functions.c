@@ -81,6 +81,7 @@ md_create_streaming_table(PG_FUNCTION_ARGS)
 	RangeVar   *relation;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.create_streaming_table()");
 	md_stream_definition_init(&definition);
 	definition.server = md_text_argument(fcinfo, 1, "server");
 	definition.topic = md_text_argument(fcinfo, 2, "topic");
@@ -123,6 +124,7 @@ md_pause(PG_FUNCTION_ARGS)
 	Oid			relid = md_relation_argument(fcinfo, 0, "relation");
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.pause()");
 	md_stream_table_check_owner(relid);
 	if (md_stream_exists(relid))
 		md_stream_pause(relid);
@@ -137,6 +139,7 @@ md_resume(PG_FUNCTION_ARGS)
 	Oid			relid = md_relation_argument(fcinfo, 0, "relation");
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.resume()");
 	md_stream_table_check_owner(relid);
 	if (md_stream_exists(relid))
 		md_stream_resume(relid);
@@ -149,6 +152,7 @@ Datum
 md_resume_all(PG_FUNCTION_ARGS)
 {
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.resume_all()");
 	md_stream_resume_all();
 	md_view_resume_all();
 	PG_RETURN_VOID();

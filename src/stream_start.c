@@ -131,11 +131,26 @@ parse_offset_object(Start *start, JsonbContainer *object, const char *topic)
 	}
 }
 
+/* Says what an error of an input function is about. */
+static void
+start_error_context(void *arg)
+{
+	errcontext("%s \"%s\"", ((const Start *) arg)->what, ((const Start *) arg)->text);
+}
+
 static void
 parse_offsets(Start *start)
 {
-	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start->text)));
+	ErrorContextCallback context = {
+		.callback = start_error_context,
+		.arg = start,
+		.previous = error_context_stack
+	};
+	Jsonb	   *json;
 
+	error_context_stack = &context;
+	json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(start->text)));
+	error_context_stack = context.previous;
 	start->kind = START_OFFSETS;
 	parse_offset_object(start, &json->root, NULL);
 	if (start->n_offsets == 0)
@@ -144,13 +159,6 @@ parse_offsets(Start *start)
 	for (int i = 1; i < start->n_offsets; i++)
 		if (compare_offsets(&start->offsets[i], &start->offsets[i - 1]) == 0)
 			refuse_start(start, "Each partition is named once.");
-}
-
-/* Says what an error of timestamptz_in is about. */
-static void
-start_error_context(void *arg)
-{
-	errcontext("%s \"%s\"", ((const Start *) arg)->what, ((const Start *) arg)->text);
 }
 
 static void

@@ -252,7 +252,10 @@ take_over(const MdStream *stream)
 				" generation = generation + 1 WHERE relid = $1", stream->relid);
 	/* where rows lay elsewhere says nothing about where they lie here */
 	write_relid("UPDATE medallion.batch SET filenode = NULL WHERE relid = $1", stream->relid);
-	write_relid("UPDATE medallion.late_batch SET filenode = NULL WHERE relid = $1", stream->relid);
+	/* nor do transaction ids: views that have not read all late rows are recomputed */
+	write_relid("UPDATE medallion.late_batch SET filenode = NULL, offsets = NULL, xid = NULL"
+				" WHERE relid = $1", stream->relid);
+	write_relid("UPDATE medallion.view_source SET late_point = NULL WHERE source = $1", stream->relid);
 	md_definitions_changed();
 }
 

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
@@ -31,6 +32,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -287,6 +289,19 @@ check_table(Oid relid)
 		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED,
 					 "It is a partition, or part of an inheritance hierarchy.");
 	ReleaseSysCache(tuple);
+	if (md_stream_table_has_rules(relid))
+		refuse_table(relid, ERRCODE_FEATURE_NOT_SUPPORTED,
+					 "It has rules, which would put something else in the place of what is written to it.");
+}
+
+bool
+md_stream_table_has_rules(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	bool		has_rules = rel->rd_rules != NULL;
+
+	table_close(rel, NoLock);
+	return has_rules;
 }
 
 void

@@ -58,4 +58,7 @@ extern void md_stream_table_check_owner(Oid relid);
 /* Its name, quoted and with its schema. */
 extern char *md_stream_table_name(Oid relid);
 
+/* Does it have rules?  The caller holds a lock on the table. */
+extern bool md_stream_table_has_rules(Oid relid);
+
 #endif							/* MD_STREAM_TABLE_H */

@@ -228,13 +228,10 @@ md_supervisor_main(Datum arg)
 		{
 			demand = read_demand();
 			loaded_generation = generation;
+			md_supervisor_tell(demand.extension_exists ? MD_FOUND_EXTENSION : MD_FOUND_NONE, generation);
 		}
 		if (!demand.extension_exists || !md_workers_enabled)
-		{
-			if (!demand.extension_exists)
-				md_database_set_absent(MyDatabaseId, generation);
 			proc_exit(0);
-		}
 
 		/* handles live longer than this cycle */
 		MemoryContextSwitchTo(TopMemoryContext);

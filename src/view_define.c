@@ -44,6 +44,8 @@
 #include "view_stage.h"
 #include "worker_slots.h"
 
+#define MAX_REFRESH_INTERVAL_YEARS 100
+
 /* Point at a place of the query in the text that the user gave. */
 static int
 query_position(const char *text, bool inner_text, int location)
@@ -66,6 +68,7 @@ void
 md_view_check_interval(const Interval *interval)
 {
 	static const Interval zero = {0};
+	static const Interval longest = {.month = MAX_REFRESH_INTERVAL_YEARS * MONTHS_PER_YEAR};
 
 	if (interval == NULL)
 		return;
@@ -74,6 +77,13 @@ md_view_check_interval(const Interval *interval)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("refresh_interval must be longer than zero"),
+				 errhint("NULL means that the view is refreshed on demand only.")));
+	/* the time of the next refresh must be one that Postgres can tell */
+	if (DatumGetInt32(DirectFunctionCall2(interval_cmp, IntervalPGetDatum(interval),
+										  IntervalPGetDatum(&longest))) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("refresh_interval must not be longer than %d years", MAX_REFRESH_INTERVAL_YEARS),
 				 errhint("NULL means that the view is refreshed on demand only.")));
 }
 
@@ -166,10 +176,13 @@ check_name(MdViewSpec *spec)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a materialized view cannot be temporary or unlogged")));
-	if (namespace_id == get_namespace_oid("medallion_def", true))
+	if (namespace_id == get_namespace_oid("medallion_def", true) ||
+		namespace_id == get_namespace_oid("medallion", true))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("a materialized view cannot be made in schema \"%s\"", "medallion_def")));
+				 errmsg("a materialized view cannot be made in schema \"%s\"",
+						get_namespace_name(namespace_id)),
+				 errhint("The schema belongs to extension pg_medallion: choose another one.")));
 	return true;
 }
 
@@ -205,6 +218,7 @@ md_view_create(MdViewSpec *spec)
 	List	   *exprs;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.create_materialized_view()");
 	if (!spec->is_stage && !check_name(spec))
 		return InvalidOid;
 	md_view_check_interval(spec->refresh_interval);
@@ -250,6 +264,7 @@ md_view_alter(Oid relid, MdViewChange *change)
 	bool		rebuild;
 
 	md_worker_slots_require();
+	PreventCommandIfReadOnly("medallion.alter_materialized_view()");
 	md_view_check_owner(relid);
 	md_view_check_interval(change->set_interval ? change->refresh_interval : NULL);
 	md_view_lock_definition(relid);
@@ -299,6 +314,7 @@ md_view_drop(Oid relid, bool cascade)
 	ObjectAddress address;
 	Snapshot	snapshot;
 
+	PreventCommandIfReadOnly("medallion.drop_materialized_view()");
 	md_view_check_owner(relid);
 	snapshot = md_sql_take_snapshot();
 	(void) md_view_get(relid, snapshot);

@@ -119,6 +119,8 @@ read_options(Jsonb *options, bool with_sources, MdErrorOptions *errors)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized option \"%s\"", name),
+			 with_sources ? errdetail("The options of a materialized view are max_refresh_errors, on_error and sources.") :
+			 errdetail("The options of a materialized view that can be changed are max_refresh_errors and on_error."),
 			 nearest ? errhint("Perhaps you meant the argument %s.", nearest) :
 			 (nearest = md_nearest_name(name, valid_options)) != NULL ?
 			 errhint("Perhaps you meant \"%s\".", nearest) : 0));
@@ -190,6 +192,8 @@ md_alter_materialized_view(PG_FUNCTION_ARGS)
 Datum
 md_drop_materialized_view(PG_FUNCTION_ARGS)
 {
+	md_require_argument(fcinfo, 0, "view");
+	md_require_argument(fcinfo, 1, "cascade");
 	md_view_drop(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
 	PG_RETURN_VOID();
 }
@@ -246,14 +250,15 @@ md_refresh(PG_FUNCTION_ARGS)
 Datum
 md_refresh_group(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	Snapshot	snapshot = md_sql_take_snapshot();
+	Oid			relid = md_relation_argument(fcinfo, 0, "view");
+	Snapshot	snapshot;
 	List	   *members;
 	Datum	   *elements;
 	int			count = 0;
 	ListCell   *lc;
 
 	md_view_check_owner(relid);
+	snapshot = md_sql_take_snapshot();
 	(void) md_view_get(relid, snapshot);
 	members = md_refresh_group_members(relid, snapshot);
 	UnregisterSnapshot(snapshot);
@@ -290,7 +295,7 @@ Datum
 md_explain_refresh(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *query_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *query_text = md_text_argument(fcinfo, 0, "query_or_view");
 	MdView	   *view = NULL;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -315,6 +320,8 @@ md_verify(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	/* no row says that all is well, so NULL must not give none */
+	md_require_argument(fcinfo, 0, "view");
 	InitMaterializedSRF(fcinfo, 0);
 	md_view_check_owner(PG_GETARG_OID(0));
 	md_refresh_verify(PG_GETARG_OID(0), result->setResult, result->setDesc);
@@ -324,11 +331,13 @@ md_verify(PG_FUNCTION_ARGS)
 Datum
 md_retry_refresh_errors(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	Snapshot	snapshot = md_sql_take_snapshot();
+	Oid			relid = md_relation_argument(fcinfo, 0, "view");
+	Snapshot	snapshot;
 	int64		rows;
 
+	PreventCommandIfReadOnly("medallion.retry_refresh_errors()");
 	md_view_check_owner(relid);
+	snapshot = md_sql_take_snapshot();
 	(void) md_view_get(relid, snapshot);
 	UnregisterSnapshot(snapshot);
 	md_view_lock(relid);

@@ -23,6 +23,42 @@
 static Oid	my_database = InvalidOid;
 
 void
+md_worker_fix_setting(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * Settings that a configuration file or ALTER DATABASE may carry for sessions,
+ * and that must not matter here.
+ */
+static void
+fix_settings(void)
+{
+	static const char *const fixed[][2] = {
+		{"role", "none"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"idle_session_timeout", "0"},
+		{"session_replication_role", "origin"},
+		{"row_security", "on"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"standard_conforming_strings", "on"},
+		{"array_nulls", "on"},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+	};
+
+	for (int i = 0; i < lengthof(fixed); i++)
+		md_worker_fix_setting(fixed[i][0], fixed[i][1]);
+}
+
+void
 md_worker_begin(int slot)
 {
 	pqsignal(SIGTERM, die);
@@ -41,6 +77,7 @@ md_worker_begin(int slot)
 	 * that came since it was forked; it has settings of before then.
 	 */
 	ProcessConfigFile(PGC_SIGHUP);
+	fix_settings();
 }
 
 bool

@@ -13,6 +13,9 @@
 /* Signal handlers, slot, connection to the slot's database; first thing. */
 extern void md_worker_begin(int slot);
 
+/* Give a setting a value that stays whatever configuration says. */
+extern void md_worker_fix_setting(const char *name, const char *value);
+
 /* Start the worker of a reserved slot; false frees the slot again. */
 extern bool md_worker_start(int slot, Oid database, MdWorkerKind kind,
 							BackgroundWorkerHandle **handle);

@@ -46,10 +46,7 @@ md_worker_kind_name(MdWorkerKind kind)
 	return names[kind];
 }
 
-/*
- * Entries outlive a database's supervisor, so there are more of them than
- * slots; a stale one is taken over when all are in use.
- */
+/* Those of databases that are short of workers, or blocked. */
 static int
 n_database_entries(void)
 {
@@ -90,6 +87,8 @@ md_worker_slots_init(void)
 		md_worker_area->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
 		md_worker_area->n_slots = md_max_worker_slots;
 		md_worker_area->n_databases = n_database_entries();
+		for (int i = 0; i < MD_GENERATIONS; i++)
+			md_worker_area->generations[i] = 1;
 	}
 	/* a pointer into the area itself: the same address in every process */
 	md_worker_area->databases = (MdDatabaseEntry *) ((char *) md_worker_area + slots_size());
@@ -106,9 +105,19 @@ md_worker_slots_require(void)
 				 errhint("Add pg_medallion to shared_preload_libraries and restart the server.")));
 }
 
-/* Find the entry of a database, or make one; the lock is held exclusively. */
-static MdDatabaseEntry *
-database_entry(Oid database)
+/* Does an entry say nothing that anybody needs? */
+static bool
+is_free(const MdDatabaseEntry *entry)
+{
+	for (int kind = 0; kind < MD_WORKER_KINDS; kind++)
+		if (entry->without_process[kind] != 0 || entry->without_slot[kind] != 0)
+			return false;
+	return entry->blocker_pid == 0 || BackendPidGetProc(entry->blocker_pid) == NULL;
+}
+
+/* The lock is held exclusively. */
+MdDatabaseEntry *
+md_database_entry(Oid database)
 {
 	MdDatabaseEntry *free_entry = NULL;
 
@@ -118,20 +127,22 @@ database_entry(Oid database)
 
 		if (entry->database == database)
 			return entry;
-		if (free_entry == NULL &&
-			(entry->database == InvalidOid ||
-			 (entry->absent && entry->blocker_pid == 0)))
+		if (free_entry == NULL && is_free(entry))
 			free_entry = entry;
 	}
-	if (free_entry == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases with pg_medallion"),
-				 errhint("Raise medallion.max_worker_slots and restart the server.")));
-	memset(free_entry, 0, sizeof(MdDatabaseEntry));
-	free_entry->database = database;
-	free_entry->generation = 1;
+	if (free_entry != NULL)
+	{
+		memset(free_entry, 0, sizeof(MdDatabaseEntry));
+		free_entry->database = database;
+	}
 	return free_entry;
+}
+
+/* Where the generation of a database is counted. */
+static uint64 *
+generation_of(Oid database)
+{
+	return &md_worker_area->generations[database % MD_GENERATIONS];
 }
 
 /* Set the latches of a database's processes (any kind for kind < 0). */
@@ -296,16 +307,15 @@ md_worker_slot_report(int64 transactions, int64 rows, int64 bytes)
 	LWLockRelease(md_worker_area->lock);
 }
 
-/* Move the generation on and wake everybody who loaded the old one. */
+/*
+ * Move the generation on and wake everybody who loaded the old one.  Runs after
+ * the commit, where nothing may fail.
+ */
 static void
 publish_definitions(void)
 {
-	MdDatabaseEntry *entry;
-
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	entry = database_entry(MyDatabaseId);
-	entry->generation++;
-	entry->absent = false;
+	(*generation_of(MyDatabaseId))++;
 	wake_locked(MyDatabaseId, -1);
 	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
 	LWLockRelease(md_worker_area->lock);
@@ -380,48 +390,50 @@ md_definitions_changed(void)
 	if (md_worker_area == NULL)
 		return;
 	register_xact_callback();
-	if (!definitions_changed)
-	{
-		/* make sure that there is an entry: after commit is too late to fail */
-		LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-		(void) database_entry(MyDatabaseId);
-		LWLockRelease(md_worker_area->lock);
-	}
 	definitions_changed = true;
+}
+
+uint64
+md_database_generation(Oid database)
+{
+	uint64		generation;
+
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	generation = *generation_of(database);
+	LWLockRelease(md_worker_area->lock);
+	return generation;
 }
 
 uint64
 md_definitions_generation(void)
 {
-	uint64		generation;
-
-	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	generation = database_entry(MyDatabaseId)->generation;
-	LWLockRelease(md_worker_area->lock);
-	return generation;
+	return md_database_generation(MyDatabaseId);
 }
 
 void
-md_database_set_absent(Oid database, uint64 generation)
+md_supervisor_tell(MdFound found, uint64 generation)
 {
-	MdDatabaseEntry *entry;
-
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	entry = database_entry(database);
-	if (entry->generation == generation)
-		entry->absent = true;
+	md_worker_area->slots[my_slot].found = found;
+	md_worker_area->slots[my_slot].found_generation = generation;
+	wake_locked(InvalidOid, MD_WORKER_LAUNCHER);
 	LWLockRelease(md_worker_area->lock);
 }
 
-bool
-md_database_is_absent(Oid database)
+MdFound
+md_supervisor_told(int slot, Oid database, uint64 *generation)
 {
-	bool		absent;
+	MdFound		found = MD_FOUND_UNKNOWN;
 
-	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	absent = database_entry(database)->absent;
+	LWLockAcquire(md_worker_area->lock, LW_SHARED);
+	if (md_worker_area->slots[slot].kind == MD_WORKER_SUPERVISOR &&
+		md_worker_area->slots[slot].database == database)
+	{
+		found = md_worker_area->slots[slot].found;
+		*generation = md_worker_area->slots[slot].found_generation;
+	}
 	LWLockRelease(md_worker_area->lock);
-	return absent;
+	return found;
 }
 
 void
@@ -430,7 +442,7 @@ md_database_forget(Oid database)
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < md_worker_area->n_databases; i++)
 		if (md_worker_area->databases[i].database == database)
-			md_worker_area->databases[i].database = InvalidOid;
+			memset(&md_worker_area->databases[i], 0, sizeof(MdDatabaseEntry));
 	LWLockRelease(md_worker_area->lock);
 }
 
@@ -465,12 +477,20 @@ database_in_use(Oid database)
 void
 md_database_block(Oid database)
 {
+	MdDatabaseEntry *entry;
+
 	if (md_worker_area == NULL)
 		return;
 	register_xact_callback();
 	databases_blocked = true;
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	database_entry(database)->blocker_pid = MyProcPid;
+	entry = md_database_entry(database);
+	if (entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many databases are short of workers of pg_medallion, or about to be dropped"),
+				 errhint("You might need to increase medallion.max_worker_slots.")));
+	entry->blocker_pid = MyProcPid;
 	LWLockRelease(md_worker_area->lock);
 
 	/* wake them each time round: one that was busy may have missed it */

@@ -79,11 +79,21 @@ extern uint64 md_definitions_generation(void);
 extern void md_worker_wake(Oid database, MdWorkerKind kind);
 
 /*
- * What the launcher needs to know of a database.  Blocked while a session
- * runs DROP DATABASE and the like: workers exit, and none is started.
+ * What the launcher needs to know of a database.  Its supervisor tells whether
+ * the extension is there, as of a generation; it can be asked until the slot is
+ * reserved again.  Blocked while a session runs DROP DATABASE and the like:
+ * workers exit, and none is started.
  */
-extern void md_database_set_absent(Oid database, uint64 generation);	/* as of that one */
-extern bool md_database_is_absent(Oid database);
+typedef enum MdFound
+{
+	MD_FOUND_UNKNOWN,
+	MD_FOUND_EXTENSION,
+	MD_FOUND_NONE
+} MdFound;
+
+extern void md_supervisor_tell(MdFound found, uint64 generation);
+extern MdFound md_supervisor_told(int slot, Oid database, uint64 *generation);
+extern uint64 md_database_generation(Oid database);
 extern void md_database_forget(Oid database);	/* it was dropped */
 extern bool md_database_is_blocked(Oid database);
 extern void md_database_block(Oid database);	/* until this transaction ends */

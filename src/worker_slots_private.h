@@ -13,6 +13,8 @@
 
 #include "worker_slots.h"
 
+#define MD_GENERATIONS 1024
+
 typedef struct MdWorkerSlot
 {
 	bool		in_use;
@@ -20,6 +22,8 @@ typedef struct MdWorkerSlot
 	Oid			database;
 	int			worker_index;
 	bool		exited_cleanly; /* the last process of this slot, while it is free */
+	MdFound		found;			/* by a supervisor */
+	uint64		found_generation;
 	pid_t		pid;			/* 0: reserved, not up yet */
 	Latch	   *latch;
 	TimestampTz started_at;
@@ -29,11 +33,13 @@ typedef struct MdWorkerSlot
 	int64		bytes;
 } MdWorkerSlot;
 
+/*
+ * What is up with a database.  One that says nothing may be taken for another
+ * database at any time.
+ */
 typedef struct MdDatabaseEntry
 {
 	Oid			database;		/* InvalidOid: free */
-	uint64		generation;
-	bool		absent;			/* a supervisor found no extension there */
 	pid_t		blocker_pid;	/* session that wants our workers away */
 	/* workers that are wanted and not there, a bit for each worker_index */
 	uint64		without_process[MD_WORKER_KINDS];
@@ -46,11 +52,16 @@ typedef struct MdWorkerArea
 	int			n_slots;
 	int			n_databases;
 	MdDatabaseEntry *databases;
+	/* of definitions, by database: two that share one look once too often */
+	uint64		generations[MD_GENERATIONS];
 	MdWorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
 } MdWorkerArea;
 
 /* NULL unless the library was preloaded. */
 extern MdWorkerArea *md_worker_area;
+
+/* The entry of a database, or a free one that becomes it; NULL: all say something. */
+extern MdDatabaseEntry *md_database_entry(Oid database);
 
 /* Whoever wanted workers is gone; the lock is held exclusively. */
 extern void md_worker_forget_shortages(const MdWorkerSlot *supervising);

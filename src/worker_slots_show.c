@@ -31,14 +31,13 @@ void
 md_worker_note_shortage(Oid database, MdWorkerKind kind, int worker_index, MdShortage shortage)
 {
 	uint64		bit = UINT64CONST(1) << worker_index;
+	MdDatabaseEntry *entry;
 
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < md_worker_area->n_databases; i++)
+	/* of so many that are short of workers some need not be shown */
+	entry = md_database_entry(database);
+	if (entry != NULL)
 	{
-		MdDatabaseEntry *entry = &md_worker_area->databases[i];
-
-		if (entry->database != database)
-			continue;
 		entry->without_process[kind] &= ~bit;
 		entry->without_slot[kind] &= ~bit;
 		if (shortage == MD_SHORTAGE_PROCESSES)

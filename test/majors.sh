@@ -15,7 +15,8 @@
 #
 # Environment: MD_CACHE, the cache directory: its roots/ keeps the root file
 # systems, and jars in it that a new root needs are copied; MD_ROOTS, another
-# place for the roots.
+# place for the roots. What the command itself knows (PROVE_FLAGS, MD_JOBS,
+# MD_FUZZ_QUERIES, MD_CHAOS_ROUNDS ...) it is told.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "$0")/.." && pwd -P)
@@ -74,6 +75,8 @@ make_root() {
     if [ "$1" = 16 ]; then
         keys=$(ubuntu_keys)
         bootstrap_root "$(suite_of 16)" "$root" --components=main,universe --keyring="$keys"
+        # Ubuntu's suites stay as they were released, unlike Debian's, which take in minor releases
+        sed -n 's/ noble / noble-updates /p' "$root/etc/apt/sources.list" >"$root/etc/apt/sources.list.d/updates.list"
     else
         bootstrap_root "$(suite_of "$1")" "$root"
     fi
@@ -109,7 +112,8 @@ run_major() {
     local -a environment=(HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
         TERM="${TERM:-dumb}" DEBIAN_FRONTEND=noninteractive)
     local name code=0
-    for name in PROVE_FLAGS MD_JOBS MD_DEMO_SECONDS $(compgen -e | grep -iE '^(https?|no)_proxy$|^MD_TEST_' || true); do
+    for name in PROVE_FLAGS MD_JOBS MD_DEMO_SECONDS \
+        $(compgen -e | grep -iE '^(https?|no)_proxy$|^MD_(TEST|FUZZ|CHAOS|BENCH)_' || true); do
         [ -z "${!name+x}" ] || environment+=("$name=${!name}")
     done
     make_root "$1"

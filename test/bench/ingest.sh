@@ -10,11 +10,14 @@
 # the median ratio, WAL bytes per row, CPU seconds per million records and
 # the worker's private memory, at its peak and when idle again. From the real
 # broker, what people use today reads the same topic in the same rounds: kcat
-# into psql's COPY, as it comes and tuned, and a consumer in Python.
+# into psql's COPY, as it comes and tuned, and a consumer in Python. On demand,
+# tables of other shapes take in the same number of records: one with 8 hash
+# partitions, and one that reads 100 topics by a pattern.
 #
 # Environment: MD_BENCH_RECORDS (2000000), MD_BENCH_ROUNDS (3),
 # MD_BENCH_PARTITIONS (4), MD_BENCH_BROKERS ("kafka mock"), MD_BENCH_FORMATS
-# ("raw json"), MD_BENCH_PEERS (1; 0 leaves them out), MD_BENCH_SHARED_BUFFERS (2GB).
+# ("raw json"), MD_BENCH_PEERS (1; 0 leaves them out), MD_BENCH_SHAPES (none; or
+# "partitioned pattern"), MD_BENCH_SHARED_BUFFERS (2GB).
 #
 # A partition of the mock cluster holds 5 MB at most, so topics there have 64
 # partitions, and as many records of the number asked for as fit.
@@ -54,6 +57,12 @@ prepare_broker() {
         sum=$((sum + high))
     done < <(kafka_tool watermarks "$bootstrap" events)
     [ "$sum" -eq "$count" ] || { echo "$sum records in the topic, $count expected" >&2; exit 1; }
+    case ${MD_BENCH_SHAPES-} in
+        *pattern*)
+            kafka_tool create "$bootstrap" many 1 --count 100
+            kafka_tool gen "$bootstrap" many "$count" --codec lz4 --topics 100 >/dev/null
+            ;;
+    esac
     # A table over an empty topic, so that the worker is there before it has work.
     query "CREATE SERVER $1 FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$bootstrap');
            SELECT medallion.create_streaming_table('empty_$1', '$1', 'empty', 'raw')" >/dev/null
@@ -130,10 +139,37 @@ run_peers() {
     done
 }
 
+# Create table $1 of the shape $4, paused.
+create_shape() {
+    local columns=$columns topic=events partitions='' nr=8
+    [ "$3" = json ] || columns=''
+    [ "$4" != pattern ] || topic='^many_'
+    [ "$4" != partitioned ] || partitions='PARTITION BY HASH (kafka_offset)'
+    query "BEGIN;
+           CREATE TABLE $1 ($columns) $partitions WITH (medallion.server = $2, medallion.topic = '$topic', medallion.format = $3);
+           $([ -z "$partitions" ] || while [ $((nr--)) -gt 0 ]; do
+                 echo "CREATE TABLE ${1}_$nr PARTITION OF $1 FOR VALUES WITH (MODULUS 8, REMAINDER $nr);"
+             done)
+           SELECT medallion.pause('$1'); COMMIT" >/dev/null
+}
+
+# Tables of other shapes, after a round of a plain one; adds to shape_ratios.
+run_shapes() {
+    local shape plain_ms=$ingest_ms
+    for shape in ${MD_BENCH_SHAPES-}; do
+        create_shape shaped "$1" "$2" "$shape"
+        run_ingest shaped
+        query 'DROP TABLE shaped'
+        shape_ratios[$shape]+=" $(calculate "$plain_ms / $ingest_ms" 3)"
+        printf '%-5s %-4s          %s: %.2f s (%s k/s), %sx plain\n' "$1" "$2" "$shape" "$(calculate "$ingest_ms / 1000")" \
+            "$(calculate "$count / $ingest_ms" 0)" "$(calculate "$plain_ms / $ingest_ms" 2)"
+    done
+}
+
 # All rounds of format $2 from broker $1.
 run_format() {
-    local broker=$1 format=$2 table round peer ratios=() wals=() copy_wals=() mains=() libraries=() peaks=()
-    declare -A peer_ratios=()
+    local broker=$1 format=$2 table round peer shape ratios=() wals=() copy_wals=() mains=() libraries=() peaks=()
+    declare -A peer_ratios=() shape_ratios=()
     table=bench_${broker}_$format
     for round in $(seq "$rounds"); do
         create_paused "$table" "$broker" "$format"
@@ -149,6 +185,7 @@ run_format() {
             "$broker" "$format" "$round" "$(calculate "$ingest_ms / 1000")" "$(calculate "$count / $ingest_ms" 0)" "$(calculate "$first_ms / 1000")" \
             "$(calculate "$copy_ms / 1000")" "$(calculate "$count / $copy_ms" 0)" "${ratios[-1]}"
         run_peers "$broker" "$format"
+        run_shapes "$broker" "$format"
         [ "$round" -eq "$rounds" ] || query "DROP TABLE $table"
     done
     local wal_median copy_wal_median
@@ -162,6 +199,9 @@ run_format() {
     for peer in "${peers[@]}"; do
         [ -z "${peer_ratios[$peer]-}" ] || printf '           median: %s times as fast as %s\n' \
             "$(printf '%s\n' ${peer_ratios[$peer]} | median)" "$peer"
+    done
+    for shape in ${MD_BENCH_SHAPES-}; do
+        printf '           median: %s %sx plain\n' "$shape" "$(printf '%s\n' ${shape_ratios[$shape]} | median)"
     done
     query "DROP TABLE $table"
     rm -f "$MD_RUN/rows.$table"

@@ -13,8 +13,14 @@ from sql_tree import text
 import values
 
 COLUMNS = [("v", "num"), ("t", "text"), ("f", "float"), ("b", "bool"), ("d", "date"), ("at", "ts"), ("x", "ints"),
-           ("j", "json"), ("n", "big"), ("r", "rough")]
-WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4]
+           ("j", "json"), ("n", "big"), ("r", "rough"), ("o", "dom"), ("c", "comp"), ("m", "mood"), ("i", "ci"),
+           ("s", "span"), ("g", "range"), ("l", "long"), ("w", "raw"), ("h", "hashed")]
+WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4, 2, 4, 2, 4, 3, 3, 3, 3, 2]
+
+# Settings with which the same query is planned in other ways.
+PLANNER = ["enable_hashjoin = off", "enable_mergejoin = off", "enable_nestloop = off", "enable_hashagg = off", "enable_sort = off",
+           "work_mem = '64kB'", "enable_material = off", "enable_memoize = off", "enable_seqscan = off", "jit = on",
+           "parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0"]
 
 # An aggregate of the user: the order of its rows matters, and it cannot go back.
 OWN_AGGREGATE = [
@@ -41,20 +47,22 @@ class Table:
     def __init__(self, name, columns, kind):
         self.name, self.columns, self.kind = name, columns, kind     # kind: stream, table, keyed, parent, child, split
         self.next_id = 100
+        self.made = []          # columns that are generated
 
     def definition(self):
         return ", ".join(f"{c} {values.SQL_TYPES[k]}" for c, k in self.columns)
 
 
 class View:
-    def __init__(self, name, node, columns, uses_time, plain=False):
+    def __init__(self, name, node, columns, uses_time, plain=False, loose=False):
         self.name, self.node, self.columns, self.uses_time, self.plain = name, node, columns, uses_time, plain
+        self.loose = loose      # has it answers of which only the engine knows which one is meant?
 
     def sql(self):
         return text(self.node)
 
     def with_node(self, node):
-        return View(self.name, node, self.columns, self.uses_time, self.plain)
+        return View(self.name, node, self.columns, self.uses_time, self.plain, self.loose)
 
     def reads(self, name):
         return re.search(rf"\b{name}\b", self.sql()) is not None
@@ -90,7 +98,7 @@ class CaseMaker:
         self.seed, self.points, self.query_count, self.with_crash = seed, points, query_count, with_crash
         self.only_streams = only_streams
         self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
-        self.open_tables = {}       # of the long transaction: name -> did it more than insert
+        self.open_tables = {}       # of the long transaction: name -> does it keep others from writing
         self.detached = set()
 
     def make(self):
@@ -103,6 +111,14 @@ class CaseMaker:
 
     def make_tables(self):
         self.setup += OWN_AGGREGATE
+        if self.rng.random() < 0.15:
+            self.setup += ["SET " + setting for setting in self.rng.sample(PLANNER, self.rng.randint(1, 2))]
+        types = len(self.setup)
+        self.make_all_tables()
+        used = {kind for table in self.tables for _, kind in table.columns}
+        self.setup[types:types] = [values.TYPE_SETUP[kind] for kind in sorted(used & set(values.TYPE_SETUP))]
+
+    def make_all_tables(self):
         if self.only_streams or self.rng.random() < 0.15:
             kinds = ["stream"] * self.rng.randint(1, 3)
             for kind in kinds:
@@ -111,7 +127,7 @@ class CaseMaker:
             return
         kinds = ["stream"] * self.rng.randint(0, 2)
         kinds += self.rng.choices(["table", "keyed", "split"], [60, 20, 20], k=self.rng.randint(1, 3))
-        if self.only_streams or self.rng.random() < 0.15:
+        if self.rng.random() < 0.15:
             kinds += ["parent", "child"]
         for kind in kinds:
             self.make_table(kind)
@@ -122,6 +138,8 @@ class CaseMaker:
             rows = [self.row(table) for _ in range(self.rng.randint(0, 14))]
             if rows:
                 self.initial.append(self.insert(table, rows))
+            if table.kind == "stream" and self.rng.random() < 0.7:
+                self.initial.append(self.insert_bad(table))
 
     def make_table(self, kind):
         rng = self.rng
@@ -151,12 +169,29 @@ class CaseMaker:
                 action = rng.choice(["CASCADE", "SET NULL"])
                 definition = definition.replace(
                     "id int", f"id int REFERENCES {self.tables[-1].name} ON DELETE {action} ON UPDATE CASCADE")
+            if kind == "table" and rng.random() < 0.1:
+                definition += ", z int GENERATED ALWAYS AS (k * 2) STORED"
+                table.made.append(("z", "int"))
             self.setup.append(f"CREATE TABLE {name} ({definition})")
+            if kind == "table" and rng.random() < 0.08:
+                self.make_trigger(table)
         if dropped:
             self.setup.append(f"ALTER TABLE {name} DROP COLUMN gone")
         if kind != "stream" and rng.random() < 0.2:
             self.setup.append(f"CREATE INDEX ON {name} (k)")
         self.tables.append(table)
+
+    def make_trigger(self, table):
+        """Something of the user's that changes what a statement does."""
+        name = table.name
+        body, when = self.rng.choice([
+            ("BEGIN IF NEW.k = 4 THEN RETURN NULL; END IF; NEW.k := (NEW.k + 1) % 4; RETURN NEW; END",
+             "BEFORE INSERT OR UPDATE ON {0} FOR EACH ROW"),
+            (f"BEGIN DELETE FROM {name} WHERE k = 2; RETURN NULL; END", "AFTER INSERT ON {0} FOR EACH STATEMENT"),
+            (f"BEGIN UPDATE {name} SET k = 0 WHERE k = 1; RETURN NULL; END", "AFTER DELETE ON {0} FOR EACH ROW"),
+        ])
+        self.setup += [f"CREATE FUNCTION {name}_changed() RETURNS trigger LANGUAGE plpgsql AS $${body}$$",
+                       f"CREATE TRIGGER changed {when.format(name)} EXECUTE FUNCTION {name}_changed()"]
 
     def make_split(self, table, definition):
         """A partitioned table; one partition has its columns in another order."""
@@ -166,13 +201,17 @@ class CaseMaker:
                        f"CREATE TABLE {name}_a PARTITION OF {name} FOR VALUES IN (0, 1)",
                        f"CREATE TABLE {name}_b ({reverse})",
                        f"ALTER TABLE {name} ATTACH PARTITION {name}_b FOR VALUES IN (2, 3)",
-                       f"CREATE TABLE {name}_d PARTITION OF {name} DEFAULT"]
+                       f"CREATE TABLE {name}_d PARTITION OF {name} DEFAULT" + (
+                           " PARTITION BY RANGE (k)" if self.rng.random() < 0.2 else "")]
+        if self.setup[-1].endswith("(k)"):
+            self.setup += [f"CREATE TABLE {name}_e PARTITION OF {name}_d FOR VALUES FROM (4) TO (6)",
+                           f"CREATE TABLE {name}_f PARTITION OF {name}_d DEFAULT"]
 
     # -- views
 
     def make_views(self):
         rng = self.rng
-        relations = [Relation(t.name, t.columns, 25, "stream" if t.kind == "stream" else "table")
+        relations = [Relation(t.name, t.columns + t.made, 25, t.kind, "id" if t.kind in ("keyed", "parent") else None)
                      for t in self.tables]
         for number in range(self.query_count):
             plain = number < 2 and rng.random() < 0.3
@@ -185,8 +224,8 @@ class CaseMaker:
                 pool = streams
             grammar = Grammar(rng, pool)
             node, columns = grammar.query(rng.choices([0, 1, 2], [55, 32, 13])[0])
-            view = View(("pv" if plain else "mv") + str(number), node, columns, grammar.uses_time, plain)
-            if plain and grammar.uses_time:
+            view = View(("pv" if plain else "mv") + str(number), node, columns, grammar.uses_time, plain, grammar.loose)
+            if plain and (grammar.uses_time or grammar.loose):
                 continue
             self.views.append(view)
             usable = [(c, k) for c, k in columns if k != "approx"]
@@ -217,13 +256,37 @@ class CaseMaker:
         head = f"INSERT INTO {table.name} ({', '.join(c for c, _ in table.columns)}) VALUES "
         return Step("sql", session, head, rows, " ON CONFLICT DO NOTHING" if table.kind != "split" else "")
 
+    def insert_bad(self, table, session="main"):
+        """Records of a stream that become dead letters, to be requeued later."""
+        rows = [self.row(table) for _ in range(self.rng.randint(1, 6))]
+        return Step("sql", session, f"SELECT ingest_bad('{table.name}', {self.rng.randrange(3)}, $rows$VALUES ",
+                    rows, "$rows$)")
+
+    def requeue(self, table, session="main"):
+        letters = self.rng.choice([1, 1, 2, 3, 5, 20])
+        return Step("sql", session, f"SELECT requeue('{table.name}', {letters})")
+
+    def stream_change(self, table, rows, session):
+        """New rows, late rows, records that may become late rows; and the table moves."""
+        late_only = session == "writer" and not self.open_tables.get(table.name, True)
+        pick = "late" if late_only else self.rng.choices(["new", "late", "bad", "rewrite"], [55, 25, 16, 4])[0]
+        if pick == "late":
+            return [self.requeue(table, session)]
+        if pick == "bad":
+            return [self.insert_bad(table, session)]
+        if pick == "rewrite" and session == "main" and table.name not in self.open_tables:
+            return [Step("sql", session, f"VACUUM FULL {table.name}")]
+        return [self.insert(table, rows, session)]
+
     def condition(self, table):
         name, kind = self.rng.choice(table.columns)
         if self.rng.random() < 0.15:
             return f"{name} IS NULL"
-        value = values.constant(self.rng, kind if kind not in ("ts", "json") else "int")
-        if kind in ("ts", "json"):
+        value = values.constant(self.rng, kind if kind not in ("ts", "json", "raw") else "int")
+        if kind in ("ts", "json", "raw"):
             return "k = " + value
+        if kind == "hashed":
+            return f"{name} = {value}"
         return f"{name} {self.rng.choice(['=', '=', '=', '>', '<>'])} {value}"
 
     def one_row(self, table):
@@ -243,11 +306,12 @@ class CaseMaker:
         rng, name = self.rng, table.name
         rows = [self.row(table, session) for _ in range(rng.choice([1, 1, 2, 3, 5, 9]))]
         if table.kind == "stream":
-            return [self.insert(table, rows, session)]
+            return self.stream_change(table, rows, session)
         sql = lambda text_, marks=(): [Step("sql", session, text_, marks=marks)]
         pick = rng.choices(["insert", "delete", "delete_one", "update", "update_one", "same", "again", "all", "merge",
-                            "truncate", "reload", "conflict", "move", "replica", "leaf", "attach", "key", "rewrite"],
-                           [26, 12, 10, 14, 10, 3, 5, 3, 6, 2, 2, 4, 3, 2, 5, 3, 3, 1])[0]
+                            "truncate", "reload", "conflict", "move", "replica", "leaf", "attach", "key", "rewrite", "copy",
+                            "from", "using", "add"],
+                           [26, 12, 10, 14, 10, 3, 5, 3, 6, 2, 2, 4, 3, 2, 5, 3, 3, 1, 1, 2, 2, 1])[0]
         columns = ", ".join(c for c, _ in table.columns)
         if pick == "delete":
             return sql(f"DELETE FROM {name} WHERE {self.condition(table)}")
@@ -273,7 +337,9 @@ class CaseMaker:
                          marks=[name])]
         if pick == "conflict" and table.kind in ("keyed", "parent"):
             return [Step("sql", session, f"INSERT INTO {name} ({columns}) VALUES ", rows[:1],
-                         f" ON CONFLICT (id) DO UPDATE SET k = excluded.k + 1")]
+                         rng.choice([" ON CONFLICT (id) DO UPDATE SET k = excluded.k + 1",
+                                     f" ON CONFLICT (id) DO UPDATE SET id = {name}.id + 1000",
+                                     f" ON CONFLICT (id) DO UPDATE SET k = {name}.k + 1 WHERE {name}.k > 1"]))]
         if pick == "move":
             other = rng.choice([t for t in self.tables if t.kind in ("table", "split")] or [None])
             if other and other.name not in self.open_tables:
@@ -292,6 +358,16 @@ class CaseMaker:
             return self.attach(table)
         if pick == "key" and table.kind in ("keyed", "parent"):
             return sql(f"UPDATE {name} SET id = id + 1000 WHERE {self.condition(table)}")
+        if pick == "copy" and table.kind != "parent":
+            return sql(f"COPY {name} (k) FROM PROGRAM 'printf \"1\\\\n3\\\\n\\\\\\\\N\\\\n\"'")
+        if pick in ("from", "using") and self.tables[0].name not in self.open_tables:
+            other = self.tables[0].name
+            return sql(f"UPDATE {name} u SET k = coalesce(o.k, 0) + 1 FROM {other} o WHERE o.k = u.k" if pick == "from" else
+                       f"DELETE FROM {name} u USING {other} o WHERE o.k > u.k + 1")
+        if pick == "add" and session == "main" and table.kind in ("table", "keyed"):
+            column = f"added{rng.randrange(1000)}"
+            return rng.choice([sql(f"ALTER TABLE {name} ADD COLUMN {column} int DEFAULT 5"),
+                               sql(f"ALTER TABLE {name} ADD COLUMN {column} int DEFAULT random() * 5", [name])])
         if pick == "rewrite" and session == "main":
             return sql(f"VACUUM FULL {name}", [name]) if rng.random() < 0.5 else sql(f"ANALYZE {name}")
         return [self.insert(table, rows, session)]
@@ -302,12 +378,15 @@ class CaseMaker:
         assigned = next((c for c in columns if c != key), None)
         if assigned is None:
             return []
-        matched = self.rng.choice([f"UPDATE SET {assigned} = s.{assigned}", "DELETE"])
+        matched = self.rng.choice([f"UPDATE SET {assigned} = s.{assigned}", "DELETE",
+                                   f"AND t.k > 1 THEN DELETE WHEN MATCHED THEN UPDATE SET {assigned} = s.{assigned}",
+                                   f"AND t.k = 1 THEN DO NOTHING WHEN MATCHED THEN UPDATE SET k = 1"])
+        matched = matched if matched.startswith("AND") else "THEN " + matched
         typed = [self.typed_row(table, row) for row in rows[:3]]
         insert = f"INSERT ({', '.join(columns)}) VALUES ({', '.join('s.' + c for c in columns)})"
         return [Step("sql", session, f"MERGE INTO {table.name} t USING (SELECT DISTINCT ON ({key}) * FROM (VALUES ", typed,
                      f") v({', '.join(columns)}) ORDER BY {key}) s ON t.{key} = s.{key}"
-                     f" WHEN MATCHED THEN {matched} WHEN NOT MATCHED THEN {insert}")]
+                     f" WHEN MATCHED {matched} WHEN NOT MATCHED THEN {insert}")]
 
     @staticmethod
     def typed_row(table, row):
@@ -329,7 +408,7 @@ class CaseMaker:
 
     def free_tables(self, session="main"):
         if session == "main":
-            return [t for t in self.tables if t.name not in self.open_tables]
+            return [t for t in self.tables if not self.open_tables.get(t.name, False)]
         return [t for t in self.tables if t.kind in ("stream", "table", "keyed")]
 
     def make_steps(self):
@@ -394,9 +473,10 @@ class CaseMaker:
             return
         table = rng.choice(tables)
         self.steps.append(Step("sql", "writer", "BEGIN"))
+        # late rows let others write meanwhile; letters are there at once, others come later
+        self.open_tables[table.name] = table.kind != "stream" or rng.random() < 0.4
         for _ in range(rng.randint(1, 2)):
             self.steps += self.change(table, "writer")
-        self.open_tables[table.name] = True
 
     def make_refreshes(self):
         rng = self.rng
@@ -441,7 +521,7 @@ class CaseMaker:
 
 
 def perform(body):
-    return re.sub(r"SELECT ingest", "PERFORM ingest", body)
+    return re.sub(r"SELECT (ingest|ingest_bad|requeue)\(", r"PERFORM \1(", body)
 
 
 def split_row(row):

@@ -19,6 +19,7 @@ from reduce_case import reduce_case, script
 from run_case import Runner, Statistics
 
 QUERIES_PER_ROUND = 12
+SLOW_SHARE = 0.002          # of views whose refresh takes too long although their query does not; likewise
 LEFT_OUT_SHARE = 0.03       # of views whose query fails or takes too long later on; with more, the run has failed
 
 
@@ -224,7 +225,8 @@ class Run:
 
     def leaves_out_too_many(self):
         total, left_out = (sum(c.values()) for c in (self.statistics.plans, self.statistics.left_out))
-        return left_out > max(LEFT_OUT_SHARE * total, QUERIES_PER_ROUND)
+        return left_out > max(LEFT_OUT_SHARE * total, QUERIES_PER_ROUND) or \
+            self.statistics.slow > max(SLOW_SHARE * total, 1)
 
     def print_summary(self):
         plans, total = self.statistics.plans, sum(self.statistics.plans.values())

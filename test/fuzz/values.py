@@ -3,7 +3,7 @@
 Domains are small, so that keys collide, groups fill and empty, and equal rows
 meet. Each has NULL, and the values at which sums, comparisons and equality
 are peculiar: 1.0 and 1.00, an infinite sum, -0.0, 'a' beside 'A', an empty
-array.
+array, a day and 24 hours, a text longer than an index entry.
 """
 
 # type of the grammar: type of the column
@@ -11,7 +11,22 @@ SQL_TYPES = {
     "int": "int", "big": "bigint", "text": "text", "num": "numeric", "float": "float8", "bool": "bool",
     "rough": "float8",
     "date": "date", "ts": "timestamptz", "ints": "int[]", "json": "jsonb",
+    "dom": "label", "comp": "pair", "mood": "mood", "ci": "text COLLATE ci", "span": "interval", "range": "int4range",
+    "long": "text", "raw": "json", "hashed": "xid",
 }
+
+# what makes types that a server does not have
+TYPE_SETUP = {
+    "dom": "CREATE DOMAIN label AS text CHECK (length(value) < 9)",
+    "comp": "CREATE TYPE pair AS (a int, b text)",
+    "mood": "CREATE TYPE mood AS ENUM ('low', 'mid', 'high')",
+    "ci": "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+    "long": "CREATE FUNCTION long_text(n int) RETURNS text LANGUAGE sql IMMUTABLE AS"
+            " $$SELECT string_agg(md5(n || '.' || i), '') FROM generate_series(1, 120) i$$",
+}
+
+UNORDERED = ("raw", "hashed")       # types that cannot be sorted; the first cannot even be compared
+ALIKE = ("ci", "span") + UNORDERED  # equal values may look different, in JSON say
 
 _DOMAINS = {
     "int": ["0", "1", "1", "2", "2", "3", "4", "-1"],
@@ -24,6 +39,15 @@ _DOMAINS = {
     "date": ["'2026-03-01'", "'2026-03-02'", "'2026-03-29'", "'2026-04-01'"],
     "ints": ["'{}'", "'{1}'", "'{1,2}'", "'{2,2,NULL}'", "'{3,1}'"],
     "json": ["'{}'", "'{\"a\": 1}'", "'[1, 2]'", "'null'", "'\"a\"'", "'{\"a\": 1.0}'"],
+    "dom": ["'a'", "'b'", "''"],
+    "comp": ["'(1,a)'", "'(1,)'", "'(,)'", "'(2,b)'", "'(,a)'"],
+    "mood": ["'low'", "'mid'", "'high'"],
+    "ci": ["'a'", "'A'", "'b'", "'B'", "''"],
+    "span": ["'1 day'", "'24:00'", "'2 days'", "'-1 day'", "'0'"],
+    "range": ["'empty'", "'[1,3)'", "'[1,2]'", "'(,2)'", "'[2,5)'"],
+    "long": ["long_text(1)", "long_text(1)", "long_text(2)", "'a'"],
+    "raw": ["'{\"a\": 1}'", "'{\"a\":1}'", "'[]'", "'{\"a\": \"b\"}'"],
+    "hashed": ["'1'", "'2'", "'3'"],
 }
 _RARE = {"num": ["'NaN'", "'Infinity'", "1e20"], "float": ["'NaN'", "'Infinity'", "'-Infinity'", "1e15"]}
 
@@ -48,8 +72,6 @@ def constant(rng, kind):
     if kind == "ts":
         return "'2026-03-29 00:59+00'::timestamptz"
     text = rng.choice(_DOMAINS[kind])
-    return text if kind in ("int", "bool") else f"{text}::{SQL_TYPES[kind]}"
-
-
-def row(rng, columns):
-    return "(" + ", ".join(value(rng, kind) for _, kind in columns) + ")"
+    if kind == "ci":
+        return f"({text}::{SQL_TYPES[kind]})"
+    return text if kind in ("int", "bool", "long") else f"{text}::{SQL_TYPES[kind]}"

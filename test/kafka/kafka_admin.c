@@ -120,41 +120,68 @@ check_topic_results(const rd_kafka_topic_result_t **results, size_t n, const cha
 	}
 }
 
-/* create BOOTSTRAP TOPIC PARTITIONS [PROPERTY=VALUE]... */
-int
-admin_create(int argc, char **argv)
+/* A topic to create, with the properties that argv has ("name=value"). */
+static rd_kafka_NewTopic_t *
+new_topic(const char *topic, int partitions, int argc, char **argv)
 {
-	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
-	const char *topic = text_argument(argc, argv, 1, "topic");
-	int			partitions = number_argument(argc, argv, 2, "partitions");
-	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
-	rd_kafka_event_t *event;
-	rd_kafka_NewTopic_t *request;
-	const rd_kafka_topic_result_t **results;
-	size_t		n;
 	char		error[512];
+	rd_kafka_NewTopic_t *request = rd_kafka_NewTopic_new(topic, partitions, 1, error, sizeof(error));
 
-	request = rd_kafka_NewTopic_new(topic, partitions, 1, error, sizeof(error));
 	if (request == NULL)
 		die("create: %s", error);
-	for (int i = 3; i < argc; i++)
+	for (int i = 0; i < argc; i++)
 	{
-		char	   *value = strchr(argv[i], '=');
+		const char *value = strchr(argv[i], '=');
+		char		name[256];
 
 		if (value == NULL)
 			die("create: \"%s\" is not PROPERTY=VALUE", argv[i]);
-		*value++ = '\0';
-		rd_kafka_NewTopic_set_config(request, argv[i], value);
+		snprintf(name, sizeof(name), "%.*s", (int) (value - argv[i]), argv[i]);
+		rd_kafka_NewTopic_set_config(request, name, value + 1);
 	}
-	rd_kafka_CreateTopics(client, &request, 1, NULL, queue);
+	return request;
+}
+
+/*
+ * create BOOTSTRAP TOPIC PARTITIONS [PROPERTY=VALUE]... [--count N]
+ *
+ * With a count: the topics TOPIC_1 to TOPIC_N, by one request.
+ */
+int
+admin_create(int argc, char **argv)
+{
+	const char *count = take_option(&argc, argv, "--count");
+	rd_kafka_t *client = open_admin(text_argument(argc, argv, 0, "bootstrap servers"));
+	const char *topic = text_argument(argc, argv, 1, "topic");
+	int			partitions = number_argument(argc, argv, 2, "partitions");
+	int			n_topics = count ? number_argument(1, (char *[]) {(char *) count}, 0, "--count") : 1;
+	rd_kafka_NewTopic_t **requests = calloc(n_topics, sizeof(rd_kafka_NewTopic_t *));
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+	rd_kafka_event_t *event;
+	const rd_kafka_topic_result_t **results;
+	size_t		n;
+	char		name[256];
+
+	refuse_options(argc, argv);
+	for (int i = 0; i < n_topics; i++)
+	{
+		snprintf(name, sizeof(name), count ? "%s_%d" : "%s", topic, i + 1);
+		requests[i] = new_topic(name, partitions, argc - 3, argv + 3);
+	}
+	rd_kafka_CreateTopics(client, requests, n_topics, NULL, queue);
 	event = await_answer(queue, "create");
 	results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
 	check_topic_results(results, n, "create");
 
 	rd_kafka_event_destroy(event);
-	rd_kafka_NewTopic_destroy(request);
+	rd_kafka_NewTopic_destroy_array(requests, n_topics);
+	free(requests);
 	rd_kafka_queue_destroy(queue);
-	wait_for_partitions(client, topic, partitions);
+	for (int i = 0; i < n_topics; i++)
+	{
+		snprintf(name, sizeof(name), count ? "%s_%d" : "%s", topic, i + 1);
+		wait_for_partitions(client, name, partitions);
+	}
 	rd_kafka_destroy(client);
 	return 0;
 }

@@ -5,12 +5,13 @@
  *
  *	gen BOOTSTRAP TOPIC COUNT [--kind event|order|customer|stamp] [--first N]
  *		[--seed S] [--rate RECORDS_PER_SECOND] [--codec C] [--step MS]
- *		[--bad-every N] [--linger MS]
+ *		[--bad-every N] [--linger MS] [--topics N]
  *
  * Record n (from --first, default 0) depends on n and the seed alone: its
  * time is 2025-01-01 00:00 UTC + n * step (default 100 ms).  Without a rate
  * records go out as fast as the brokers take them.  With --bad-every, each
- * Nth record is JSON that was cut short.
+ * Nth record is JSON that was cut short.  With --topics, they go to the topics
+ * TOPIC_1 to TOPIC_N in turn.
  *
  *	event		about 207 bytes, keyed by user_id; for the benches
  *	order		order_id, customer, amount (1 in 50 is not positive), placed_at
@@ -163,6 +164,35 @@ number_option(int *argc, char **argv, const char *name, int64_t value)
 	return text ? number_argument(1, (char *[]) {(char *) text}, 0, name) : value;
 }
 
+/*
+ * Handles of the topic, or with n > 0 of the topics that its name begins, whose
+ * leaders are asked for at once, so that no record waits for that.
+ */
+static rd_kafka_topic_t **
+open_topics(rd_kafka_t *producer, const char *topic, int64_t n)
+{
+	rd_kafka_topic_t **handles = calloc(n > 0 ? n : 1, sizeof(rd_kafka_topic_t *));
+
+	for (int64_t i = 0; i < n; i++)
+	{
+		char		name[256];
+
+		snprintf(name, sizeof(name), "%s_%lld", topic, (long long) i + 1);
+		handles[i] = rd_kafka_topic_new(producer, name, NULL);
+	}
+	if (n == 0)
+		handles[0] = rd_kafka_topic_new(producer, topic, NULL);
+	else
+	{
+		const rd_kafka_metadata_t *metadata;
+
+		if (rd_kafka_metadata(producer, 0, NULL, &metadata, 30000) != RD_KAFKA_RESP_ERR_NO_ERROR)
+			die("could not ask for the topics");
+		rd_kafka_metadata_destroy(metadata);
+	}
+	return handles;
+}
+
 /* gen BOOTSTRAP TOPIC COUNT [options]; prints how many were delivered */
 int
 generate_records(int argc, char **argv)
@@ -172,6 +202,7 @@ generate_records(int argc, char **argv)
 	const char *linger = take_option(&argc, argv, "--linger");
 	int64_t		first = number_option(&argc, argv, "--first", 0);
 	int64_t		rate = number_option(&argc, argv, "--rate", 0);
+	int64_t		n_topics = number_option(&argc, argv, "--topics", 0);
 	Generator	generator = {
 		.kind = kind ? kind : "event",
 		.seed = (uint64_t) number_option(&argc, argv, "--seed", 1),
@@ -191,12 +222,12 @@ generate_records(int argc, char **argv)
 	const char *topic = text_argument(argc, argv, 1, "topic");
 	int64_t		count = number_argument(argc, argv, 2, "count");
 	rd_kafka_t *producer;
-	rd_kafka_topic_t *handle;
+	rd_kafka_topic_t **handles;
 	struct timespec start;
 
 	refuse_options(argc, argv);
 	producer = open_client(RD_KAFKA_PRODUCER, bootstrap, properties);
-	handle = rd_kafka_topic_new(producer, topic, NULL);
+	handles = open_topics(producer, topic, n_topics);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (int64_t i = 0; i < count; i++)
 	{
@@ -207,7 +238,7 @@ generate_records(int argc, char **argv)
 		if (rate > 0)
 			wait_until_due(producer, &start, i, rate);
 		len = format_record(&generator, first + i, value, sizeof(value), key, sizeof(key));
-		while (rd_kafka_produce(handle, RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY,
+		while (rd_kafka_produce(handles[n_topics > 0 ? i % n_topics : 0], RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY,
 								value, len, key, strlen(key), NULL) != 0)
 		{
 			if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL)
@@ -219,7 +250,9 @@ generate_records(int argc, char **argv)
 	}
 	flush_producer(producer);
 	printf("%lld\n", (long long) delivered);
-	rd_kafka_topic_destroy(handle);
+	for (int64_t i = 0; i < n_topics || i == 0; i++)
+		rd_kafka_topic_destroy(handles[i]);
+	free(handles);
 	rd_kafka_destroy(producer);
 	return 0;
 }

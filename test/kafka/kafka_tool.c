@@ -7,7 +7,7 @@
  *	kafka_tool version
  *	kafka_tool mock [--brokers N] [--topic NAME:PARTITIONS]...	(kafka_mock.c)
  *	kafka_tool wait BOOTSTRAP SECONDS
- *	kafka_tool create BOOTSTRAP TOPIC PARTITIONS [PROPERTY=VALUE]...
+ *	kafka_tool create BOOTSTRAP TOPIC PARTITIONS [PROPERTY=VALUE]... [--count N]
  *	kafka_tool delete BOOTSTRAP TOPIC
  *	kafka_tool add-partitions BOOTSTRAP TOPIC TOTAL
  *	kafka_tool delete-records BOOTSTRAP TOPIC PARTITION BEFORE_OFFSET

@@ -12,8 +12,10 @@ use PostgreSQL::Test::Utils;
 
 use ChaosBreak;
 use ChaosOracle;
+use ChaosParts;
 use ChaosPlan;
 use ChaosRepair;
+use ChaosTopics;
 use ChaosWorld;
 use MedallionTest qw(start_broker);
 
@@ -103,8 +105,8 @@ sub run_seed
 sub do_step
 {
 	my ($world, $step) = @_;
-	my $code = ChaosBreak->can("do_$step->{kind}") // ChaosRepair->can("do_$step->{kind}")
-	  // die "no step is called \"$step->{kind}\"";
+	my ($code) = grep { defined } map { $_->can("do_$step->{kind}") } qw(ChaosBreak ChaosRepair ChaosTopics ChaosParts);
+	die "no step is called \"$step->{kind}\"" if !$code;
 	ChaosRepair::ensure_running($world, $step->{table}) if $step->{table} && $world->{tables}{ $step->{table} };
 	$code->($world, $step);
 	return;
@@ -120,11 +122,13 @@ sub settle
 	$world->wait_for('true');
 	$world->finish_feeds;
 	$world->join_background;
+	ChaosParts::quicken_all($world);
+	ChaosTopics::widen_all($world);
 	for my $name (sort keys %{ $world->{tables} })
 	{
 		$world->sql("SELECT medallion.resume($world->{tables}{$name}{oid})");
 	}
-	$world->read_ledger($_) for sort keys %{ $world->{topics} };
+	$world->read_ledger($_) for grep { !$world->{topics}{$_}{gone} } sort keys %{ $world->{topics} };
 	ChaosRepair::cure_gap($world, 'strict');
 	ChaosRepair::wait_until_caught_up($world, $_) for sort keys %{ $world->{tables} };
 	# too many bad records pause a table even with the last of them

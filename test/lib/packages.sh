@@ -27,7 +27,8 @@ find_pg_config() {
 }
 
 package_is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-package_exists() { apt-cache show "$1" >/dev/null 2>&1; }
+# Can the package be had? A name that others only mention is known, and is nothing to install.
+package_exists() { [ -n "$(apt-cache show "$1" 2>/dev/null)" ]; }
 
 # The first of the given packages that can be had, or none.
 first_package() {
@@ -127,7 +128,7 @@ install_packages() {
             chmod 755 $policy
         fi
         DEBIAN_FRONTEND=noninteractive apt-get install -y -o DPkg::Lock::Timeout=600 --no-install-recommends --no-upgrade "$@"
-    ' bash "${missing[@]}" >"$log" 2>&1 || { cat "$log" >&2; echo "$1: could not install packages" >&2; exit 1; }
+    ' bash "${missing[@]}" >"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; echo "$1: could not install packages" >&2; exit 1; }
     rm -f "$log"
 }
 

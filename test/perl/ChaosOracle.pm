@@ -11,6 +11,7 @@ use warnings FATAL => 'all';
 
 use Test::More;
 
+use ChaosParts;
 use ChaosPlan;
 
 my $MAX_PROBLEMS = 20;
@@ -44,7 +45,7 @@ sub report
 sub rows { my ($world, $query) = @_; return map { [ split /\t/, $_, -1 ] } split /\n/, $world->sql($query) }
 
 # What a table, its dead letters and its gaps hold:
-# {partition}{offset} = [ what and where, ... ]
+# {topic in Kafka}{partition}{offset} = [ what and where, ... ]
 sub load_held
 {
 	my ($world, $table, $problems) = @_;
@@ -55,16 +56,17 @@ sub load_held
 	} qw(kafka_key payload);
 	my $key = $key_type eq 'bytea' ? q{convert_from(kafka_key, 'UTF8')} : 'kafka_key';
 	my $payload = $payload_type eq 'bytea' ? 'md5(payload)' : $payload_type eq 'text' ? q{md5(convert_to(payload, 'UTF8'))} : q{'-'};
-	push @{ $held{ $_->[0] }{ $_->[1] } }, [ 'row', @$_[ 2, 3 ] ]
-	  for rows($world, "SELECT kafka_partition, kafka_offset, $key, coalesce($payload, '') FROM $name");
-	push @{ $held{ $_->[0] }{ $_->[1] } }, [ 'dead letter', @$_[ 2, 3 ] ]
-	  for rows($world, q{SELECT kafka_partition, kafka_offset, convert_from(kafka_key, 'UTF8'), coalesce(md5(payload), '')}
+	my $topic = $world->topic_expression($table->{name});
+	push @{ $held{ $_->[0] }{ $_->[1] }{ $_->[2] } }, [ 'row', @$_[ 3, 4 ] ]
+	  for rows($world, "SELECT $topic, kafka_partition, kafka_offset, $key, coalesce($payload, '') FROM $name");
+	push @{ $held{ $_->[0] }{ $_->[1] }{ $_->[2] } }, [ 'dead letter', @$_[ 3, 4 ] ]
+	  for rows($world, q{SELECT topic, kafka_partition, kafka_offset, convert_from(kafka_key, 'UTF8'), coalesce(md5(payload), '')}
 		  . " FROM medallion.dead_letters WHERE table_name = $table->{oid}");
-	for (rows($world, "SELECT kafka_partition, first_offset, next_offset, reason FROM medallion.gaps WHERE table_name = $table->{oid}"))
+	for (rows($world, "SELECT topic, kafka_partition, first_offset, next_offset, reason FROM medallion.gaps WHERE table_name = $table->{oid}"))
 	{
-		my ($p, $first, $next, $reason) = @$_;
-		push @$problems, "partition $p has an empty gap at offset $first" if $first >= $next;
-		push @{ $held{$p}{$_} }, [ 'gap', $reason ] for $first .. $next - 1;
+		my ($t, $p, $first, $next, $reason) = @$_;
+		push @$problems, "$t partition $p has an empty gap at offset $first" if $first >= $next;
+		push @{ $held{$t}{$p}{$_} }, [ 'gap', $reason ] for $first .. $next - 1;
 	}
 	return \%held;
 }
@@ -72,11 +74,11 @@ sub load_held
 # Has the harness given cause for this gap?
 sub gap_is_due
 {
-	my ($table, $topic, $p, $offset, $reason) = @_;
+	my ($table, $key, $topic, $p, $offset, $reason) = @_;
 	return $offset < ($topic->{deleted}[$p] // 0) if $reason =~ /deleted in Kafka/;
 	return $table->{sought} if $reason eq 'skipped by seek';
 	return $table->{expired} if $reason eq 'expired';
-	return $table->{discarded}{"$p:$offset"} if $reason eq 'discarded';
+	return $table->{discarded}{"$key:$p:$offset"} if $reason eq 'discarded';
 	return !$table->{from_earliest} if $reason =~ /^before start_at/;
 	return 0;
 }
@@ -84,18 +86,19 @@ sub gap_is_due
 # What is wrong with what is held of one offset; '' if nothing is.
 sub offset_problem
 {
-	my ($table, $topic, $p, $offset, $held) = @_;
+	my ($table, $key, $topic, $p, $offset, $held) = @_;
 	my $record = $topic->{ledger}[$p]{$offset};
 	my @copies = grep { $_->[0] ne 'gap' } @$held;
 	my @gaps = grep { $_->[0] eq 'gap' } @$held;
 
 	return 'is in ' . @gaps . ' gaps' if @gaps > 1;
-	return "is in a gap that nothing has caused: $gaps[0][1]" if @gaps && !gap_is_due($table, $topic, $p, $offset, $gaps[0][1]);
+	return "is in a gap that nothing has caused: $gaps[0][1]" if @gaps && !gap_is_due($table, $key, $topic, $p, $offset, $gaps[0][1]);
 	if (!defined $record || ($record->[0] =~ /^A/ && !$table->{uncommitted}))
 	{
 		return '' if !@copies;
 		return (defined $record ? 'was aborted' : 'was never sent') . " and is held as a $copies[0][0]";
 	}
+	return '' if !@$held && $table->{elsewhere}{"$p:$offset"};
 	return "($record->[0]) is held " . @$held . ' times: ' . join(', ', map { $_->[0] } @$held) if @$held != 1;
 	return '' if @gaps;
 	return "($record->[0]) is held as the record of another key, $copies[0][1]" if $copies[0][1] ne $record->[0];
@@ -105,45 +108,64 @@ sub offset_problem
 	return '';
 }
 
-# One table against the ledger of its topic.  With at_end, it must have read all.
+# One table against the ledgers of its topics, or of some of them.  With at_end,
+# they are all, and it must have read all.
 sub table_problems
 {
-	my ($world, $name, $topic, $at_end) = @_;
+	my ($world, $name, $topics, $at_end) = @_;
 	my $table = $world->{tables}{$name};
 	my @problems;
+	$table->{elsewhere} = ChaosParts::rows_elsewhere($world) if $name eq 'orders_parts';
 	my $held = load_held($world, $table, \@problems);
-	my %checkpoint = map { $_->[0] => $_ }
-	  rows($world, "SELECT kafka_partition, start_offset, next_offset FROM medallion.checkpoint WHERE relid = $table->{oid}");
+	my %checkpoint;
+	$checkpoint{ $_->[0] }{ $_->[1] } = $_
+	  for rows($world, "SELECT topic, kafka_partition, start_offset, next_offset FROM medallion.checkpoint WHERE relid = $table->{oid}");
+	for my $key (sort keys %$topics)
+	{
+		my $topic = $topics->{$key};
+		push @problems, map { "$key $_" } topic_problems($table, $key, $topic, $checkpoint{ $topic->{name} } // {}, $held->{ $topic->{name} }, $at_end);
+	}
+	for my $t ($at_end ? sort keys %$held : map { $_->{name} } values %$topics)
+	{
+		for my $p (sort keys %{ $held->{$t} })
+		{
+			push @problems, "$t partition $p offset $_ is held as a $held->{$t}{$p}{$_}[0][0], outside what was read" for sort { $a <=> $b } keys %{ $held->{$t}{$p} };
+		}
+	}
+	return @problems;
+}
 
+# One topic of a table; what is held of its offsets is taken out of $held.
+sub topic_problems
+{
+	my ($table, $key, $topic, $checkpoint, $held, $at_end) = @_;
+	my $lows = $table->{lows}{$key};
+	my @problems;
 	for my $p (0 .. $#{ $topic->{end} })
 	{
-		my $known = $checkpoint{$p};
+		my $known = $checkpoint->{$p};
 		if (!$known)
 		{
 			push @problems, "partition $p has no checkpoint" if $at_end;
 			next;
 		}
-		my ($start, $next) = @$known[ 1, 2 ];
+		my ($start, $next) = @$known[ 2, 3 ];
 		push @problems, "partition $p is read up to offset $next, of $topic->{end}[$p]" if $next > $topic->{end}[$p] || ($at_end && $next < $topic->{end}[$p]);
-		push @problems, "partition $p starts at offset $start, beyond $table->{lows}[$p]"
-		  if $table->{from_earliest} && defined $table->{lows}[$p] && $start > $table->{lows}[$p];
+		push @problems, "partition $p starts at offset $start, beyond $lows->[$p]"
+		  if $table->{from_earliest} && defined $lows->[$p] && $start > $lows->[$p];
 		for my $offset ($start .. $next - 1)
 		{
-			my $problem = offset_problem($table, $topic, $p, $offset, delete $held->{$p}{$offset} // []);
+			my $problem = offset_problem($table, $key, $topic, $p, $offset, delete $held->{$p}{$offset} // []);
 			push @problems, "partition $p offset $offset $problem" if $problem ne '';
 		}
-	}
-	for my $p (sort keys %$held)
-	{
-		push @problems, "partition $p offset $_ is held as a $held->{$p}{$_}[0][0], outside what was read" for sort { $a <=> $b } keys %{ $held->{$p} };
 	}
 	return @problems;
 }
 
 sub table_ok
 {
-	my ($world, $name, $topic, $what) = @_;
-	my @problems = table_problems($world, $name, $topic, 0);
+	my ($world, $name, $topics, $what) = @_;
+	my @problems = table_problems($world, $name, $topics, 0);
 	return report($world, \@problems, $what);
 }
 
@@ -155,6 +177,7 @@ sub state_problems
 	my ($state, $reason, $rows, $letters) = @{ (rows($world, "SELECT state, reason, rows, dead_letters FROM medallion.streaming_tables WHERE table_name = $table->{oid}"))[0] };
 	my ($n_rows, $n_letters) = map { $world->sql($_) } 'SELECT count(*) FROM ' . $world->table_name($name),
 	  "SELECT count(*) FROM medallion.dead_letters WHERE table_name = $table->{oid}";
+	$n_rows += ChaosParts::n_rows_elsewhere($world) if $name eq 'orders_parts';
 	my @problems;
 	push @problems, "its state is $state: $reason" if $state ne 'running';
 	push @problems, "the state counts $rows rows, there are $n_rows, and $table->{n_lost} were deleted"
@@ -180,8 +203,8 @@ sub world_ok
 	ledger_ok($world, $_, $what) for sort keys %{ $world->{topics} };
 	for my $name (sort keys %{ $world->{tables} })
 	{
-		my $topic = $world->{topics}{ $world->{tables}{$name}{topic} };
-		my @problems = table_problems($world, $name, $topic, 1);
+		my %topics = map { $_ => $world->{topics}{$_} } $world->topics_of($name);
+		my @problems = table_problems($world, $name, \%topics, 1);
 		push @problems, state_problems($world, $name);
 		push @problems, trigger_problems($world) if $name eq 'events';
 		report($world, \@problems, "$what: table $name holds each record exactly once");

@@ -22,7 +22,7 @@ sub oid { my ($world, $name) = @_; return $world->{tables}{$name}{oid} }
 sub letters
 {
 	my ($world, $name, $percent) = @_;
-	return 'SELECT dead_letter_id, kafka_partition, kafka_offset FROM medallion.dead_letters WHERE table_name = ' . oid($world, $name)
+	return 'SELECT dead_letter_id, topic, kafka_partition, kafka_offset FROM medallion.dead_letters WHERE table_name = ' . oid($world, $name)
 	  . " AND (kafka_offset * 7 + kafka_partition) % 100 < $percent";
 }
 
@@ -43,12 +43,12 @@ sub discard_query
 {
 	my ($world, $name, $percent) = @_;
 	my @letters = map { [ split /\t/ ] } split /\n/, $world->sql(letters($world, $name, $percent));
-	$world->{tables}{$name}{discarded}{"$_->[1]:$_->[2]"} = 1 for @letters;
+	$world->{tables}{$name}{discarded}{ join(':', $world->topic_key($name, $_->[1]), @$_[ 2, 3 ]) } = 1 for @letters;
 	return "SELECT medallion.discard('{" . join(',', map { $_->[0] } @letters) . "}')";
 }
 
-# A list of offsets, so many percent of the way between two per partition.
-sub position
+# A list of offsets of one topic, so many percent of the way between two per partition.
+sub offsets_between
 {
 	my ($percent, $from, $to) = @_;
 	my @all;
@@ -60,32 +60,61 @@ sub position
 	return @all ? '{' . join(', ', @all) . '}' : undef;
 }
 
+# The same for a table: by topic if it reads several.
+sub position
+{
+	my ($world, $name, $percent, $from, $to) = @_;
+	my %all;
+	for my $topic ($world->live_topics_of($name))
+	{
+		my $list = offsets_between($percent, $from->{$topic} // {}, $to->{$topic} // {});
+		$all{$topic} = $list if defined $list;
+	}
+	return if !%all;
+	return (values %all)[0] if !$world->{tables}{$name}{pattern};
+	return '{' . join(', ', map { qq("$world->{topics}{$_}{name}": $all{$_}) } sort keys %all) . '}';
+}
+
+# {topic}{partition}
 sub next_offsets
 {
 	my ($world, $name) = @_;
-	return { map { split /\t/ } split /\n/, $world->sql('SELECT kafka_partition, next_offset FROM medallion.checkpoint WHERE relid = ' . oid($world, $name)) };
+	my %next;
+	for (split /\n/, $world->sql('SELECT topic, kafka_partition, next_offset FROM medallion.checkpoint WHERE relid = ' . oid($world, $name)))
+	{
+		my ($topic, $p, $offset) = split /\t/;
+		$next{ $world->topic_key($name, $topic) }{$p} = $offset;
+	}
+	return \%next;
+}
+
+# What Kafka says of a topic: by partition, the first offset (0) or the end (1).
+sub ends_of_topic
+{
+	my ($world, $topic, $which) = @_;
+	my $n = 0;
+	return { map { $n++ => $_->[$which] } watermarks($world->{kafka}, $world->{topics}{$topic}{name}) };
 }
 
 sub ends
 {
 	my ($world, $name, $which) = @_;
-	my $n = 0;
-	return { map { $n++ => $_->[$which] } watermarks($world->{kafka}, $world->{topics}{ $world->{tables}{$name}{topic} }{name}) };
+	return { map { $_ => ends_of_topic($world, $_, $which) } $world->live_topics_of($name) };
 }
 
 sub replay_query
 {
 	my ($world, $name, $from, $to) = @_;
 	my ($low, $next) = (ends($world, $name, 0), next_offsets($world, $name));
-	my $from_position = ($from > 0 ? position($from, $low, $next) : undef) // 'earliest';
-	my $to_position = $to < 100 ? position($to, $low, $next) : undef;
+	my $from_position = ($from > 0 ? position($world, $name, $from, $low, $next) : undef) // 'earliest';
+	my $to_position = $to < 100 ? position($world, $name, $to, $low, $next) : undef;
 	return 'SELECT medallion.replay(' . oid($world, $name) . ", '$from_position'" . (defined $to_position ? ", '$to_position'" : '') . ')';
 }
 
 sub seek_query
 {
 	my ($world, $name, $percent) = @_;
-	my $to = $percent < 100 ? position($percent, next_offsets($world, $name), ends($world, $name, 1)) : 'latest';
+	my $to = $percent < 100 ? position($world, $name, $percent, next_offsets($world, $name), ends($world, $name, 1)) : 'latest';
 	$world->{tables}{$name}{sought} = 1;
 	return defined $to ? 'SELECT medallion.seek(' . oid($world, $name) . ", '$to')" : 'SELECT true';
 }
@@ -169,7 +198,8 @@ sub do_index
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
 	my $table = $world->table_name($step->{table});
-	$world->start_background(undef, "CREATE INDEX CONCURRENTLY ON $table (kafka_partition, kafka_offset)");
+	my $concurrently = $step->{table} eq 'orders_parts' ? '' : 'CONCURRENTLY';
+	$world->start_background(undef, "CREATE INDEX $concurrently ON $table (kafka_partition, kafka_offset)");
 	return;
 }
 
@@ -193,15 +223,13 @@ sub do_new_table
 {
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
-	my $topic = $world->{topics}{ $step->{topic} }{name};
-	my @ends = watermarks($world->{kafka}, $topic);
+	my ($topic, $low) = ($world->{topics}{ $step->{topic} }, ends_of_topic($world, $step->{topic}, 0));
 	my $start = $step->{start_at};
-	$start = position($step->{percent}, { map { $_ => $ends[$_][0] } 0 .. $#ends }, { map { $_ => $ends[$_][1] } 0 .. $#ends })
-	  if $start eq 'offsets';
-	$world->{topics}{ $step->{topic} }{low}[$_] = $ends[$_][0] for 0 .. $#ends;
-	$world->sql("SELECT medallion.create_streaming_table('bronze.$step->{table}', 'kafka', '$topic', '$step->{format}', start_at => '$start')",
+	$start = offsets_between($step->{percent}, $low, ends_of_topic($world, $step->{topic}, 1)) if $start eq 'offsets';
+	$topic->{low}[$_] = $low->{$_} for keys %$low;
+	$world->sql("SELECT medallion.create_streaming_table('bronze.$step->{table}', 'kafka', '$topic->{name}', '$step->{format}', start_at => '$start')",
 		qr/already exists/);
-	$world->know_table($step->{table}, "bronze.$step->{table}", $step->{topic}, from_earliest => $start eq 'earliest');
+	$world->know_table($step->{table}, "bronze.$step->{table}", [ $step->{topic} ], from_earliest => $start eq 'earliest');
 	return;
 }
 
@@ -223,7 +251,8 @@ sub do_lock
 {
 	my ($world, $step) = @_;
 	$world->start_feeds($step);
-	$world->hold_session("lock_$step->{table}", 'BEGIN', 'LOCK TABLE ' . $world->table_name($step->{table}) . " IN $step->{mode} MODE");
+	my $table = $step->{part} ? "$world->{parts}{ $step->{part} }{oid}::regclass" : oid($world, $step->{table}) . '::regclass';
+	$world->hold_session("lock_$step->{table}", 'BEGIN', 'LOCK TABLE ' . $world->sql("SELECT $table") . " IN $step->{mode} MODE");
 	return;
 }
 
@@ -258,11 +287,15 @@ sub ensure_running
 sub wait_until_caught_up
 {
 	my ($world, $name) = @_;
-	my $end = $world->{topics}{ $world->{tables}{$name}{topic} }{end};
 	$world->wait_for(sub {
 		ensure_running($world, $name);
 		my $next = next_offsets($world, $name);
-		return !grep { ($next->{$_} // 0) < $end->[$_] } 0 .. $#$end;
+		for my $topic ($world->live_topics_of($name))
+		{
+			my $end = $world->{topics}{$topic}{end};
+			return 0 if grep { ($next->{$topic}{$_} // -1) < $end->[$_] } 0 .. $#$end;
+		}
+		return 1;
 	}, "$name to catch up");
 	return;
 }
@@ -272,7 +305,7 @@ sub cure_gap
 {
 	my ($world, $name) = @_;
 	my $table = $world->{tables}{$name};
-	my $lows = $world->{topics}{ $table->{topic} }{low};
+	my $lows = $world->{topics}{ $table->{topics}[0] }{low};
 	my $behind = 'SELECT count(*) > 0 FROM medallion.checkpoint JOIN (VALUES ' . join(', ', map { "($_, $lows->[$_])" } 0 .. $#$lows)
 	  . ") l (p, low) ON p = kafka_partition WHERE relid = $table->{oid} AND next_offset < low";
 	return if $world->sql($behind) ne 't';
@@ -364,9 +397,14 @@ sub do_lose
 	my $table = $world->{tables}{ $step->{table} };
 	$world->start_feeds($step);
 	my $low = ends($world, $step->{table}, 0);
+	my @from;
+	for my $topic (sort keys %$low)
+	{
+		push @from, map { "('$world->{topics}{$topic}{name}', $_, $low->{$topic}{$_})" } sort keys %{ $low->{$topic} };
+	}
 	my ($ok, $n) = $world->try_sql('SET medallion.allow_direct_writes = on; WITH gone AS (DELETE FROM ' . $world->table_name($step->{table})
-		  . ' USING (VALUES ' . join(', ', map { "($_, $low->{$_})" } sort keys %$low) . ') k (p, low)'
-		  . " WHERE kafka_partition = p AND kafka_offset >= low AND (kafka_offset * 7 + p) % 100 < $step->{percent} RETURNING 1) SELECT count(*) FROM gone");
+		  . ' USING (VALUES ' . join(', ', @from) . ') k (t, p, low) WHERE ' . $world->topic_expression($step->{table})
+		  . " = t AND kafka_partition = p AND kafka_offset >= low AND (kafka_offset * 7 + p) % 100 < $step->{percent} RETURNING 1) SELECT count(*) FROM gone");
 	if ($ok) { $table->{n_lost} += $n }
 	else     { $table->{count_unknown} = 1 }
 	$world->sql('SELECT medallion.replay(' . oid($world, $step->{table}) . q{, 'earliest')});
@@ -378,7 +416,7 @@ sub do_seek
 	my ($world, $step) = @_;
 	$world->sql('SELECT medallion.pause(' . oid($world, $step->{table}) . ')') if $step->{pause_first};
 	$world->start_feeds($step);
-	$world->finish_feed($world->{tables}{ $step->{table} }{topic});
+	$world->finish_feed($_) for $world->topics_of($step->{table});
 	run_action($world, 'seek', $step->{table}, $step->{percent});
 	$world->sql('SELECT medallion.resume(' . oid($world, $step->{table}) . ')') if $step->{pause_first};
 	return;

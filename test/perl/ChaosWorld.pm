@@ -10,6 +10,10 @@
 #   $topic->{deleted}[partition]: all before it was deleted once; a broker that
 #       is killed soon afterwards has it again
 #   $topic->{sent}{id}
+#   $topic->{gone}: it was deleted; what was read of it stays
+#
+# Topics go by names of the plan's: one that is made anew under its name in Kafka has
+# another one here, unless the table that reads it is made anew, too.
 #
 # A key is "C<id>" or, in a transaction that was aborted, "A<id>".
 package ChaosWorld;
@@ -47,6 +51,8 @@ sub new
 medallion.backoff_max = '200ms'
 medallion.discovery_interval = '200ms'
 medallion.refresh_workers = 4
+medallion.batch_time_limit = '200ms'
+medallion.batch_timeout = '3s'
 log_statement = none
 deadlock_timeout = '200ms'
 max_connections = 60
@@ -78,18 +84,44 @@ my %DEFINITIONS = (
 		medallion.on_gap = fail, medallion.on_error = fail, medallion.flush_interval = '10 ms', medallion.batch_max_records = 100)},
 	clicks => q{CREATE TABLE bronze.clicks (id bigint, name text, kafka_key text) WITH (medallion.server = kafka, medallion.topic = '%s',
 		medallion.max_dead_letter_ratio = 0.5, medallion.dead_letter_window = '1 min', medallion.group_id = 'clicks',
-		medallion.flush_interval = '20 ms')});
+		medallion.flush_interval = '20 ms')},
+	sensors => q{CREATE TABLE bronze.sensors (id bigint, name text, kafka_key text) WITH (medallion.server = kafka, medallion.topic = '^sensor_',
+		medallion.flush_interval = '10 ms', medallion.batch_max_records = 100)},
+	orders_parts => q{CREATE TABLE bronze.orders_parts (id bigint, name text, amount numeric, kafka_key text) PARTITION BY LIST ((id % 8))
+			WITH (medallion.server = kafka, medallion.topic = '%s', medallion.flush_interval = '10 ms', medallion.batch_max_records = 100);
+		CREATE TABLE parts.a PARTITION OF bronze.orders_parts FOR VALUES IN (0, 1);
+		CREATE TABLE parts.b PARTITION OF bronze.orders_parts FOR VALUES IN (2, 3);
+		CREATE TABLE parts.c PARTITION OF bronze.orders_parts FOR VALUES IN (4, 5) PARTITION BY RANGE (kafka_offset);
+		CREATE TABLE parts.c_low PARTITION OF parts.c FOR VALUES FROM (MINVALUE) TO (200);
+		CREATE TABLE parts.c_high PARTITION OF parts.c FOR VALUES FROM (200) TO (MAXVALUE);
+		CREATE TABLE parts.d PARTITION OF bronze.orders_parts FOR VALUES IN (6);
+		CREATE TABLE parts.rest PARTITION OF bronze.orders_parts DEFAULT});
+
+# What the steps of ChaosParts.pm need.
+my $HELPERS = <<'END';
+CREATE FUNCTION public.drag(bigint) RETURNS boolean LANGUAGE plpgsql AS
+	'BEGIN IF $1 % 5 = 0 THEN PERFORM pg_catalog.pg_sleep(0.02); END IF; RETURN true; END';
+CREATE FUNCTION public.stall(bigint) RETURNS boolean LANGUAGE plpgsql AS
+	'BEGIN IF $1 % 5 = 0 THEN PERFORM pg_catalog.pg_sleep(1000); END IF; RETURN true; END';
+CREATE FUNCTION public.drag_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.drag(NEW.id); RETURN NEW; END';
+CREATE FUNCTION public.stall_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.stall(NEW.id); RETURN NEW; END';
+CREATE TABLE public.dropped (p int, o bigint);
+CREATE TABLE public.doubles (p int, o bigint);
+END
 
 my %VIEW_DEFINITIONS = (
 	silver => [ 'orders', 'auto', 'SELECT medallion.hash_key(name) AS name_key, id, amount, kafka_partition FROM %s WHERE amount > 1' ],
 	gold => [ 'silver', 'auto', 'SELECT name_key, count(*), sum(amount), avg(amount), max(id) FROM %s GROUP BY 1' ],
 	event_sizes => [ 'events_copy', 'incremental', 'SELECT kafka_partition, length(payload) AS bytes, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
-	click_names => [ 'clicks', 'auto', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ]);
+	click_names => [ 'clicks', 'auto', 'SELECT name, count(*), min(id) FROM %s GROUP BY 1' ],
+	sensor_names => [ 'sensors', 'incremental', 'SELECT kafka_topic, name, count(*), max(kafka_offset) FROM %s GROUP BY 1, 2' ],
+	part_names => [ 'orders_parts', 'auto', 'SELECT name, count(*), sum(amount) FROM %s GROUP BY 1' ]);
 
+# A topic, or another incarnation of the one that is called so.
 sub make_topic
 {
-	my ($world, $name, $partitions) = @_;
-	my $topic = $world->{topics}{$name} //= { name => create_topic($world->{kafka}, $name, $partitions) };
+	my ($world, $name, $partitions, $name_in_kafka) = @_;
+	my $topic = $world->{topics}{$name} //= { name => $name_in_kafka // create_topic($world->{kafka}, $name, $partitions) };
 	@$topic{qw(ledger end low deleted sent)} = ([], [], [ (0) x $partitions ], [ (0) x $partitions ], {});
 	return;
 }
@@ -97,8 +129,9 @@ sub make_topic
 sub make_tables
 {
 	my ($world) = @_;
-	$world->sql('CREATE SCHEMA bronze; CREATE SCHEMA attic; CREATE SCHEMA gold');
+	$world->sql("CREATE SCHEMA bronze; CREATE SCHEMA attic; CREATE SCHEMA gold; CREATE SCHEMA parts; $HELPERS");
 	$world->make_table($_) for sort keys %DEFINITIONS;
+	$world->{parts}{$_} = { oid => $world->sql("SELECT 'parts.$_'::regclass::oid"), attached => 1 } for @ChaosPlan::PARTS;
 	$world->make_view($_) for @ChaosPlan::VIEWS;
 	return;
 }
@@ -106,20 +139,21 @@ sub make_tables
 sub make_table
 {
 	my ($world, $name) = @_;
-	my $topic = $ChaosPlan::TABLES{$name}{topic};
-	$world->sql(sprintf $DEFINITIONS{$name}, $world->{topics}{$topic}{name});
-	$world->know_table($name, "bronze.$name", $topic, uncommitted => $name eq 'orders_all',
-		from_earliest => 1);
+	my @topics = $ChaosPlan::TABLES{$name}{pattern} ? @ChaosPlan::SENSORS : $ChaosPlan::TABLES{$name}{topic};
+	# a pattern stands in its definition
+	$world->sql($DEFINITIONS{$name} =~ s/%s/$world->{topics}{ $topics[0] }{name}/gr);
+	$world->know_table($name, "bronze.$name", \@topics, uncommitted => $name eq 'orders_all',
+		from_earliest => 1, pattern => $ChaosPlan::TABLES{$name}{pattern}, excluded => {});
 	return;
 }
 
 # A table that has just been made.
 sub know_table
 {
-	my ($world, $name, $sql_name, $topic, %more) = @_;
+	my ($world, $name, $sql_name, $topics, %more) = @_;
 	$world->{tables}{$name} = {
-		name => $name, topic => $topic, oid => $world->sql("SELECT '$sql_name'::regclass::oid"),
-		lows => [ @{ $world->{topics}{$topic}{low} } ], n_lost => 0, sought => 0, expired => 0, discarded => {}, %more };
+		name => $name, topics => [@$topics], oid => $world->sql("SELECT '$sql_name'::regclass::oid"),
+		lows => { map { $_ => [ @{ $world->{topics}{$_}{low} } ] } @$topics }, n_lost => 0, sought => 0, expired => 0, discarded => {}, %more };
 	return;
 }
 
@@ -140,7 +174,37 @@ sub table_name
 	return $world->sql("SELECT $world->{tables}{$name}{oid}::regclass");
 }
 
-sub tables_on { my ($world, $topic) = @_; return grep { $world->{tables}{$_}{topic} eq $topic } sort keys %{ $world->{tables} } }
+sub topics_of { my ($world, $name) = @_; return @{ $world->{tables}{$name}{topics} } }
+
+# The topics that a table reads now.
+sub live_topics_of
+{
+	my ($world, $name) = @_;
+	return grep { !$world->{topics}{$_}{gone} && !$world->{tables}{$name}{excluded}{$_} } $world->topics_of($name);
+}
+
+# What the plan calls a topic of the table.
+sub topic_key
+{
+	my ($world, $name, $name_in_kafka) = @_;
+	my ($key) = grep { $world->{topics}{$_}{name} eq $name_in_kafka } $world->topics_of($name);
+	return $key // die "table $name reads no topic $name_in_kafka";
+}
+
+# Of which topic a row is, as an expression.
+sub topic_expression
+{
+	my ($world, $name) = @_;
+	return 'kafka_topic' if $world->{tables}{$name}{pattern};
+	my ($topic) = $world->topics_of($name);
+	return "'$world->{topics}{$topic}{name}'::text";
+}
+
+sub tables_on
+{
+	my ($world, $topic) = @_;
+	return grep { grep { $_ eq $topic } $world->topics_of($_) } sort keys %{ $world->{tables} };
+}
 
 # --- SQL ---
 
@@ -246,8 +310,8 @@ sub wait_for
 sub state
 {
 	my ($world) = @_;
-	my ($ok, $state) = $world->try_sql('SELECT t.table_name, t.state, t.sqlstate, t.reason, p.kafka_partition, p.start_offset, p.next_offset, p.high_watermark'
-		  . ' FROM medallion.streaming_tables t LEFT JOIN medallion.stream_partitions p USING (table_name) ORDER BY 1, 5');
+	my ($ok, $state) = $world->try_sql('SELECT t.table_name, t.state, t.sqlstate, t.reason, p.topic, p.kafka_partition, p.start_offset, p.next_offset, p.high_watermark'
+		  . ' FROM medallion.streaming_tables t LEFT JOIN medallion.stream_partitions p USING (table_name) ORDER BY 1, 5, 6');
 	return $ok ? $state : '(the server does not answer)';
 }
 

@@ -1,20 +1,20 @@
 -- Contracts of the functions and views of materialized views: names of
 -- arguments, volatility, strictness, parallel safety, comments, privileges.
 BEGIN;
-SELECT plan(51);
+SELECT plan(54);
 
 CREATE TEMP TABLE contract (name name PRIMARY KEY, arguments text, result text, volatility text, strict boolean, parallel "char");
 INSERT INTO contract VALUES
 	('create_materialized_view', 'view_name text, query text, refresh_interval interval DEFAULT ''00:01:00''::interval, refresh_mode text DEFAULT ''auto''::text, key_columns text[] DEFAULT NULL::text[], with_data boolean DEFAULT true, options jsonb DEFAULT ''{}''::jsonb', 'regclass', 'v', false, 'u'),
 	('alter_materialized_view', 'view regclass, query text DEFAULT NULL::text, refresh_interval interval DEFAULT ''-00:00:01''::interval, refresh_mode text DEFAULT NULL::text, key_columns text[] DEFAULT ''{*}''::text[], options jsonb DEFAULT ''{}''::jsonb', 'void', 'v', false, 'u'),
-	('drop_materialized_view', 'view regclass, cascade boolean DEFAULT false', 'void', 'v', true, 'u'),
+	('drop_materialized_view', 'view regclass, cascade boolean DEFAULT false', 'void', 'v', false, 'u'),
 	('refresh', 'view regclass, full_refresh boolean DEFAULT false, only_where text DEFAULT NULL::text, OUT strategy text, OUT reason text, OUT rows_read bigint, OUT rows_inserted bigint, OUT rows_updated bigint, OUT rows_deleted bigint, OUT frontier jsonb', 'record', 'v', false, 'u'),
-	('refresh_group', 'view regclass', 'regclass[]', 'v', true, 'u'),
-	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text', 'SETOF record', 'v', true, 'u'),
-	('retry_refresh_errors', 'view regclass', 'bigint', 'v', true, 'u'),
+	('refresh_group', 'view regclass', 'regclass[]', 'v', false, 'u'),
+	('explain_refresh', 'query_or_view text, OUT step text, OUT strategy text, OUT changes text, OUT detail text, OUT create_index text', 'SETOF record', 'v', false, 'u'),
+	('retry_refresh_errors', 'view regclass', 'bigint', 'v', false, 'u'),
 	('row_fingerprint', 'VARIADIC row_values "any"', 'uuid', 'i', false, 's'),
 	('not_quarantined', 'fingerprints uuid[], VARIADIC row_values "any"', 'boolean', 'i', false, 's'),
-	('verify', 'view regclass, OUT difference text, OUT row_data jsonb, OUT copies bigint', 'SETOF record', 'v', true, 'u');
+	('verify', 'view regclass, OUT difference text, OUT row_data jsonb, OUT copies bigint', 'SETOF record', 'v', false, 'u');
 
 SELECT is(pg_get_function_arguments(p.oid), c.arguments, format('arguments of %s', name))
   FROM contract c JOIN pg_proc p ON p.proname = c.name AND p.pronamespace = 'medallion'::regnamespace;
@@ -30,6 +30,13 @@ SELECT ok(has_table_privilege('public', 'medallion.' || v, 'SELECT'), format('ev
   FROM unnest(ARRAY['materialized_views', 'refresh_history', 'refresh_errors']) v;
 SELECT ok(NOT has_table_privilege('public', 'medallion.' || t, 'SELECT, INSERT, UPDATE, DELETE'), format('%s is ours', t))
   FROM unnest(ARRAY['view', 'view_state', 'view_source', 'view_change', 'view_status', 'refresh_run', 'refresh_error', 'source_position', 'source_waiting']) t;
+SELECT is((SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = 'medallion'::regnamespace AND relkind = 'v'
+	AND has_table_privilege('public', oid, 'SELECT') AND NOT coalesce(reloptions, '{}') @> '{security_barrier=true}'), 'workers',
+	'no function of a reader is called for rows that are not his; workers shows the same rows to all');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'medallion'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL$$,
+	'every function has a comment');
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'medallion'::regnamespace AND pronargs > 0 AND prokind = 'f'
+	AND prorettype <> 'internal'::regtype AND (proargnames IS NULL OR '' = ANY (proargnames))$$, 'every argument has a name');
 SELECT ok(NOT has_schema_privilege('public', 'medallion_def', 'CREATE'), 'nobody makes things in medallion_def');
 SELECT columns_are('medallion', 'materialized_views', ARRAY['view', 'owner', 'query', 'refresh_mode', 'refresh_interval', 'key_columns',
 	'state', 'populated', 'strategy', 'refreshed_at', 'last_duration', 'freshness', 'latency', 'next_refresh', 'paused', 'paused_reason', 'last_sqlstate', 'last_error',

@@ -262,5 +262,22 @@ is(sql(q{SELECT count(*) - count(DISTINCT (kafka_topic, kafka_partition, kafka_o
 is(sql(q{SELECT sum(next_offset - start_offset) - (SELECT count(*) FROM orders) FROM medallion.checkpoint WHERE relid = 'orders'::regclass}), 0, 'nor lost');
 is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in trouble');
 
+# More topics than one client is given: the worker reads them by several, a
+# session by one.
+kafka_tool('create', $kafka, 'many', 1, '--count', 600);
+kafka_tool('gen', $kafka, 'many', 1200, '--topics', 600, '--kind', 'stamp');
+sql(q{CREATE TABLE many (n bigint) WITH (medallion.server = kafka, medallion.topic = '^many_')});
+my $many = 'SELECT count(*), count(DISTINCT (kafka_topic, kafka_offset)), count(DISTINCT n), count(DISTINCT kafka_topic) FROM many';
+wait_for($node, 'SELECT count(*) >= 1200 FROM many');
+is(sql($many), '1200|1200|1200|600', 'very many topics');
+kill_worker($node, worker_pid($node, 'ingest'), 'KILL');
+kafka_tool('gen', $kafka, 'many', 1200, '--topics', 600, '--kind', 'stamp', '--first', 1200);
+wait_for($node, 'SELECT count(*) >= 2400 FROM many');
+is(sql($many), '2400|2400|2400|600', 'after a crash');
+sql(q{SELECT medallion.pause('many')});
+kafka_tool('gen', $kafka, 'many', 600, '--topics', 600, '--kind', 'stamp', '--first', 2400);
+is(sql(q{SELECT medallion.ingest_once('many')}), 600, 'in the foreground');
+is(sql($many), '3000|3000|3000|600', 'each once');
+
 $node->stop('fast');
 done_testing();

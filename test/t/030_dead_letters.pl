@@ -29,7 +29,7 @@ sub caught_up { my ($table) = @_; return sql(qq{SELECT medallion.wait_until_caug
 my $topic = create_topic($kafka, 'letters', 2, 'retention.ms' => -1);
 sql(qq{CREATE TABLE orders (a int CHECK (a < 1000), note text, kafka_key bytea, kafka_headers jsonb)
 	WITH (medallion.server = 'kafka', medallion.topic = '$topic', medallion.flush_interval = '0 ms')});
-sql(q{SELECT medallion.create_materialized_view('totals', 'SELECT count(*) AS n, sum(a) AS total FROM orders', NULL)});
+sql(q{SELECT medallion.create_materialized_view('totals', 'SELECT count(*) AS n, sum(a) AS total FROM orders', NULL, 'incremental')});
 produce($kafka, $topic, map({ {
 			partition => $_ % 2, timestamp => 1_700_000_000_123 + $_, key => $_ % 4 == 0 ? undef : "k\xff$_",
 			value => $_ % 3 == 0 ? qq({"a": "number $_"}) : qq({"a": $_}),
@@ -59,8 +59,9 @@ is(sql(q{SELECT a, note, kafka_partition, kafka_key, kafka_timestamp = to_timest
 	'with the key, time and headers that it had');
 accounted_ok($node, 'orders', $kafka, $topic, 'each record is in one place after a corrected payload');
 
-# The view sees a row that is behind what it has read
-sql(q{SELECT medallion.refresh('totals')});
+# A view sees a row that is behind what it has read
+is(sql(q{SELECT count(*) FROM medallion.verify('totals')}), '0', 'and equals its query at its frontier before');
+is(sql(q{SELECT strategy, rows_read FROM medallion.refresh('totals')}), 'merge|1', 'and takes it in, without a recompute');
 is(sql(q{SELECT n = (SELECT count(*) FROM orders), total = (SELECT sum(a) FROM orders) FROM totals}), 't|t', 'a view sees requeued rows');
 is(sql(q{SELECT count(*) FROM medallion.verify('totals')}), '0', 'and equals its query');
 
@@ -91,6 +92,8 @@ sql(qq{SELECT medallion.create_streaming_table('many', 'kafka', '$many', columns
 produce($kafka, $many, map({ { partition => 0, value => qq({"a": "x$_"}) } } 1 .. 2500));
 is(caught_up('many'), 't', 'a topic of bad records');
 sql(q{ALTER TABLE many ALTER COLUMN a TYPE text});
+sql(q{SELECT medallion.create_materialized_view('first_letters', 'SELECT left(a, 1) AS letter, count(*) AS n FROM many GROUP BY 1', NULL, 'incremental')});
+sub first_letters { return sql(q{SELECT strategy, (SELECT count(*) FROM medallion.verify('first_letters')) FROM medallion.refresh('first_letters')}) }
 $all = letters($node, 'many');
 my $crashes = count_crashes($node);
 my ($ok, $out, $err) = try_query($node, "SET medallion.debug_points = 'requeue-slice!'; SELECT medallion.requeue('$all')");
@@ -104,6 +107,7 @@ produce($kafka, $many, map({ { partition => 0, value => qq({"a": "y$_"}) } } 1 .
 is(sql(qq{SELECT medallion.requeue('$all')}), '2500', 'the next one stores all of them');
 is(caught_up('many'), 't', 'while ingest goes on');
 accounted_ok($node, 'many', $kafka, $many, 'each record is in one place after a crash');
+is(first_letters(), 'merge|0', 'a view takes in what was requeued and what was ingested');
 
 # An open transaction of a requeue does not hold up the worker
 produce($kafka, $many, { partition => 0, value => '{"a": {' });
@@ -114,8 +118,12 @@ is($open->query_safe(qq{BEGIN; SELECT medallion.requeue('$one', '{"a": "open"}')
 produce($kafka, $many, { partition => 0, value => '{"a": "after"}' });
 is(caught_up('many'), 't', 'does not hold up the worker');
 is(sql(q{SELECT count(*) FROM many WHERE a = 'after'}), '1', 'which stores what comes');
+is(first_letters(), 'merge|0', 'nor a view over it');
 $open->query_safe('COMMIT');
 $open->quit;
+is(first_letters(), 'merge|0', 'which takes in the requeued row once that is committed');
+is(sql(q{SELECT string_agg(letter || n, ' ' ORDER BY letter COLLATE "C") FROM first_letters}), 'a1 o1 x2500 y100', 'once');
+is(first_letters(), 'none|0', 'and has no more to do');
 accounted_ok($node, 'many', $kafka, $many, 'each record is in one place after an open transaction');
 
 # Discarded and expired ones are gaps

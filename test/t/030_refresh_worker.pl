@@ -156,6 +156,27 @@ like($error, qr/cannot change materialized view "gold"/, 'the guard is back');
 sql('DROP MATERIALIZED VIEW sim.gold', 'copy');
 is(sql(q{SELECT count(*) FROM pg_class WHERE relname LIKE 'sim.gold%'}, 'copy'), 0, 'dropping the result drops its parts');
 
+# What a database sets for its sessions is not meant for workers.
+my @settings = ('default_transaction_read_only = on', 'default_transaction_isolation = serializable', 'default_transaction_deferrable = on',
+	'lock_timeout = 1', 'statement_timeout = 1', 'session_replication_role = replica', 'row_security = off', 'role = reader',
+	q{search_path = ''}, 'standard_conforming_strings = off', 'array_nulls = off');
+my $as_ever = 'SET ROLE none; SET default_transaction_read_only = off; SET default_transaction_isolation = DEFAULT; SET lock_timeout = 0;
+	SET statement_timeout = 0; SET session_replication_role = origin; SET row_security = on; ';
+my $started = sql('SELECT now()');
+sql('CREATE ROLE reader');
+sql("ALTER DATABASE postgres SET $_") for @settings;
+# a session has no time to set it
+$ENV{PGOPTIONS} = '-c statement_timeout=0';
+sql("$as_ever SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'medallion%' AND datname = 'postgres'");
+wait_for($node, "SELECT $workers = 1 AND (SELECT min(started_at) > '$started' FROM medallion.workers WHERE database = 'postgres')");
+my $rows = sql('SELECT count(*) FROM sim.events');
+sql("$as_ever SELECT ingest('sim.events', 0, 'SELECT g, ''k1'' FROM generate_series(1, 10) g')");
+wait_for($node, "SELECT sum(n) = $rows + 10 FROM sim.gold");
+is(sql(q{SELECT string_agg(last_error, '; ') FROM medallion.materialized_views}), '', 'settings for sessions do not reach workers');
+sql("$as_ever ALTER DATABASE postgres RESET ALL");
+delete $ENV{PGOPTIONS};
+sql('DROP ROLE reader');
+
 # The end.
 sql('DROP EXTENSION pg_medallion CASCADE', 'copy');
 sql('DROP DATABASE copy');

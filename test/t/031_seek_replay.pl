@@ -68,7 +68,7 @@ send_records($topic, $_, 50) for 0, 1;
 sql(qq{CREATE TABLE events (a int, kafka_key text)
 	WITH (medallion.server = 'kafka', medallion.topic = '$topic', medallion.flush_interval = '0 ms')});
 is(caught_up('events'), 't', 'a table that has read all');
-sql(q{SELECT medallion.create_materialized_view('totals', 'SELECT count(*) AS n, sum(a) AS total FROM events', NULL)});
+sql(q{SELECT medallion.create_materialized_view('totals', 'SELECT count(*) AS n, sum(a) AS total FROM events', NULL, 'incremental')});
 
 like(error(q{SELECT medallion.seek('events', '{"0": 10}')}),
 	qr/cannot move topic "$topic" partition 0 back to offset 10\nDETAIL:  All before offset 50 was read.\nHINT:  .*medallion.replay/, 'back is refused');
@@ -128,8 +128,9 @@ is(sql(q{SELECT count(*), count(DISTINCT a), bool_and(a = 1000 * kafka_partition
 	'265|265|t|t', 'with its values');
 is(sql(q{SELECT medallion.replay('events', 'earliest')}), '0', 'a second replay stores nothing');
 is(sql(q{SELECT rows FROM medallion.streaming_tables WHERE table_name = 'events'::regclass}), '265', 'the state counts all of them');
-sql(q{SELECT medallion.refresh('totals')});
-is(sql(q{SELECT n FROM totals}), '265', 'a view sees replayed rows');
+is(sql(q{SELECT count(*) FROM medallion.verify('totals')}), '0', 'a view is as it was before');
+is(sql(q{SELECT strategy, rows_read FROM medallion.refresh('totals')}), 'merge|70', 'and takes in 50 replayed rows and 20 new ones, without a recompute');
+is(sql(q{SELECT n FROM totals}), '265', 'it sees replayed rows');
 is(sql(q{SELECT count(*) FROM medallion.verify('totals')}), '0', 'and equals its query');
 
 # Where the rows of a range lie is known from the bounds of batches

@@ -61,9 +61,10 @@ wait_for($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type =
 ingest(q{(1, 'eleven'), (1, '11')});
 for my $point ('refresh-applied', 'refresh-before-frontier')
 {
+	my $crashes = count_crashes($node);
 	my ($code) = $node->psql('postgres', "SET client_min_messages = error; SET medallion.debug_points = '$point!'; SELECT medallion.refresh('sim.silver')");
 	isnt($code, 0, "killed at $point");
-	wait_for($node, 'SELECT true');
+	wait_for_crash($node, $crashes);
 	is(sql(q{SELECT count(*) FROM medallion.refresh_errors WHERE view = 'sim.silver'::regclass}), 1, 'nothing of the refresh is there');
 }
 is(sql(q{SELECT strategy || ' ' || rows_inserted FROM medallion.refresh('sim.silver')}), 'append 1', 'the next one goes on');

@@ -1,0 +1,14 @@
+/*
+ * refresh_settle.h
+ *		One answer for queries of which rows that tie make several.
+ */
+#ifndef MD_REFRESH_SETTLE_H
+#define MD_REFRESH_SETTLE_H
+
+#include "postgres.h"
+#include "nodes/parsenodes.h"
+
+/* Make orders total, in the query and in all queries in it. */
+extern void md_query_settle(Query *query);
+
+#endif							/* MD_REFRESH_SETTLE_H */
