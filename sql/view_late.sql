@@ -146,6 +146,16 @@ SELECT ingest_bad('events', 0, $$SELECT g, 'k' || g % 4, g * 10 FROM generate_se
 SELECT * FROM refreshed() WHERE strategy NOT IN ('append', 'join', 'merge', 'regroup', 'latest', 'window', 'none');
 SELECT * FROM wrong();
 
+-- a late row that cannot be computed costs itself only
+SELECT make('divided', 'SELECT id, 1000 / amount AS share FROM events');
+SELECT ingest_bad('events', 3, $$VALUES (201, 'k1', 10), (202, 'k2', 0), (203, 'k3', 100)$$) AS letters;
+SELECT medallion.requeue(ARRAY(SELECT dead_letter_id FROM medallion.dead_letter WHERE kafka_partition = 3)) AS stored;
+SELECT strategy, rows_inserted FROM medallion.refresh('divided');
+SELECT kafka_partition, kafka_offset, message FROM medallion.refresh_errors;
+SELECT * FROM wrong();
+SELECT id, share FROM divided WHERE id > 200 ORDER BY id;
+SELECT medallion.drop_materialized_view('divided');
+
 -- in another cluster: what had been read counts as read, what had not been is not known
 SELECT requeue('events', 1);
 SELECT strategy FROM medallion.refresh('counted');

@@ -65,4 +65,37 @@ DELETE FROM t WHERE v = 1;
 INSERT INTO o SELECT g, g FROM generate_series(-9, 9) g;
 SELECT * FROM wrong();
 TABLE v_dependent ORDER BY id;
+
+-- What is equal need not look the same.
+CREATE TABLE n (id int, k int, n numeric, i interval);
+INSERT INTO n SELECT g, g % 3, 1.0, '1 day' FROM generate_series(1, 9) g;
+DELETE FROM queries;
+INSERT INTO queries VALUES
+    ('looks_in_window', false, $$SELECT n::text AS n, c FROM (SELECT n, count(*) OVER (PARTITION BY k) AS c FROM n) d$$),
+    ('looks_in_groups', false, $$SELECT m::text AS m, k FROM (SELECT k, max(n) AS m FROM n GROUP BY k, id) d$$),
+    ('looks_in_join', false, $$SELECT n.i::text AS i, o.q FROM o LEFT JOIN n ON o.id = n.id$$),
+    ('looks_in_first', false, $$SELECT n::text AS n, max(id) AS m FROM (SELECT DISTINCT ON (id) id, n FROM n ORDER BY id) d GROUP BY n::text$$);
+SELECT count(medallion.create_materialized_view('v_' || name, query, NULL, 'incremental')) FROM queries;
+UPDATE n SET n = 1.00, i = '24:00' WHERE id < 6;
+SELECT * FROM wrong();
+UPDATE n SET n = 1.000, i = '1 day', k = k + 1 WHERE id % 2 = 0;
+SELECT * FROM wrong();
+DELETE FROM n WHERE id IN (1, 2, 8);
+SELECT * FROM wrong();
+
+-- MERGE does not tell all that moves between partitions.
+CREATE TABLE p (k int, v int) PARTITION BY LIST (k);
+CREATE TABLE p_1 PARTITION OF p FOR VALUES IN (1, 2);
+CREATE TABLE p_3 (v int, k int);
+ALTER TABLE p ATTACH PARTITION p_3 DEFAULT;
+INSERT INTO p SELECT g % 5, g FROM generate_series(1, 20) g;
+SELECT medallion.create_materialized_view('v_parts', 'SELECT k, count(*) AS n, sum(v) AS s FROM p GROUP BY k', NULL, 'auto');
+MERGE INTO p USING (VALUES (1, 100), (9, 9)) s(k, v) ON p.k = s.k WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v);
+SELECT strategy, reason, differences('v_parts', 'SELECT k, count(*) AS n, sum(v) AS s FROM p GROUP BY k') FROM medallion.refresh('v_parts');
+MERGE INTO p USING (VALUES (1, 100), (9, 9)) s(k, v) ON p.k = s.k WHEN MATCHED THEN UPDATE SET k = 7 WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v);
+SELECT strategy, reason, differences('v_parts', 'SELECT k, count(*) AS n, sum(v) AS s FROM p GROUP BY k') FROM medallion.refresh('v_parts');
+MERGE INTO p USING (VALUES (3)) s(k) ON p.k = s.k WHEN MATCHED THEN UPDATE SET k = 1;
+SELECT strategy, reason, differences('v_parts', 'SELECT k, count(*) AS n, sum(v) AS s FROM p GROUP BY k') FROM medallion.refresh('v_parts');
+UPDATE p SET k = 8 - k;
+SELECT strategy, reason, differences('v_parts', 'SELECT k, count(*) AS n, sum(v) AS s FROM p GROUP BY k') FROM medallion.refresh('v_parts');
 DROP SCHEMA view_shapes CASCADE;

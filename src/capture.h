@@ -191,6 +191,11 @@ extern bool md_capture_wrote(Oid root);
 /* Something changed that is not in the log. */
 extern void md_capture_write_mark(Oid root, const char *reason);
 
+/* ---- capture_merge.c ---- */
+
+/* Notice statements whose changes triggers do not see. */
+extern void md_capture_install_hook(void);
+
 /* ---- capture_read.c ---- */
 
 /*

@@ -58,8 +58,7 @@ md_frontier_report_unknown(Oid relid, const char *detail)
 
 /*
  * The present rows and the changes since, with the sign turned: what adds up to
- * one or more was there.  As for the difference of a view and its query, columns
- * without equality are compared by their text.
+ * one or more was there.  Columns without equality are compared by their text.
  */
 static char *
 captured_old_query(Oid relid, const char *store_name)
@@ -96,7 +95,7 @@ captured_old_query(Oid relid, const char *store_name)
 					md_target_numbered_comparable(target, "x", NIL),
 					columns, md_read_relation_name(relid), columns, store_name,
 					md_target_numbered(target, NULL, NIL),
-					md_target_numbered_comparable(target, "x", NIL),
+					md_target_same(target, "x", true),
 					md_target_numbered(target, NULL, NIL));
 }
 

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
+#include "capture.h"
 #include "compat.h"
 #include "ddl.h"
 #include "launcher.h"
@@ -56,6 +57,7 @@ _PG_init(void)
 	next_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
 	md_ddl_install_hooks();
+	md_capture_install_hook();
 
 	/* pg_upgrade starts servers only to look and to load: no workers there */
 	if (!IsBinaryUpgrade)

@@ -18,7 +18,7 @@
 #include "refresh_tree.h"
 
 char *
-md_delta_net_text(Query *query, bool is_signed)
+md_delta_net_text(Query *query, bool is_signed, bool same)
 {
 	StringInfoData columns;
 	StringInfoData groups;
@@ -39,6 +39,8 @@ md_delta_net_text(Query *query, bool is_signed)
 		{
 			appendStringInfo(&columns, "%su.c%d", comma, i);
 			appendStringInfo(&groups, "%su.c%d", comma, i);
+			if (same && !md_target_equal_is_same(type, exprCollation(expr)))
+				appendStringInfo(&groups, ", u.c%d::pg_catalog.text", i);
 		}
 		else
 		{
@@ -104,7 +106,7 @@ difference(MdEngine *engine, Query *block, List *now, List *before, MdChange *ch
 							  psprintf("SELECT %s pg_catalog.sign(n." MD_WEIGHT ")::pg_catalog.int4 AS " MD_WEIGHT
 									   " FROM (%s) n, LATERAL medallion.copies(pg_catalog.abs(n." MD_WEIGHT ")) s",
 									   columns.data,
-									   md_delta_net_text(md_tree_union_all(queries), true)),
+									   md_delta_net_text(md_tree_union_all(queries), true, true)),
 							  &name, NULL) == 0)
 	{
 		change->query = NULL;

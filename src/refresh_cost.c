@@ -119,7 +119,7 @@ count_net(MdRefresh *refresh, MdInput *input, double *came, double *went)
 	change = md_state_changed_relation(refresh->engine, input, true);
 	md_sql_run(psprintf("SELECT pg_catalog.sum(n." MD_WEIGHT ") FILTER (WHERE n." MD_WEIGHT " > 0)::pg_catalog.int8,"
 						" pg_catalog.sum(- n." MD_WEIGHT ") FILTER (WHERE n." MD_WEIGHT " < 0)::pg_catalog.int8"
-						" FROM (%s) n", md_delta_net_text(change, true)), NULL, refresh->snapshot);
+						" FROM (%s) n", md_delta_net_text(change, true, false)), NULL, refresh->snapshot);
 	*came = (double) md_sql_int64(0, 1);
 	*went = (double) md_sql_int64(0, 2);
 }

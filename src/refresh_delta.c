@@ -302,7 +302,7 @@ check_whole(MdEngine *engine, MdLeaf *leaf)
 	}
 	md_delta_block(engine, leaf->query, &change);
 	if (change.query != NULL && engine->why_full == NULL &&
-		md_engine_materialize(engine, md_delta_net_text(change.query, change.is_signed),
+		md_engine_materialize(engine, md_delta_net_text(change.query, change.is_signed, true),
 							  &name, NULL) > 0)
 		md_engine_give_up(engine, leaf->why_whole);
 }

@@ -101,9 +101,11 @@ extern MdKeys *md_delta_touched(MdEngine *engine, Query *block, List *exprs);
 
 /*
  * SQL that adds up a change: its columns as c1, c2, ..., then md_weight (int8),
- * which is not zero.
+ * which is not zero.  Rows that are equal come together, unless `same`: then only those
+ * do that are the same (md_target_equal_is_same()), since others may differ in what is
+ * made of them.
  */
-extern char *md_delta_net_text(Query *query, bool is_signed);
+extern char *md_delta_net_text(Query *query, bool is_signed, bool same);
 
 /* The query as it is now or was, as a bag of rows. */
 extern Query *md_state_query(MdEngine *engine, Query *query, bool old);

@@ -18,10 +18,10 @@
 #include "parser/parse_clause.h"
 #include "parser/parse_oper.h"
 #include "rewrite/rewriteManip.h"
-#include "utils/typcache.h"
 
 #include "compat.h"
 #include "refresh_dependent.h"
+#include "refresh_merge.h"
 
 typedef struct DependentContext
 {
@@ -82,7 +82,7 @@ add_key(Query *query, Var *column)
 		query->targetList = lappend(query->targetList, target);
 	}
 	key->tleSortGroupRef = assignSortGroupRef(target, query->targetList);
-	get_sort_group_operators(column->vartype, false, true, false,
+	get_sort_group_operators(column->vartype, true, true, false,
 							 &key->sortop, &key->eqop, NULL, &key->hashable);
 	query->groupClause = lappend(query->groupClause, key);
 	if (query->groupingSets != NIL)
@@ -106,8 +106,8 @@ group_walker(Node *node, void *context)
 	{
 		Var		   *column = lfirst_node(Var, lc);
 
-		if (column->varattno != InvalidAttrNumber &&
-			OidIsValid(lookup_type_cache(column->vartype, TYPECACHE_EQ_OPR)->eq_opr))
+		/* one that can only be hashed may not be grouped by beside DISTINCT aggregates */
+		if (column->varattno != InvalidAttrNumber && md_split_orderable(column->vartype))
 			add_key(query, column);
 	}
 	return query_tree_walker(query, group_walker, context, 0);

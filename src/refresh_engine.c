@@ -288,7 +288,7 @@ md_state_changed_relation(MdEngine *engine, MdInput *input, bool inh)
 											  input->delta.condition));
 }
 
-/* The columns of a relation for grouping: by text where there is no equality. */
+/* The columns of a relation for grouping rows that are the same: by text where there is no equality. */
 static void
 group_columns(Oid relid, char **output, char **groups)
 {
@@ -307,7 +307,7 @@ group_columns(Oid relid, char **output, char **groups)
 							 list.len > 0 ? ", " : "", column->name, column->type, column->name);
 	}
 	*output = list.data;
-	*groups = md_target_comparable(target, "u", NIL);
+	*groups = md_target_same(target, "u", false);
 }
 
 Query *

@@ -400,7 +400,7 @@ net_rows(const MdLatest *latest, const MdPartialSource *source)
 	initStringInfo(&names);
 	for (int n = 1; n <= list_length(latest->inputs); n++)
 		appendStringInfo(&names, "i%d, ", n);
-	return psprintf("SELECT * FROM (%s) n(%s" MD_WEIGHT ")", md_delta_net_text(source->rows, true), names.data);
+	return psprintf("SELECT * FROM (%s) n(%s" MD_WEIGHT ")", md_delta_net_text(source->rows, true, false), names.data);
 }
 
 /* Rows came and left. */

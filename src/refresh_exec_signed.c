@@ -105,7 +105,7 @@ md_signed_apply(MdRefresh *refresh)
 		return;
 	if (md_engine_materialize(engine,
 							  psprintf("SELECT pg_catalog.row_number() OVER () AS id, n.* FROM (%s) n",
-									   md_delta_net_text(change.query, change.is_signed)),
+									   md_delta_net_text(change.query, change.is_signed, false)),
 							  &net, NULL) == 0)
 		return;
 	deletions = count_deletions(refresh, net);

@@ -487,6 +487,18 @@ shown_keys(Query *query, List *keys)
 	return columns;
 }
 
+/* Is there a row per key at most, which an index can tell? */
+static bool
+keys_are_unique(MdPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->keys)
+		if (!md_split_orderable(exprType(lfirst(lc))))
+			return false;
+	return md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
+}
+
 /* What is kept lets the top block take in a change by itself. */
 static void
 try_state(MdPlan *plan)
@@ -573,7 +585,7 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 	plan->changes = plan->root->changes;
 	plan->keys = md_block_keys(plan->normal);
 	plan->key_columns = shown_keys(plan->normal, plan->keys);
-	plan->keys_unique = md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
+	plan->keys_unique = keys_are_unique(plan);
 	try_state(plan);
 
 	reason = find_reason(plan->root);

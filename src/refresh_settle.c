@@ -159,8 +159,14 @@ telling_exprs(Query *query)
 	if (query->hasAggs || query->groupingSets != NIL)
 		return NIL;
 	foreach(lc, pull_vars_of_level((Node *) query->targetList, 0))
-		if (lfirst_node(Var, lc)->varattno > 0)
-			exprs = list_append_unique(exprs, lfirst(lc));
+	{
+		Var		   *column = copyObject(lfirst_node(Var, lc));
+
+		/* also where a subquery has it */
+		column->varlevelsup = 0;
+		if (column->varattno > 0)
+			exprs = list_append_unique(exprs, column);
+	}
 	return exprs;
 }
 

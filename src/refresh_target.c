@@ -7,9 +7,13 @@
  */
 #include "postgres.h"
 
+#include "access/nbtree.h"
 #include "access/table.h"
+#include "catalog/pg_collation.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/typcache.h"
 
@@ -23,6 +27,20 @@ md_target_is_comparable(Oid type)
 											  TYPECACHE_CMP_PROC);
 
 	return OidIsValid(entry->eq_opr) && OidIsValid(entry->lt_opr) && OidIsValid(entry->cmp_proc);
+}
+
+bool
+md_target_equal_is_same(Oid type, Oid collation)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY);
+	Oid			function = InvalidOid;
+
+	if (OidIsValid(entry->btree_opf))
+		function = get_opfamily_proc(entry->btree_opf, entry->btree_opintype, entry->btree_opintype,
+									 BTEQUALIMAGE_PROC);
+	return OidIsValid(function) &&
+		DatumGetBool(OidFunctionCall1Coll(function, OidIsValid(collation) ? collation : DEFAULT_COLLATION_OID,
+										  ObjectIdGetDatum(entry->btree_opintype)));
 }
 
 MdTarget *
@@ -49,6 +67,7 @@ md_target_make(Oid relid)
 											FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
 		column->type_id = att->atttypid;
 		column->comparable = md_target_is_comparable(att->atttypid);
+		column->same = md_target_equal_is_same(att->atttypid, att->attcollation);
 	}
 	table_close(rel, NoLock);
 	return target;
@@ -110,6 +129,24 @@ char *
 md_target_numbered_comparable(const MdTarget *target, const char *alias, List *numbers)
 {
 	return make_list(target, alias, numbers, true, true);
+}
+
+char *
+md_target_same(const MdTarget *target, const char *alias, bool numbered)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	appendStringInfoString(&list, make_list(target, alias, NIL, numbered, true));
+	for (int i = 1; i <= target->count; i++)
+	{
+		const MdTargetColumn *column = &target->columns[i - 1];
+
+		if (column->comparable && !column->same)
+			appendStringInfo(&list, ", %s.%s::pg_catalog.text", alias,
+							 numbered ? psprintf("c%d", i) : column->name);
+	}
+	return list.data;
 }
 
 List *

@@ -16,6 +16,7 @@ typedef struct MdTargetColumn
 	char	   *type;			/* qualified, with modifier */
 	Oid			type_id;
 	bool		comparable;		/* else its text is compared */
+	bool		same;			/* equal values are the same */
 } MdTargetColumn;
 
 typedef struct MdTarget
@@ -31,6 +32,9 @@ extern MdTarget *md_target_make(Oid relid);
 /* Can values of the type be grouped and joined by equality? */
 extern bool md_target_is_comparable(Oid type);
 
+/* Are equal values of the type the same?  Those of numeric are not: 1.0 and 1.00. */
+extern bool md_target_equal_is_same(Oid type, Oid collation);
+
 /*
  * Comma-separated: "a.x, a.y"; alias may be NULL.  `numbers` (of int, from 1)
  * picks columns; NIL: all.  The second spells columns so that they compare, the
@@ -43,6 +47,12 @@ extern char *md_target_numbered(const MdTarget *target, const char *alias, List 
 /* Columns c1, c2, ... spelled so that they compare. */
 extern char *md_target_numbered_comparable(const MdTarget *target, const char *alias,
 										   List *numbers);
+
+/*
+ * All columns, or c1, c2, ..., and the texts of some: in groups by these, rows are
+ * the same, and whatever is made of them.
+ */
+extern char *md_target_same(const MdTarget *target, const char *alias, bool numbered);
 
 /* Column numbers (from 1) of the given attributes, and all but some. */
 extern List *md_target_numbers(const MdTarget *target, int count, const AttrNumber *attnums);

@@ -441,7 +441,8 @@ md_upsert_try(const MdTarget *target, List *keys, void (*function) (void *), voi
 	bool		fits = true;
 
 	if (!may_be_long(target, keys) || md_upsert_is_hashed(target) ||
-		!OidIsValid(find_unique_index(target, keys)))
+		!OidIsValid(md_relation_find_unique_index(target->relid, list_length(keys),
+												  attnums_of(target, keys))))
 		function(arg);
 	else if (!md_upsert_fits(function, arg))
 	{

@@ -16,10 +16,8 @@
  * The second way costs one descent for a new key, and is taken while nearly all keys
  * are new.  The first slice goes the first way, which shows how it is.
  *
- * Whoever writes results and state holds the lock of the view, so nobody comes between;
- * the index is unique all the same.  The change log of a captured table is written here.
- * Tables that have other triggers, rules, policies or generated columns are left to the
- * executor.
+ * The change log of a captured table is written here, as its triggers would.  Tables that
+ * have other triggers, rules, policies or generated columns are left to the executor.
  */
 #include "postgres.h"
 
@@ -50,6 +48,7 @@
 #include "compat.h"
 #include "guard.h"
 #include "refresh_upsert_direct.h"
+#include "relation_make.h"
 #include "sql_run.h"
 
 #define SLICE_ROWS 1000
@@ -71,7 +70,7 @@ typedef struct Writer
 	bool		may_insert_first;	/* no other index minds a key twice for a moment */
 	bool		insert_first;
 	bool		is_captured;
-	MdCaptureWriter *log;		/* NULL: not captured, or nothing written yet */
+	MdCaptureWriter *log;		/* of a captured table, once something was written */
 
 	/* how a row that is found changes */
 	ProjectionInfo *set;		/* NULL: it stays */
@@ -88,7 +87,9 @@ typedef struct Writer
 	/* the slice */
 	MemoryContext context;		/* of the writer, which outlives the statement's */
 	MemoryContext slice_context;
+	TupleDesc	slot_desc;		/* a copy: references to it are not counted, which takes long for so many */
 	TupleTableSlot *slots[SLICE_ROWS];
+	int			slot_count;		/* made so far */
 	TupleTableSlot *inserts[SLICE_ROWS];	/* those of it that go into the heap */
 	int			count;
 	Size		bytes;
@@ -98,7 +99,7 @@ typedef struct Writer
  * Which tables
  * ---------------------------------------------------------------------- */
 
-/* Are all triggers ours?  *is_captured: the change log is to be written. */
+/* Are all triggers the guard and those of its capture?  *is_captured: of that there are some. */
 static bool
 has_our_triggers(Relation rel, bool *is_captured)
 {
@@ -120,21 +121,20 @@ has_our_triggers(Relation rel, bool *is_captured)
 	return true;
 }
 
-/* Is there nothing else that only the executor of a statement sees to? */
+/* Has it nothing that only the executor of a statement sees to? */
 static bool
-is_plain(Relation rel)
+is_plain(Relation rel, bool *is_captured)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 	AclMode		mode = ACL_INSERT | ACL_UPDATE | ACL_SELECT;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_tableam != GetHeapamTableAmRoutine() ||
-		rel->rd_rel->relispartition || rel->rd_rules != NULL ||
-		check_enable_rls(RelationGetRelid(rel), InvalidOid, true) == RLS_ENABLED)
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rules != NULL ||
+		(constraints != NULL && constraints->has_generated_stored))
 		return false;
-	for (int i = 0; i < desc->natts; i++)
-		if (TupleDescAttr(desc, i)->attidentity != '\0' || TupleDescAttr(desc, i)->attgenerated != '\0')
-			return false;
-	return pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode, ACLMASK_ALL) == mode;
+	if (!has_our_triggers(rel, is_captured))
+		return false;
+	return check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED &&
+		pg_class_aclmask(RelationGetRelid(rel), GetUserId(), mode, ACLMASK_ALL) == mode;
 }
 
 /* Is the index the only one that wants something to be there once? */
@@ -240,7 +240,14 @@ look_up(Writer *writer, TupleTableSlot *row)
 	return index_getnext_slot(writer->scan, ForwardScanDirection, writer->old);
 }
 
-/* Tell the change log, if there is one, of a row that came (1) or went (-1). */
+static void
+check_constraints(Writer *writer, TupleTableSlot *row)
+{
+	if (writer->desc->constr != NULL)
+		ExecConstraints(writer->result_rel, row, writer->estate);
+}
+
+/* Let readers of the change log know of a row that came (1) or went (-1). */
 static void
 log_row(Writer *writer, TupleTableSlot *row, int weight)
 {
@@ -250,13 +257,6 @@ log_row(Writer *writer, TupleTableSlot *row, int weight)
 		writer->log = md_capture_write_begin(RelationGetRelid(writer->rel), writer->rel, writer->count);
 	if (writer->log != NULL)
 		md_capture_write_put(writer->log, row, weight);
-}
-
-static void
-check_constraints(Writer *writer, TupleTableSlot *row)
-{
-	if (writer->desc->constr != NULL)
-		ExecConstraints(writer->result_rel, row, writer->estate);
 }
 
 /* What becomes of writer->old because of a row of its key. */
@@ -274,9 +274,9 @@ change_found(Writer *writer, TupleTableSlot *row)
 		(void) ExecProject(writer->set);
 		check_constraints(writer, writer->new);
 		log_row(writer, writer->old, -1);
-		log_row(writer, writer->new, 1);
 		md_update_row(writer->result_rel, writer->estate, &writer->old->tts_tid, writer->new,
 					  GetActiveSnapshot());
+		log_row(writer, writer->new, 1);
 		writer->rows_updated++;
 	}
 	ResetPerTupleExprContext(writer->estate);
@@ -327,10 +327,10 @@ insert_first(Writer *writer)
 	insert_into_heap(writer, writer->slots, writer->count);
 	for (int i = 0; i < writer->count; i++)
 	{
-		if (md_try_index_tuples(writer->result_rel, writer->slots[i], writer->estate, writer->arbiters))
-			log_row(writer, writer->slots[i], 1);
-		else
+		if (!md_try_index_tuples(writer->result_rel, writer->slots[i], writer->estate, writer->arbiters))
 			writer->inserts[found++] = writer->slots[i];
+		else
+			log_row(writer, writer->slots[i], 1);
 		ResetPerTupleExprContext(writer->estate);
 	}
 	if (found == 0)
@@ -394,13 +394,20 @@ receive_row(TupleTableSlot *row, DestReceiver *self)
 {
 	Writer	   *writer = (Writer *) self;
 	const MdTarget *target = writer->upsert->target;
-	MemoryContext old = MemoryContextSwitchTo(writer->slice_context);
 	Datum		values[MaxHeapAttributeNumber];
 	bool		nulls[MaxHeapAttributeNumber];
 	HeapTuple	tuple;
+	MemoryContext old;
 
 	if (!writer->fits)
 		return false;
+	old = MemoryContextSwitchTo(writer->slice_context);
+	if (writer->count == writer->slot_count)
+	{
+		(void) MemoryContextSwitchTo(writer->context);
+		writer->slots[writer->slot_count++] = MakeSingleTupleTableSlot(writer->slot_desc, &TTSOpsHeapTuple);
+		(void) MemoryContextSwitchTo(writer->slice_context);
+	}
 	slot_getallattrs(row);
 	/* columns that were dropped are NULL */
 	memset(nulls, true, sizeof(bool) * writer->desc->natts);
@@ -440,7 +447,6 @@ static Writer *
 open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapshot)
 {
 	Writer	   *writer = palloc0(sizeof(Writer));
-	TupleDesc	slot_desc;
 
 	writer->dest.receiveSlot = receive_row;
 	writer->dest.rStartup = start_rows;
@@ -450,6 +456,7 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 	writer->upsert = upsert;
 	writer->rel = rel;
 	writer->desc = RelationGetDescr(rel);
+	writer->slot_desc = CreateTupleDescCopy(writer->desc);
 	writer->index = index_open(index_id, RowExclusiveLock);
 	writer->arbiters = list_make1_oid(index_id);
 	writer->context = CurrentMemoryContext;
@@ -462,10 +469,6 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 	writer->may_insert_first = is_only_unique(writer->result_rel, index_id);
 	writer->old = table_slot_create(rel, NULL);
 	writer->new = table_slot_create(rel, NULL);
-	/* of a copy, which nobody counts references to: a thousand of them make each further one slow */
-	slot_desc = CreateTupleDescCopy(writer->desc);
-	for (int i = 0; i < SLICE_ROWS; i++)
-		writer->slots[i] = MakeSingleTupleTableSlot(slot_desc, &TTSOpsHeapTuple);
 	if (upsert->set != NULL)
 	{
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
@@ -483,7 +486,7 @@ close_writer(Writer *writer)
 	if (writer->log != NULL)
 		md_capture_write_end(writer->log);
 	index_endscan(writer->scan);
-	for (int i = 0; i < SLICE_ROWS; i++)
+	for (int i = 0; i < writer->slot_count; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
 	ExecDropSingleTupleTableSlot(writer->old);
 	ExecDropSingleTupleTableSlot(writer->new);
@@ -499,7 +502,7 @@ md_upsert_directly(const MdUpsert *upsert, Oid index_id, const char *sql, Snapsh
 {
 	Relation	rel = table_open(upsert->target->relid, RowExclusiveLock);
 	bool		is_captured;
-	bool		done = is_plain(rel) && has_our_triggers(rel, &is_captured);
+	bool		done = OidIsValid(index_id) && is_plain(rel, &is_captured);
 
 	if (done)
 	{
@@ -511,7 +514,7 @@ md_upsert_directly(const MdUpsert *upsert, Oid index_id, const char *sql, Snapsh
 		UpdateActiveSnapshotCommandId();
 		writer = open_writer(upsert, rel, index_id, GetActiveSnapshot());
 		writer->is_captured = is_captured;
-		md_sql_run_into(sql, snapshot, &writer->dest);
+		md_sql_run_into_dest(sql, &writer->dest);
 		done = writer->fits;
 		run->rows_inserted += writer->rows_inserted;
 		run->rows_updated += writer->rows_updated;

@@ -80,57 +80,58 @@ md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *args, Snapshot s
 	return run_plan(*plan, sql, args, snapshot);
 }
 
+/* Run a plan that only reads, under the active snapshot. */
+static void
+run_into_dest(SPIPlanPtr plan, const char *sql, DestReceiver *dest)
+{
+	SPIExecuteOptions options = {0};
+
+	options.read_only = true;
+	options.dest = dest;
+	check_result(SPI_execute_plan_extended(plan, &options), sql);
+}
+
 Tuplestorestate *
 md_sql_run_into_store(const char *sql, Snapshot snapshot, TupleDesc *tupdesc)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(true, false, work_mem);
-	SPIExecuteOptions options = {0};
 	SPIPlanPtr	plan = prepare(sql, NULL, CURSOR_OPT_PARALLEL_OK);
 	List	   *sources = SPI_plan_get_plan_sources(plan);
+	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
 
 	*tupdesc = CreateTupleDescCopy(((CachedPlanSource *) linitial(sources))->resultDesc);
-	options.read_only = true;
-	options.dest = CreateDestReceiver(DestTuplestore);
-	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext,
-									true, NULL, NULL);
+	SetTuplestoreDestReceiverParams(dest, store, CurrentMemoryContext, true, NULL, NULL);
 
 	/* read-only statements use the active snapshot: ours, with our own writes */
 	CommandCounterIncrement();
 	PushCopiedSnapshot(snapshot);
 	UpdateActiveSnapshotCommandId();
-	check_result(SPI_execute_plan_extended(plan, &options), sql);
+	run_into_dest(plan, sql, dest);
 	PopActiveSnapshot();
-	options.dest->rDestroy(options.dest);
+	dest->rDestroy(dest);
 	return store;
 }
 
-static void
-run_into(const char *sql, Snapshot snapshot, int cursor_options, DestReceiver *dest)
-{
-	SPIExecuteOptions options = {0};
-	SPIPlanPtr	plan = prepare(sql, NULL, cursor_options);
-
-	options.read_only = true;
-	options.dest = dest;
-	CommandCounterIncrement();
-	PushCopiedSnapshot(snapshot);
-	UpdateActiveSnapshotCommandId();
-	check_result(SPI_execute_plan_extended(plan, &options), sql);
-	PopActiveSnapshot();
-	SPI_freeplan(plan);
-}
-
 void
-md_sql_run_into(const char *sql, Snapshot snapshot, DestReceiver *dest)
+md_sql_run_into_dest(const char *sql, DestReceiver *dest)
 {
-	/* not in parallel, so that the receiver may write */
-	run_into(sql, snapshot, 0, dest);
+	SPIPlanPtr	plan = prepare(sql, NULL, 0);
+
+	run_into_dest(plan, sql, dest);
+	SPI_freeplan(plan);
 }
 
 void
 md_sql_run_for_errors(const char *sql, Snapshot snapshot)
 {
-	run_into(sql, snapshot, CURSOR_OPT_PARALLEL_OK, None_Receiver);
+	SPIPlanPtr	plan = prepare(sql, NULL, CURSOR_OPT_PARALLEL_OK);
+
+	CommandCounterIncrement();
+	PushCopiedSnapshot(snapshot);
+	UpdateActiveSnapshotCommandId();
+	run_into_dest(plan, sql, None_Receiver);
+	PopActiveSnapshot();
+	SPI_freeplan(plan);
 }
 
 void

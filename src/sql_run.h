@@ -43,8 +43,11 @@ extern uint64 md_sql_run_cached(SPIPlanPtr *plan, const char *sql, MdSqlArgs *ar
 extern Tuplestorestate *md_sql_run_into_store(const char *sql, Snapshot snapshot,
 											  TupleDesc *tupdesc);
 
-/* Run a SELECT whose rows go to a receiver, which may write: they are of the time before. */
-extern void md_sql_run_into(const char *sql, Snapshot snapshot, DestReceiver *dest);
+/*
+ * Run a SELECT under the active snapshot into a receiver, which may write: the
+ * statement is not run in parallel.
+ */
+extern void md_sql_run_into_dest(const char *sql, DestReceiver *dest);
 
 /* Run a SELECT for its errors: its rows are computed, and thrown away. */
 extern void md_sql_run_for_errors(const char *sql, Snapshot snapshot);

@@ -105,19 +105,19 @@ md_worker_slots_require(void)
 				 errhint("Add pg_medallion to shared_preload_libraries and restart the server.")));
 }
 
-/* Does an entry say nothing that anybody needs? */
+/* Does the entry say that workers are wanted and not there? */
 static bool
-is_free(const MdDatabaseEntry *entry)
+is_short(const MdDatabaseEntry *entry)
 {
 	for (int kind = 0; kind < MD_WORKER_KINDS; kind++)
 		if (entry->without_process[kind] != 0 || entry->without_slot[kind] != 0)
-			return false;
-	return entry->blocker_pid == 0 || BackendPidGetProc(entry->blocker_pid) == NULL;
+			return true;
+	return false;
 }
 
 /* The lock is held exclusively. */
 MdDatabaseEntry *
-md_database_entry(Oid database)
+md_database_entry(Oid database, bool for_block)
 {
 	MdDatabaseEntry *free_entry = NULL;
 
@@ -127,9 +127,14 @@ md_database_entry(Oid database)
 
 		if (entry->database == database)
 			return entry;
-		if (free_entry == NULL && is_free(entry))
+		if (entry->blocker_pid != 0 && BackendPidGetProc(entry->blocker_pid) != NULL)
+			continue;
+		/* what is shown of shortages may go, if need be */
+		if (free_entry == NULL || (is_short(free_entry) && !is_short(entry)))
 			free_entry = entry;
 	}
+	if (free_entry != NULL && is_short(free_entry) && !for_block)
+		return NULL;
 	if (free_entry != NULL)
 	{
 		memset(free_entry, 0, sizeof(MdDatabaseEntry));
@@ -484,11 +489,11 @@ md_database_block(Oid database)
 	register_xact_callback();
 	databases_blocked = true;
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
-	entry = md_database_entry(database);
+	entry = md_database_entry(database, true);
 	if (entry == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many databases are short of workers of pg_medallion, or about to be dropped"),
+				 errmsg("too many databases are to be left by workers of pg_medallion at the same time"),
 				 errhint("You might need to increase medallion.max_worker_slots.")));
 	entry->blocker_pid = MyProcPid;
 	LWLockRelease(md_worker_area->lock);

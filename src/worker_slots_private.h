@@ -60,8 +60,11 @@ typedef struct MdWorkerArea
 /* NULL unless the library was preloaded. */
 extern MdWorkerArea *md_worker_area;
 
-/* The entry of a database, or a free one that becomes it; NULL: all say something. */
-extern MdDatabaseEntry *md_database_entry(Oid database);
+/*
+ * The entry of a database, or one that becomes it; NULL: there is none that says
+ * nothing, or, for_block, none that is not blocked.
+ */
+extern MdDatabaseEntry *md_database_entry(Oid database, bool for_block);
 
 /* Whoever wanted workers is gone; the lock is held exclusively. */
 extern void md_worker_forget_shortages(const MdWorkerSlot *supervising);

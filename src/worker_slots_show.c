@@ -35,7 +35,7 @@ md_worker_note_shortage(Oid database, MdWorkerKind kind, int worker_index, MdSho
 
 	LWLockAcquire(md_worker_area->lock, LW_EXCLUSIVE);
 	/* of so many that are short of workers some need not be shown */
-	entry = md_database_entry(database);
+	entry = md_database_entry(database, false);
 	if (entry != NULL)
 	{
 		entry->without_process[kind] &= ~bit;

@@ -13,7 +13,8 @@
 # that creates it: with a worker that reads other tables of the same server, and
 # with none.
 #
-# Run it on an idle machine: a busy one shows in the 99th percentile first, the
+# The broker, which compiles itself while it works, is warmed up before for
+# MD_BENCH_WARM_UP seconds (15). Run it on an idle machine: a busy one shows in the 99th percentile first, the
 # bare consumer's as well.
 #
 # Environment: MD_BENCH_RATE (10000 records a second), MD_BENCH_SECONDS (10),
@@ -136,6 +137,8 @@ start_broker
 query "CREATE SERVER kafka FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$MD_KAFKA_BOOTSTRAP')"
 printf '\n%d records a second for %d s, %d partitions, linger.ms %s; load average %s\n' "$rate" "$seconds" \
     "${MD_BENCH_PARTITIONS:-4}" "${MD_BENCH_LINGER:-0}" "$(cut -d' ' -f1-3 /proc/loadavg)"
+make_topic "${MD_BENCH_PARTITIONS:-4}"
+send $((rate * ${MD_BENCH_WARM_UP:-15}))
 for round in $(seq "$rounds"); do
     run_bare
     show 'bare consumer' "$round"

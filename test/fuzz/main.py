@@ -24,7 +24,7 @@ LEFT_OUT_SHARE = 0.03       # of views whose query fails or takes too long later
 
 
 def prelude():
-    """make_stream() and ingest(), as the SQL tests have them."""
+    """make_stream(), ingest() and the like, as the SQL tests have them."""
     with open(os.path.join(TREE, "sql/include/simulate_ingest.sql"), encoding="utf-8") as file:
         statements = file.read()
     return re.sub(r"(?m)^(\\.*|SET .*|CREATE SCHEMA .*)$", "", statements)
@@ -238,7 +238,7 @@ class Run:
         print_counter("left out later", self.statistics.left_out)
         if self.statistics.retried:
             print(f"too slow without statistics, and in time with them: {self.statistics.retried}")
-        print(f"refreshes: {counter_line(self.statistics.runs)}")
+        print(f"refreshes: {counter_line(self.statistics.runs)}; late rows: {self.statistics.late}")
         print(f"plans: {counter_line(plans)}; incremental {percent(incremental, total)}")
         print(f"fuzz: {total} queries in {self.rounds} rounds from seed {self.seed}, {self.statistics.compared} comparisons,"
               f" {self.failures} failures, {time.monotonic() - self.started:.0f} s", flush=True)

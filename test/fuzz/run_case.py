@@ -54,6 +54,7 @@ class Statistics:
         self.invalid = collections.Counter()    # queries that are none
         self.left_out = collections.Counter()   # views no longer compared, by what their query does
         self.compared = 0
+        self.late = 0                           # late rows of streaming tables, rolled back ones too
         self.retried = 0                        # refreshes and verify()s that needed statistics to end in time
         self.slow = 0                           # and those that took too long even so
 
@@ -62,6 +63,7 @@ class Statistics:
             if isinstance(value, collections.Counter):
                 getattr(self, name).update(value)
         self.compared += other.compared
+        self.late += other.late
         self.retried += other.retried
         self.slow += other.slow
 
@@ -273,7 +275,9 @@ class Runner:
     def step_sql(self, step):
         """A change; one that violates a constraint changes nothing, which is as good."""
         try:
-            self.query(step.sql(), step.session)
+            rows = self.query(step.sql(), step.session)
+            if step.head.startswith("SELECT requeue("):
+                self.statistics.late += int(rows[0][0])
         except PgError as error:
             if error.sqlstate[:2] in ("55", "57", "XX") or "medallion" in error.context:
                 raise Failure("error", "-", f"{step.sql()[:200]}: {describe(error)}") from error

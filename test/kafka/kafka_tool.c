@@ -127,10 +127,11 @@ open_client(rd_kafka_type_t type, const char *bootstrap, const char *const *prop
 	return client;
 }
 
+/* Ends: each record is delivered, or given up after message.timeout.ms. */
 void
 flush_producer(rd_kafka_t *producer)
 {
-	rd_kafka_resp_err_t err = rd_kafka_flush(producer, 60000);
+	rd_kafka_resp_err_t err = rd_kafka_flush(producer, -1);
 
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		die("could not deliver all records: %s", rd_kafka_err2str(err));

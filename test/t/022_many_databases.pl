@@ -32,7 +32,12 @@ for my $database ('d1', "d$databases")
 $node->safe_psql("d$_", 'CREATE EXTENSION IF NOT EXISTS pg_medallion; CREATE TABLE IF NOT EXISTS t (id int)') for 2 .. 8;
 $node->safe_psql("d$_", q{CREATE MATERIALIZED VIEW v WITH (medallion.refresh_interval = '1 min') AS SELECT count(*) AS n FROM t; SELECT medallion.pause('v')}) for 2 .. 8;
 is($node->safe_psql('d5', 'SELECT count(*) FROM v'), 1, 'definitions are made where no process can be');
-wait_for($node, q{SELECT count(*) > 0 FROM medallion.workers WHERE state = 'waiting' AND reason LIKE '%medallion.max_worker_slots%'}, 'd5');
+
+# As many are short of a process as there is room to say so of, and the extension can still be dropped.
+is($node->safe_psql('postgres', $launcher), $pid, 'the launcher is the same');
+$node->restart;
+wait_for($node, q{SELECT count(*) >= 16 FROM medallion.workers WHERE state = 'waiting' AND reason LIKE '%medallion.max_worker_slots%'}, 'd5');
+$pid = $node->safe_psql('postgres', $launcher);
 $node->safe_psql("d$_", 'DROP EXTENSION pg_medallion CASCADE') for 2 .. 7;
 $node->safe_psql('d8', q{INSERT INTO t VALUES (1); SELECT medallion.alter_materialized_view('v', refresh_interval => '50 ms'); SELECT medallion.resume('v')});
 wait_for($node, 'SELECT n = 1 FROM v', 'd8');

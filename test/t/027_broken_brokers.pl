@@ -139,17 +139,21 @@ for my $n (1 .. 30)
 $generator->finish;
 mock_ok('leaders moved 30 times');
 
-# No leader at all, for a while: the partition waits, its neighbours go on.
+# No leader at all, for a while: the partition waits, its neighbours go on. The
+# broker that led it is away meanwhile, for newer mock clusters crash when they
+# are asked for records of such a partition.
+$control->("leader m $_ " . ($_ + 1)) for 0 .. 2;
+mock_ok('each broker leads one');
+$control->('down 2');
 $control->('leader m 1 -1');
 produce($mock, 'm', map { { partition => $_, value => 'x' } } 0, 2, 2);
 wait_for($node, q{SELECT count(*) = 3 FROM m WHERE payload = 'x'});
 $control->('leader m 1 2');
+$control->('up 2');
 mock_ok('a partition was without a leader');
 
 # One of three brokers cannot be reached, and what it leads does not move: its
 # partition waits, the state says so, and the neighbours go on.
-$control->("leader m $_ " . ($_ + 1)) for 0 .. 2;
-mock_ok('each broker leads one');
 wait_for($node, q{SELECT count(*) = 0 FROM medallion.stream_status});
 $control->('down 2');
 like(wait_for_state($_, 'failing'), qr/^08006 .*\/2: /, "one broker of three is not there: $_ says which") for 'm', 'mp';

@@ -160,20 +160,18 @@ is(sql(q{SELECT count(*) FROM pg_class WHERE relname LIKE 'sim.gold%'}, 'copy'),
 my @settings = ('default_transaction_read_only = on', 'default_transaction_isolation = serializable', 'default_transaction_deferrable = on',
 	'lock_timeout = 1', 'statement_timeout = 1', 'session_replication_role = replica', 'row_security = off', 'role = reader',
 	q{search_path = ''}, 'standard_conforming_strings = off', 'array_nulls = off');
-my $as_ever = 'SET ROLE none; SET default_transaction_read_only = off; SET default_transaction_isolation = DEFAULT; SET lock_timeout = 0;
-	SET statement_timeout = 0; SET session_replication_role = origin; SET row_security = on; ';
 my $started = sql('SELECT now()');
 sql('CREATE ROLE reader');
+$ENV{PGOPTIONS} = join ' ', map { "-c $_" } 'default_transaction_read_only=off', 'default_transaction_isolation=read\\ committed', 'lock_timeout=0',
+	'statement_timeout=0', 'session_replication_role=origin', 'row_security=on', 'role=none';
 sql("ALTER DATABASE postgres SET $_") for @settings;
-# a session has no time to set it
-$ENV{PGOPTIONS} = '-c statement_timeout=0';
-sql("$as_ever SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'medallion%' AND datname = 'postgres'");
-wait_for($node, "SELECT $workers = 1 AND (SELECT min(started_at) > '$started' FROM medallion.workers WHERE database = 'postgres')");
+sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'medallion%' AND datname = 'postgres'");
+wait_for($node, "SELECT count(*) = 2 AND min(started_at) > '$started' FROM medallion.workers WHERE database = 'postgres' AND pid IS NOT NULL");
 my $rows = sql('SELECT count(*) FROM sim.events');
-sql("$as_ever SELECT ingest('sim.events', 0, 'SELECT g, ''k1'' FROM generate_series(1, 10) g')");
+sql("SELECT ingest('sim.events', 0, 'SELECT g, ''k1'' FROM generate_series(1, 10) g')");
 wait_for($node, "SELECT sum(n) = $rows + 10 FROM sim.gold");
 is(sql(q{SELECT string_agg(last_error, '; ') FROM medallion.materialized_views}), '', 'settings for sessions do not reach workers');
-sql("$as_ever ALTER DATABASE postgres RESET ALL");
+sql('ALTER DATABASE postgres RESET ALL');
 delete $ENV{PGOPTIONS};
 sql('DROP ROLE reader');
 
