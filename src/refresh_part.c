@@ -99,7 +99,7 @@ make_result(MdView *view)
 													 att->atttypmod, att->attcollation));
 	}
 	table_close(rel, NoLock);
-	return md_relation_make_state(view->relid, " part", columns, view->owner);
+	return md_relation_make_state(view->relid, " part", columns, view->owner, false);
 }
 
 /* Compute result and state anew, as of the frontier, into tables of their own. */

@@ -31,6 +31,7 @@ typedef struct Wanted
 	const char *suffix;			/* of its name */
 	List	   *columns;		/* of ColumnDef */
 	int			key_count;		/* leading columns that identify a row */
+	bool		updated;		/* rows are updated in place */
 } Wanted;
 
 /* Column definitions under construction. */
@@ -48,13 +49,14 @@ add_column(Columns *columns, char *name, Expr *expr)
 }
 
 static Wanted *
-make_wanted(const char *suffix, Columns *columns, int key_count)
+make_wanted(const char *suffix, Columns *columns, int key_count, bool updated)
 {
 	Wanted	   *wanted = palloc(sizeof(Wanted));
 
 	wanted->suffix = suffix;
 	wanted->columns = md_relation_columns(columns->names, columns->exprs);
 	wanted->key_count = key_count;
+	wanted->updated = updated;
 	return wanted;
 }
 
@@ -81,7 +83,7 @@ merge_table(const MdMerge *merge)
 		add_column(&columns, psprintf("%s%s%d", merge->is_signed ? "signed_" : "", names[column->combine],
 									  list_length(columns.names) + 1), column->expr);
 	}
-	return make_wanted(" state", &columns, merge->key_count);
+	return make_wanted(" state", &columns, merge->key_count, true);
 }
 
 static Wanted *
@@ -99,7 +101,7 @@ value_table(const MdMerge *merge, const MdValueSet *set)
 	add_column(&columns, "value", list_nth(merge->inputs, set->value - 1));
 	if (merge->is_signed)
 		add_column(&columns, "copies", (Expr *) makeNullConst(INT8OID, -1, InvalidOid));
-	return make_wanted(" values", &columns, merge->key_count + 1);
+	return make_wanted(" values", &columns, merge->key_count + 1, merge->is_signed);
 }
 
 static Wanted *
@@ -114,7 +116,7 @@ latest_table(const MdLatest *latest)
 	for (int n = latest->result_count; n < list_length(latest->inputs); n++)
 		add_column(&columns, psprintf("order%d", list_length(columns.names) + 1),
 				   list_nth(latest->inputs, n));
-	return make_wanted(" order", &columns, list_length(latest->keys));
+	return make_wanted(" order", &columns, list_length(latest->keys), true);
 }
 
 /* All state tables of a plan (of Wanted), in the order of MdView.state_tables. */
@@ -224,7 +226,8 @@ md_state_make(MdView *view, MdPlan *plan)
 
 		view->state_tables = lappend_oid(view->state_tables,
 										 md_relation_make_state(view->relid, wanted->suffix,
-																wanted->columns, view->owner));
+																wanted->columns, view->owner,
+																wanted->updated));
 	}
 }
 

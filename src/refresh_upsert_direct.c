@@ -87,6 +87,7 @@ typedef struct Writer
 	/* the slice */
 	MemoryContext context;		/* of the writer, which outlives the statement's */
 	MemoryContext slice_context;
+	TupleDesc	slot_desc;		/* a copy: references to it are not counted, which takes long for so many */
 	TupleTableSlot *slots[SLICE_ROWS];
 	int			slot_count;		/* made so far */
 	TupleTableSlot *inserts[SLICE_ROWS];	/* those of it that go into the heap */
@@ -393,17 +394,18 @@ receive_row(TupleTableSlot *row, DestReceiver *self)
 {
 	Writer	   *writer = (Writer *) self;
 	const MdTarget *target = writer->upsert->target;
-	MemoryContext old = MemoryContextSwitchTo(writer->slice_context);
 	Datum		values[MaxHeapAttributeNumber];
 	bool		nulls[MaxHeapAttributeNumber];
 	HeapTuple	tuple;
+	MemoryContext old;
 
 	if (!writer->fits)
 		return false;
+	old = MemoryContextSwitchTo(writer->slice_context);
 	if (writer->count == writer->slot_count)
 	{
 		(void) MemoryContextSwitchTo(writer->context);
-		writer->slots[writer->slot_count++] = MakeSingleTupleTableSlot(writer->desc, &TTSOpsHeapTuple);
+		writer->slots[writer->slot_count++] = MakeSingleTupleTableSlot(writer->slot_desc, &TTSOpsHeapTuple);
 		(void) MemoryContextSwitchTo(writer->slice_context);
 	}
 	slot_getallattrs(row);
@@ -454,6 +456,7 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 	writer->upsert = upsert;
 	writer->rel = rel;
 	writer->desc = RelationGetDescr(rel);
+	writer->slot_desc = CreateTupleDescCopy(writer->desc);
 	writer->index = index_open(index_id, RowExclusiveLock);
 	writer->arbiters = list_make1_oid(index_id);
 	writer->context = CurrentMemoryContext;

@@ -45,6 +45,14 @@
 #include "refresh_read.h"
 #include "relation_make.h"
 
+#define GUARD_NAME "medallion_guard"
+
+/*
+ * In the room that is left on a page, a new version of a row of it finds its place, and
+ * no index hears of it.
+ */
+#define FILLFACTOR_WITH_ROOM 90
+
 void
 md_relation_run_ddl(const char *sql)
 {
@@ -82,6 +90,20 @@ md_relation_columns(List *names, List *exprs)
 		columns = lappend(columns, column);
 	}
 	return columns;
+}
+
+IntoClause *
+md_relation_with_room(IntoClause *like)
+{
+	IntoClause *room = like ? copyObject(like) : makeNode(IntoClause);
+	ListCell   *lc;
+
+	foreach(lc, room->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "fillfactor") == 0)
+			return room;
+	room->options = lappend(room->options,
+							makeDefElem("fillfactor", (Node *) makeInteger(FILLFACTOR_WITH_ROOM), -1));
+	return room;
 }
 
 Oid
@@ -129,9 +151,9 @@ md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *lik
 void
 md_relation_guard(Oid relid)
 {
-	if (OidIsValid(get_trigger_oid(relid, MD_GUARD_NAME, true)))
+	if (OidIsValid(get_trigger_oid(relid, GUARD_NAME, true)))
 		return;
-	md_relation_run_ddl(psprintf("CREATE TRIGGER " MD_GUARD_NAME
+	md_relation_run_ddl(psprintf("CREATE TRIGGER " GUARD_NAME
 					 " BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 					 " FOR EACH STATEMENT EXECUTE FUNCTION medallion.guard_write()",
 					 md_read_relation_name(relid)));
@@ -201,7 +223,7 @@ md_relation_make_definition(Oid result, Query *query, List *columns, List *colum
 }
 
 Oid
-md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
+md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner, bool with_room)
 {
 	MdSecurity	saved;
 	RangeVar   *name = makeRangeVar("medallion_def",
@@ -209,7 +231,7 @@ md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner)
 	Oid			state;
 
 	md_catalog_become_owner(&saved);
-	state = md_relation_make_table(name, columns, owner, NULL);
+	state = md_relation_make_table(name, columns, owner, with_room ? md_relation_with_room(NULL) : NULL);
 	md_catalog_restore_user(&saved);
 	md_relation_attach(state, result);
 	return state;

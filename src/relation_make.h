@@ -9,9 +9,6 @@
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 
-/* The trigger that keeps direct writes away. */
-#define MD_GUARD_NAME "medallion_guard"
-
 /* Column definitions (of ColumnDef) named as given, of the types of exprs. */
 extern List *md_relation_columns(List *names, List *exprs);
 
@@ -20,6 +17,9 @@ extern List *md_relation_columns(List *names, List *exprs);
  * direct writes away.  like: storage options and so on of CREATE ... AS, or NULL.
  */
 extern Oid	md_relation_make_table(RangeVar *name, List *columns, Oid owner, IntoClause *like);
+
+/* How to make a table whose rows are updated in place: with room on its pages, unless like says how full they are. */
+extern IntoClause *md_relation_with_room(IntoClause *like);
 
 /* The same without the trigger. */
 extern Oid	md_relation_make_bare_table(RangeVar *name, List *columns, Oid owner,
@@ -46,7 +46,8 @@ extern Oid	md_relation_make_index(Oid relid, const char *suffix, const char *def
 extern void md_relation_make_named_index(Oid relid, const char *name, const char *definition);
 
 /* A state table for a result, named after it with a suffix (" state"). */
-extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner);
+extern Oid	md_relation_make_state(Oid result, const char *suffix, List *columns, Oid owner,
+								   bool with_room);
 
 /* Part of the result: it goes away with it, and cannot go alone; idempotent. */
 extern void md_relation_attach(Oid part, Oid result);

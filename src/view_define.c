@@ -186,17 +186,22 @@ check_name(MdViewSpec *spec)
 	return true;
 }
 
-/* The table of the result; that of a stage lies where its owner may make none. */
+/*
+ * The table of the result; that of a stage lies where its owner may make none.
+ * Groups and first rows of keys are updated in place.
+ */
 static Oid
-make_result(MdViewSpec *spec, List *columns, Oid owner)
+make_result(MdViewSpec *spec, const MdPlan *plan, List *columns, Oid owner)
 {
+	bool		updated = spec->mode != MD_MODE_FULL && (plan->merge != NULL || plan->latest != NULL);
+	IntoClause *into = updated ? md_relation_with_room(spec->into) : spec->into;
 	MdSecurity	saved;
 	Oid			relid;
 
 	if (!spec->is_stage)
-		return md_relation_make_table(spec->name, columns, owner, spec->into);
+		return md_relation_make_table(spec->name, columns, owner, into);
 	md_catalog_become_owner(&saved);
-	relid = md_relation_make_table(spec->name, columns, owner, spec->into);
+	relid = md_relation_make_table(spec->name, columns, owner, into);
 	md_catalog_restore_user(&saved);
 	return relid;
 }
@@ -224,7 +229,7 @@ md_view_create(MdViewSpec *spec)
 	md_view_check_privileges(md_query_text(spec->query), owner);
 
 	md_view_output_columns(spec->query, spec->column_names, &names, &exprs);
-	view.relid = make_result(spec, md_relation_columns(names, exprs), owner);
+	view.relid = make_result(spec, plan, md_relation_columns(names, exprs), owner);
 	view.owner = owner;
 	view.definition = md_relation_make_definition(view.relid, spec->query,
 												  md_relation_columns(names, exprs), names);

@@ -113,6 +113,9 @@ make_next_table(Redefinition *redefinition)
 
 	if (OidIsValid(rel->rd_rel->reltablespace))
 		into->tableSpaceName = get_tablespace_name(rel->rd_rel->reltablespace);
+	if (RelationGetFillFactor(rel, HEAP_DEFAULT_FILLFACTOR) != HEAP_DEFAULT_FILLFACTOR)
+		into->options = list_make1(makeDefElem("fillfactor",
+											   (Node *) makeInteger(RelationGetFillFactor(rel, HEAP_DEFAULT_FILLFACTOR)), -1));
 	table_close(rel, NoLock);
 	foreach(lc, redefinition->columns->layout)
 	{
