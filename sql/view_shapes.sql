@@ -23,6 +23,9 @@ INSERT INTO queries VALUES
     ('dependent', false, $$SELECT t.id, t.v, t.k + 1 AS m, count(o.q) AS c, sum(o.q) AS s FROM t LEFT JOIN o ON o.id = t.id GROUP BY t.id$$),
     ('dependent_in_having', false, $$SELECT t.v, max(o.q) AS c FROM t JOIN o ON o.id = t.id GROUP BY t.id HAVING t.k > 0$$),
     ('dependent_in_sets', false, $$SELECT t.v, max(o.q) AS c, grouping(o.q) AS g FROM t JOIN o ON o.id = t.id GROUP BY GROUPING SETS ((t.id), (t.id, o.q))$$),
+    -- an aggregate that is sorted by is no key of a grouping set
+    ('sets_sorted_by_aggregate', false, $$SELECT k, count(*) AS n, max(v) AS m FROM t GROUP BY GROUPING SETS ((), (k)) ORDER BY n DESC, k LIMIT 3$$),
+    ('sets_without_keys', false, $$SELECT count(*) AS n, sum(o.q) AS s FROM t LEFT JOIN o ON o.id = t.id GROUP BY GROUPING SETS ((), ()) ORDER BY s LIMIT 2$$),
     ('dependent_in_subquery', false, $$SELECT t.v, (SELECT count(*) FROM o WHERE o.id = t.k) AS c FROM t GROUP BY t.id$$),
     ('dependent_not_comparable', false, $$SELECT t.id, t.note ->> 'a' AS a, count(*) AS c FROM t JOIN o ON o.id = t.id GROUP BY t.id$$),
     -- windows

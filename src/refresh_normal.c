@@ -295,13 +295,20 @@ one_grouping_set(Query *query, List *set)
 {
 	Query	   *branch = copyObject(query);
 	List	   *groups = NIL;
+	List	   *other_keys = NIL;	/* an aggregate that is sorted by has a number, too */
 	ListCell   *lc;
 
 	branch->groupingSets = NIL;
 	branch->groupDistinct = false;
 	foreach(lc, branch->groupClause)
-		if (list_member_int(set, lfirst_node(SortGroupClause, lc)->tleSortGroupRef))
+	{
+		Index		ref = lfirst_node(SortGroupClause, lc)->tleSortGroupRef;
+
+		if (list_member_int(set, ref))
 			groups = lappend(groups, lfirst(lc));
+		else
+			other_keys = lappend_int(other_keys, ref);
+	}
 	foreach(lc, branch->targetList)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
@@ -317,7 +324,7 @@ one_grouping_set(Query *query, List *set)
 			target->expr = (Expr *) makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
 											  Int32GetDatum(bits), false, true);
 		}
-		else if (target->ressortgroupref != 0 && !list_member_int(set, target->ressortgroupref))
+		else if (list_member_int(other_keys, target->ressortgroupref))
 		{
 			target->expr = (Expr *) makeNullConst(exprType((Node *) target->expr),
 												  exprTypmod((Node *) target->expr),

@@ -343,6 +343,8 @@ class CaseMaker:
         if pick == "move":
             other = rng.choice([t for t in self.tables if t.kind in ("table", "split")] or [None])
             if other and other.name not in self.open_tables:
+                if session == "writer":
+                    self.open_tables[other.name] = True     # it is locked until the transaction ends
                 return sql(f"WITH d AS (DELETE FROM {name} WHERE {self.condition(table)} RETURNING k)"
                            f" INSERT INTO {other.name} (k) SELECT k FROM d")
         if pick == "replica" and table.kind not in ("parent", "child"):
@@ -360,7 +362,7 @@ class CaseMaker:
             return sql(f"UPDATE {name} SET id = id + 1000 WHERE {self.condition(table)}")
         if pick == "copy" and table.kind != "parent":
             return sql(f"COPY {name} (k) FROM PROGRAM 'printf \"1\\\\n3\\\\n\\\\\\\\N\\\\n\"'")
-        if pick in ("from", "using") and self.tables[0].name not in self.open_tables:
+        if pick in ("from", "using") and session == "main" and self.tables[0].name not in self.open_tables:
             other = self.tables[0].name
             return sql(f"UPDATE {name} u SET k = coalesce(o.k, 0) + 1 FROM {other} o WHERE o.k = u.k" if pick == "from" else
                        f"DELETE FROM {name} u USING {other} o WHERE o.k > u.k + 1")
