@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -72,6 +73,8 @@ md_debug_point_reach(const char *name)
 {
 	LOCKTAG		tag;
 	int			lock_timeout = LockTimeout;
+	/* a wait that is cancelled may end with the lock, which goes with its transaction then */
+	bool		for_session = !IsTransactionState();
 	int			sqlstate = 0;
 	Reaction	reaction = debug_point_reaction(name, &sqlstate);
 
@@ -90,14 +93,14 @@ md_debug_point_reach(const char *name)
 	LockTimeout = 0;
 	PG_TRY();
 	{
-		(void) LockAcquire(&tag, ShareLock, true, false);
+		(void) LockAcquire(&tag, ShareLock, for_session, false);
 	}
 	PG_FINALLY();
 	{
 		LockTimeout = lock_timeout;
 	}
 	PG_END_TRY();
-	LockRelease(&tag, ShareLock, true);
+	LockRelease(&tag, ShareLock, for_session);
 }
 
 /* SQL: the objid to give to pg_advisory_lock(class, objid) for a point. */
