@@ -154,8 +154,13 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		if (high < 0)
 			continue;
 		partition->high_watermark = high;
-		/* a checkpoint beyond the end would lose what is yet to come */
-		if (partition->taken_next > high)
+
+		/*
+		 * A checkpoint beyond the end would lose what is yet to come.  Records
+		 * are no proof of that: a broker tells the end as it was before it
+		 * read them.
+		 */
+		if (partition->taken_next > Max(high, partition->taken_last_offset + 1))
 			md_ingest_skip(partition->stream, ERRCODE_DATA_CORRUPTED,
 						   psprintf("topic \"%s\" partition %d was read up to offset %lld, beyond its end %lld",
 									partition->topic, partition->partition,

@@ -41,6 +41,14 @@ for my $n (1 .. 5)
 }
 is(batches('at_once'), '1 1 1 1 1', 'flush_interval = 0: records that come one by one are stored so');
 
+# The end of a partition that a broker tells is of before it read what it sends along.
+my $close = create_topic($kafka, 'close', 4);
+stream_table('close_behind', $close, flush_interval => 0);
+start_generator($kafka, $close, 60_000, '--rate', 10_000, '--linger', 0)->finish;
+wait_until_caught_up($node, 'close_behind', $kafka, $close);
+exactly_once_ok($node, 'close_behind', $kafka, $close);
+is(count_log($node, qr/ingest into streaming table .* failed/), 0, 'a reader that is close behind its producer does not fail for it');
+
 # Hours: records wait, for others or for somebody who asks for them.
 my $hours = create_topic($kafka, 'hours');
 stream_table('seen', $hours, flush_interval => 0);
