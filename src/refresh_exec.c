@@ -258,6 +258,17 @@ begin_settings(void)
 	return nest_level;
 }
 
+/* The changes of the sources (of MdInput), or a reason to recompute. */
+static char *
+find_changes(MdRefresh *refresh, List **inputs)
+{
+	int			nest_level = begin_settings();
+	char	   *reason = why_rebuild(refresh, inputs);
+
+	AtEOXact_GUC(false, nest_level);
+	return reason;
+}
+
 /* Apply what is new; false, with nothing written, if that turned out impossible. */
 static bool
 apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
@@ -339,7 +350,7 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = "asked for";
 	else
 	{
-		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : why_rebuild(refresh, &inputs);
+		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : find_changes(refresh, &inputs);
 		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated)
 			refuse_rebuild(refresh, reason);
 		/* rows that cannot be computed are no reason to refuse it */
