@@ -24,6 +24,9 @@
 #include "ingest_threshold.h"
 #include "kafka_client.h"
 
+/* Who shares commits over a longer time than this does so from the beginning. */
+#define MAX_HURRY_MS 1000
+
 typedef struct MdIngestStream MdIngestStream;
 typedef struct MdLane MdLane;
 
@@ -154,6 +157,7 @@ struct MdLane
 	int			silences;		/* how often in a row there was no answer to that */
 	/* waiting */
 	bool		hurries;		/* a stream has joined: its first records are stored at once */
+	bool		behind;			/* the last batch ended before the end of a partition */
 	bool		rung;			/* the queue has something since rung_at */
 	TimestampTz rung_at;
 	TimestampTz looked_at;		/* at the queue, while it waits for flush_interval */

@@ -27,7 +27,7 @@
  * millisecond for each of many: a partition costs about 4 us per fetch, and
  * idle ones so half a percent of a core, however many there are.
  */
-#define MIN_FETCH_WAIT_MS 100
+#define MIN_FETCH_WAIT_MS 50
 #define MAX_FETCH_WAIT_MS 1000
 #define FETCH_WAIT_FOREGROUND_MS 50
 
@@ -39,9 +39,6 @@
  * for their last millisecond by looking at the clock.
  */
 #define MAX_LANE_STREAMS 512
-
-/* Who shares commits over a longer time than this does so from the beginning. */
-#define MAX_HURRY_MS 1000
 
 /* Less than this is of no use: a fetch may bring as much. */
 #define MIN_QUEUE_KB 1024

@@ -133,6 +133,7 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 	ListCell   *lc;
 
 	*errors = NIL;
+	lane->behind = false;
 	lane->n_records = md_kafka_take(lane->client, &lane->records,
 									Min(max_records, lane->batch_max_records),
 									lane->batch_max_bytes, &events, drained);
@@ -154,6 +155,7 @@ md_ingest_take(MdLane *lane, int max_records, bool *drained, List **errors)
 		if (high < 0)
 			continue;
 		partition->high_watermark = high;
+		lane->behind |= partition->taken_next < high;
 
 		/*
 		 * A checkpoint beyond the end would lose what is yet to come.  Records

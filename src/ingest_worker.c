@@ -45,6 +45,8 @@
 
 /* A queue that fills before its flush is due is looked at this often. */
 #define QUEUE_CHECK_MS 1000
+/* Of flush_interval, how long records wait while their lane is behind. */
+#define CATCH_UP_FRACTION 4
 /* What brokers take unless they are told otherwise. */
 #define LARGE_RECORD_BYTES INT64CONST(1048576)
 #define MIRROR_CHECK_MS 200
@@ -108,6 +110,18 @@ has_stopped(MdLane *lane, TimestampTz now)
 	return stopped;
 }
 
+/*
+ * How long the lane's records wait for others.  Those that Kafka has had for
+ * long come as fast as they can be read: waiting for them is time lost.
+ */
+static int
+patience_ms(const MdLane *lane)
+{
+	bool		catches_up = lane->behind && lane->flush_interval_ms <= MAX_HURRY_MS;
+
+	return catches_up ? lane->flush_interval_ms / CATCH_UP_FRACTION : lane->flush_interval_ms;
+}
+
 /* Has what waits in the lane's queue waited long enough, or grown enough? */
 static bool
 is_due(MdLane *lane)
@@ -117,7 +131,7 @@ is_due(MdLane *lane)
 	if (!lane->rung)
 		return false;
 	return lane->flush_interval_ms == 0 || lane->hurries || has_stopped(lane, now) ||
-		md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->rung_at, lane->flush_interval_ms)) == 0 ||
+		md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->rung_at, patience_ms(lane))) == 0 ||
 		md_kafka_queue_length(lane->client) >= lane->batch_max_records ||
 		md_kafka_queue_bytes(lane->client) >= lane->batch_max_bytes;
 }
@@ -155,7 +169,7 @@ next_wait_ms(void)
 			wait_ms = Min(wait_ms,
 						  Min(QUEUE_CHECK_MS,
 							  md_clock_ms_until(now, TimestampTzPlusMilliseconds(lane->rung_at,
-																				 lane->flush_interval_ms))));
+																				 patience_ms(lane)))));
 		if (lane->mirror_lsn != 0)
 			wait_ms = Min(wait_ms, MIRROR_CHECK_MS);
 		if (lane->mirror_again_at != 0)

@@ -4,8 +4,8 @@
  *
  * A batch commits its rows and its checkpoint together, so who sees the
  * checkpoint in a snapshot sees the rows in a later one.  Each look takes a new
- * snapshot; in between the session sleeps on its latch, for 5 ms at first and
- * 100 ms at most, and can be cancelled.
+ * snapshot; in between the session sleeps until a worker has stored something,
+ * or, as sessions store records too, for 5 ms at first and 100 ms at most.
  */
 #include "postgres.h"
 
@@ -14,12 +14,11 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
+#include "storage/condition_variable.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "clock.h"
 #include "kafka_request.h"
@@ -27,7 +26,10 @@
 #include "stream_table.h"
 #include "stream_topics.h"
 #include "stream_wait.h"
+#include "worker_slots.h"
 
+/* Of workers that store batches all the time not each is looked at. */
+#define LOOK_PAUSE_US	1000
 #define FIRST_PAUSE_MS	5
 #define MAX_PAUSE_MS	100
 
@@ -108,12 +110,12 @@ wait_for_targets(const MdStream *stream, Target *targets, int n_targets,
 		MemoryContextReset(context);
 		if (left_ms == 0)
 			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(pause_ms, left_ms), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		pg_usleep(LOOK_PAUSE_US);
+		md_worker_wait_for_report(Min(pause_ms, left_ms));
 		CHECK_FOR_INTERRUPTS();
 		pause_ms = Min(pause_ms * 2, MAX_PAUSE_MS);
 	}
+	ConditionVariableCancelSleep();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return reached;

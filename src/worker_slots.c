@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -87,6 +88,7 @@ md_worker_slots_init(void)
 		md_worker_area->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
 		md_worker_area->n_slots = md_max_worker_slots;
 		md_worker_area->n_databases = n_database_entries();
+		ConditionVariableInit(&md_worker_area->reported);
 		for (int i = 0; i < MD_GENERATIONS; i++)
 			md_worker_area->generations[i] = 1;
 	}
@@ -310,6 +312,15 @@ md_worker_slot_report(int64 transactions, int64 rows, int64 bytes)
 	slot->bytes += bytes;
 	slot->last_active_at = GetCurrentTimestamp();
 	LWLockRelease(md_worker_area->lock);
+	ConditionVariableBroadcast(&md_worker_area->reported);
+}
+
+void
+md_worker_wait_for_report(int timeout_ms)
+{
+	md_worker_slots_require();
+	/* false at once where it was not prepared: what came before is looked for then */
+	(void) ConditionVariableTimedSleep(&md_worker_area->reported, timeout_ms, PG_WAIT_EXTENSION);
 }
 
 /*

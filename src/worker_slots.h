@@ -68,8 +68,14 @@ extern void md_worker_note_shortage(Oid database, MdWorkerKind kind, int worker_
 									MdShortage shortage);
 extern const char *md_shortage_setting(MdShortage shortage);
 
-/* Add to the figures of this process's slot. */
+/* Add to the figures of this process's slot, and wake who waits for reports. */
 extern void md_worker_slot_report(int64 transactions, int64 rows, int64 bytes);
+
+/*
+ * Wait until a worker of any database has reported, or for timeout_ms; who looks
+ * for what it reported must do so before, too.  Can be cancelled.
+ */
+extern void md_worker_wait_for_report(int timeout_ms);
 
 /* Definitions of this database changed: wake its processes after commit. */
 extern void md_definitions_changed(void);

@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
@@ -52,6 +53,7 @@ typedef struct MdWorkerArea
 	int			n_slots;
 	int			n_databases;
 	MdDatabaseEntry *databases;
+	ConditionVariable reported; /* a worker has committed something */
 	/* of definitions, by database: two that share one look once too often */
 	uint64		generations[MD_GENERATIONS];
 	MdWorkerSlot	slots[FLEXIBLE_ARRAY_MEMBER];
