@@ -175,7 +175,7 @@ SELECT count(*) FROM pg_stats WHERE tablename = 'v_few';
 UPDATE few SET id = id + 1;
 SELECT strategy, reason, rows_read FROM medallion.refresh('v_few');
 
--- A view that was filled while it was empty, and doubled since, is analyzed again.
+-- A view that was filled while it was empty, and has grown much since, is analyzed again.
 SELECT medallion.create_materialized_view('v_grown', 'SELECT id, id::text AS t FROM few', NULL);
 INSERT INTO few SELECT i, 1 FROM generate_series(1, 5000) i;
 SELECT strategy FROM medallion.refresh('v_grown');

@@ -22,6 +22,9 @@
 typedef struct MdJsonType MdJsonType;
 typedef struct MdJsonRow MdJsonRow;
 
+/* Fields of an object of which is remembered which they are; all beyond share the last. */
+#define MD_JSON_PLACES 64
+
 /* One JSON value, as the reader of a type gets it; never null. */
 typedef enum MdJsonKind
 {
@@ -92,6 +95,7 @@ struct MdJsonRow
 	uint32		bucket_mask;
 	int			n_slots;
 	MdSlice    *slot_names;
+	int16		slot_at[MD_JSON_PLACES];	/* of the name that stood there in the last object; -1 */
 
 	/* The object read last: its values, by slot; NULL data: missing. */
 	MdSlice    *slot_values;

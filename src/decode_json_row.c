@@ -80,6 +80,8 @@ md_json_row_create(int max_fields, const char *noun)
 	row->buckets = palloc(sizeof(int16) * n_buckets);
 	memset(row->buckets, 0xff, sizeof(int16) * n_buckets);
 	row->bucket_mask = n_buckets - 1;
+	for (int place = 0; place < MD_JSON_PLACES; place++)
+		row->slot_at[place] = -1;
 	row->slot_names = palloc0(sizeof(MdSlice) * Max(max_fields, 1));
 	row->slot_values = palloc0(sizeof(MdSlice) * Max(max_fields, 1));
 	return row;
@@ -181,12 +183,10 @@ rescue_field(MdJsonRow *row, MdSlice literal, MdSlice value)
 	appendBinaryStringInfo(&row->rescued, value.data, value.len);
 }
 
-/* A field was found, its name as text and as it was written. */
+/* A field was found: its slot, or -1, and its name as it was written. */
 static inline void
-note_field(MdJsonRow *row, MdSlice name, MdSlice literal, MdSlice value)
+note_field(MdJsonRow *row, int slot, MdSlice literal, MdSlice value)
 {
-	int			slot = find_slot(row, name.data, name.len);
-
 	if (slot >= 0)
 		row->slot_values[slot] = value;
 	else if (row->rescue)
@@ -219,7 +219,7 @@ row_field_end(void *state, char *name, bool isnull)
 			parse->failed = true;
 			MD_JSON_ACTION_RETURN;
 		}
-		note_field(parse->row, field_name, parse->literal, value);
+		note_field(parse->row, find_slot(parse->row, field_name.data, field_name.len), parse->literal, value);
 	}
 	MD_JSON_ACTION_RETURN;
 }
@@ -244,9 +244,22 @@ json_noun(char first)
 	}
 }
 
+/* Does the name of a slot stand at p, as a string? */
+static inline bool
+is_name_at(const MdJsonRow *row, int slot, const char *p, const char *end)
+{
+	MdSlice		name = row->slot_names[slot];
+
+	return end - p > name.len + 1 && *p == '"' && p[name.len + 1] == '"' &&
+		memcmp(p + 1, name.data, name.len) == 0;
+}
+
 /*
  * Note the fields of an object that is plainly JSON.  false: it may be anything,
  * and what was noted is worth nothing.
+ *
+ * Objects of a topic have their fields in one order as a rule: the name that stood
+ * at a place in the last object is looked for there first.
  */
 static bool
 scan_fields(MdJsonRow *row, MdSlice json)
@@ -259,16 +272,28 @@ scan_fields(MdJsonRow *row, MdSlice json)
 	p = md_json_scan_space(p + 1, end);
 	if (p < end && *p == '}')
 		return md_json_scan_space(p + 1, end) == end;
-	for (;;)
+	for (int place = 0;; place = Min(place + 1, MD_JSON_PLACES - 1))
 	{
 		MdSlice		literal = {p, 0};
 		MdSlice		value;
-		bool		has_escapes;
+		int			slot = row->slot_at[place];
 
-		p = md_json_scan_string(p, end, &has_escapes);
-		if (p == NULL || has_escapes)
-			return false;
-		literal.len = p - literal.data;
+		if (slot >= 0 && is_name_at(row, slot, p, end))
+		{
+			literal.len = row->slot_names[slot].len + 2;
+			p += literal.len;
+		}
+		else
+		{
+			bool		has_escapes;
+
+			p = md_json_scan_string(p, end, &has_escapes);
+			if (p == NULL || has_escapes)
+				return false;
+			literal.len = p - literal.data;
+			slot = find_slot(row, literal.data + 1, literal.len - 2);
+			row->slot_at[place] = slot;
+		}
 		p = md_json_scan_space(p, end);
 		if (p == end || *p != ':')
 			return false;
@@ -277,7 +302,7 @@ scan_fields(MdJsonRow *row, MdSlice json)
 		if (p == NULL)
 			return false;
 		value.len = p - value.data;
-		note_field(row, without_quotes(literal), literal, value);
+		note_field(row, slot, literal, value);
 		p = md_json_scan_space(p, end);
 		if (p == end)
 			return false;

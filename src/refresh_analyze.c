@@ -5,8 +5,8 @@
  * A result and its state are filled in one transaction and joined in the next,
  * seconds later, long before autovacuum comes by; without statistics of its keys
  * a merge into millions of groups is planned as one into 200.  So the refresh
- * itself analyzes a table that has none, or has doubled since its size was last
- * noted, which happens log(n) times while it grows; the rest is left to autovacuum.
+ * itself analyzes a table that has none, or is four times as large as when its size was
+ * last noted, which happens log(n) times while it grows; the rest is left to autovacuum.
  *
  * It happens in the transaction of the refresh, which sees the rows that it has
  * written.  ANALYZE needs a lock that VACUUM, CREATE INDEX CONCURRENTLY and another
@@ -29,6 +29,9 @@
 
 /* What is smaller (64 kB) is planned well enough by its size. */
 #define MIN_PAGES 8
+
+/* Statistics of a table are good until it is so many times as large. */
+#define GROWTH 4
 
 /* Has any column statistics? */
 static bool
@@ -56,7 +59,7 @@ needs_analyze(Oid relid)
 	Relation	rel = table_open(relid, AccessShareLock);
 	BlockNumber pages = RelationGetNumberOfBlocks(rel);
 	bool		needs = pages >= MIN_PAGES &&
-		(pages / 2 >= (BlockNumber) Max(rel->rd_rel->relpages, 0) ||
+		(pages / GROWTH >= (BlockNumber) Max(rel->rd_rel->relpages, 0) ||
 		 (!has_statistics(rel) && !was_analyzed(relid)));
 
 	table_close(rel, NoLock);

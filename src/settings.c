@@ -24,12 +24,12 @@ int			md_change_log_limit_mb = 1024;
 int			md_dead_letter_retention_s = 0;
 char	   *md_debug_points = NULL;
 int			md_discovery_interval_ms = 30000;
-int			md_ingest_memory_kb = 262144;
+int			md_ingest_memory_kb = 196608;
 int			md_ingest_workers = 1;
 int			md_kafka_timeout_ms = 10000;
 int			md_max_worker_slots = 32;
 int			md_refresh_history_retention_s = 7 * 86400;
-int			md_refresh_work_mem_kb = 65536;
+int			md_refresh_work_mem_kb = 98304;
 int			md_refresh_workers = 1;
 int			md_swap_lock_timeout_ms = 100;
 bool		md_workers_enabled = true;
@@ -96,7 +96,7 @@ md_settings_define(void)
 	DefineCustomIntVariable("medallion.ingest_memory",
 							"Memory for fetched records, per ingest worker.",
 							"Its Kafka clients share it: the first has half of it, each other half of what is left.",
-							&md_ingest_memory_kb, 262144, 4096, MAX_KILOBYTES,
+							&md_ingest_memory_kb, 196608, 4096, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.ingest_workers",
@@ -123,7 +123,7 @@ md_settings_define(void)
 
 	DefineCustomIntVariable("medallion.refresh_work_mem",
 							"Memory for each sort or hash table of a refresh, where work_mem is less.",
-							NULL, &md_refresh_work_mem_kb, 65536, 64, MAX_KILOBYTES,
+							NULL, &md_refresh_work_mem_kb, 98304, 64, MAX_KILOBYTES,
 							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("medallion.refresh_workers",
