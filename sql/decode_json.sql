@@ -46,6 +46,20 @@ SELECT count(*) > 10000 AS many, count(*) FILTER (WHERE fields_of(payload) IS NO
 SELECT payload, fields_of(payload), fields_decoded(payload) FROM texts
  WHERE fields_of(payload) IS DISTINCT FROM fields_decoded(payload);
 
+-- objects one after the other by one decoder: which field stood where in the last one is no more than a guess
+CREATE TYPE item AS (a json, "b c" json, "A" json);
+CREATE TABLE items (list item[]);
+CREATE TABLE objects AS
+WITH fields(f) AS (VALUES ('"a":1'), ('"b c":"two"'), ('"A":[3]'), ('"other":{"a":4}'), (' "a" : 5'), ('"\u0041":6'), (NULL))
+SELECT row_number() OVER (ORDER BY md5(payload)) - 1 AS nr, payload
+  FROM (SELECT DISTINCT '{' || concat_ws(',', f1.f, f2.f, f3.f, f4.f) || '}' AS payload
+          FROM fields f1, fields f2, fields f3, fields f4) AS o;
+SELECT count(*) AS objects, count(*) FILTER (WHERE fields_of(payload) IS DISTINCT FROM
+           concat_ws(' | ', coalesce(r->'a', 'null')::text, coalesce(r->'b c', 'null')::text, coalesce(r->'A', 'null')::text)) AS differ
+  FROM (SELECT nr, payload, d.list -> nr::int AS r
+          FROM objects, (SELECT row_values -> 'list' AS list
+                           FROM try_json('items', (SELECT '{"list":[' || string_agg(payload, ',' ORDER BY nr) || ']}' FROM objects))) AS d) AS o;
+
 -- nested as deep as one likes, and wrong at the bottom
 SELECT depth, fields_of(t) = fields_decoded(t) AS same, fields_decoded(wrong)
   FROM (VALUES (62), (63), (64), (65), (500)) AS d(depth),
