@@ -69,6 +69,15 @@ pairs_sql(const MdTarget *result, List *keys, const char *before, const char *no
 					md_target_numbered(result, "n", keys), differ);
 }
 
+static void
+read_pairs(MdRefresh *refresh, const char *sql, int64 lookups, MdNamedStore *pairs)
+{
+	TupleDesc	tupdesc;
+	Tuplestorestate *store = md_signed_run_lookups(refresh, sql, lookups, &tupdesc);
+
+	md_relation_store(pairs, PAIRS, store, tupdesc);
+}
+
 /* "a = n.c1, b = n.c2" */
 static char *
 assignments(const MdTarget *target, List *numbers)
@@ -125,7 +134,8 @@ md_sets_carry(MdRefresh *refresh, const MdTarget *state)
 		now = md_merge_final_query(merge, state,
 								   psprintf("(%s)", md_sets_rows(refresh, state, own_keys, touched)));
 		now = psprintf("SELECT q.*, NULL::pg_catalog.tid FROM (%s) q", now);
-		md_relation_read(&pairs, PAIRS, pairs_sql(result, keys, before, now), refresh->snapshot);
+		read_pairs(refresh, pairs_sql(result, keys, before, now),
+				   touched->as_records || md_upsert_is_hashed(state) ? PG_INT32_MAX : touched->count, &pairs);
 		write_pairs(refresh, keys);
 		md_relation_forget(&pairs);
 	}
