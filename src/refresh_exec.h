@@ -108,6 +108,10 @@ extern void md_append_apply(MdRefresh *refresh);
 /* Carry the change through the query, and apply it row by row. */
 extern void md_signed_apply(MdRefresh *refresh);
 
+/* Run into a store, by indexes if it looks up few rows against those of the result. */
+extern Tuplestorestate *md_signed_run_lookups(MdRefresh *refresh, const char *sql, int64 lookups,
+											  TupleDesc *tupdesc);
+
 /* refresh_exec_regroup.c */
 
 /* Compute rows of touched keys again. */

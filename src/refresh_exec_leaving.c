@@ -109,6 +109,45 @@ doubtful_groups(const MdTarget *target, const MdMerge *merge, const char *doubts
 					md_upsert_match(target, md_merge_keys(merge), "t", "g", names, null_keys), doubts);
 }
 
+/* Groups g of which anything left that may matter. */
+static char *
+asking_condition(const MdMerge *merge)
+{
+	StringInfoData sql;
+	int			number = 0;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, merge->columns)
+	{
+		MdMergeColumn *column = lfirst(lc);
+		bool		is_extreme = column->combine == MD_COMBINE_LEAST || column->combine == MD_COMBINE_GREATEST;
+
+		number++;
+		if (md_partial_asks(column))
+			appendStringInfo(&sql, "%sg.m%d%s", sql.len > 0 ? " OR " : "", number,
+							 is_extreme ? " IS NOT NULL" : "");
+	}
+	return sql.data;
+}
+
+/* The same of grouping sets, of which most have NULL where they have no key. */
+static char *
+doubtful_groups_of_sets(MdRefresh *refresh, const MdTarget *target, const char *doubts)
+{
+	MdMerge    *merge = refresh->plan->merge;
+	char	   *names = md_merge_key_list(merge, "g");
+	MdKeys	   *keys = md_merge_touched(refresh, psprintf("SELECT %s FROM " MD_GROUPS " g WHERE %s", names,
+														  asking_condition(merge)));
+
+	if (keys == NULL)
+		return NULL;
+	return psprintf("SELECT %s FROM " MD_GROUPS " g LEFT JOIN (%s) t"
+					" ON ROW(%s)::pg_catalog.record = ROW(%s)::pg_catalog.record WHERE %s",
+					names, md_sets_rows(refresh, target, md_merge_keys(merge), keys),
+					md_target_columns(target, "t", md_merge_keys(merge)), names, doubts);
+}
+
 /* SELECT of the keys of groups to recompute; NULL if there can be none. */
 static char *
 touched_sql(MdRefresh *refresh, const MdTarget *target)
@@ -128,6 +167,8 @@ touched_sql(MdRefresh *refresh, const MdTarget *target)
 	}
 	if (doubts.len == 0)
 		return NULL;
+	if (merge->sets != NIL)
+		return doubtful_groups_of_sets(refresh, target, doubts.data);
 	sql = doubtful_groups(target, merge, doubts.data, false);
 	if (md_upsert_has_null(MD_GROUPS, names, merge->key_count, refresh->snapshot))
 		sql = psprintf("%s UNION ALL %s", sql, doubtful_groups(target, merge, doubts.data, true));
@@ -158,6 +199,8 @@ recomputed_sql(MdRefresh *refresh, MdKeys *keys)
 	List	   *columns = NIL;
 	ListCell   *lc;
 
+	if (merge->sets != NIL)
+		return md_sets_recomputed(refresh, keys);
 	foreach(lc, md_merge_keys(merge))
 	{
 		MdMergeColumn *column = list_nth(merge->columns, lfirst_int(lc) - 1);

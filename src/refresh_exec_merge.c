@@ -11,7 +11,8 @@
  * change.  Without GROUP BY there is one row always.
  *
  * Where rows left, too, refresh_exec_leaving.c prepares the groups: it recomputes
- * those whose extreme left.
+ * those whose extreme left.  Groups of GROUPING SETS have the set among their keys, which
+ * the result need not show: refresh_exec_sets.c carries them there.
  */
 #include "postgres.h"
 
@@ -36,7 +37,6 @@
 
 /* Relations of one merge. */
 #define ROWS "medallion_rows"
-#define MERGED "medallion_merged"
 
 void
 md_relation_store(MdNamedStore *named, const char *name, Tuplestorestate *store,
@@ -154,6 +154,13 @@ final_columns(const MdMerge *merge, Oid state)
 	return list.data;
 }
 
+/* The column of a group m that tells its grouping set. */
+static char *
+set_name(const MdMerge *merge, const MdTarget *state)
+{
+	return psprintf("m.%s", state->columns[merge->key_count - 1].name);
+}
+
 /* Does the result show the group m? */
 static char *
 shown_condition(const MdMerge *merge, const MdTarget *state)
@@ -162,15 +169,19 @@ shown_condition(const MdMerge *merge, const MdTarget *state)
 
 	if (merge->count_column == 0)
 		return having;
-	return psprintf("m.%s > 0 AND (%s)", state->columns[merge->count_column - 1].name, having);
+	return psprintf("(m.%s > 0%s) AND (%s)", state->columns[merge->count_column - 1].name,
+					md_sets_empty(merge) < 0 ? "" :
+					psprintf(" OR %s = %d", set_name(merge, state), md_sets_empty(merge)), having);
 }
 
-/* The result as a query over the whole state table, or a relation like it. */
-static char *
-final_query(const MdMerge *merge, const MdTarget *state, const char *relation)
+char *
+md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *relation)
 {
-	return psprintf("SELECT %s FROM %s m WHERE %s", final_columns(merge, state->relid),
-					relation, shown_condition(merge, state));
+	char	   *copies = merge->sets == NIL ? NULL : md_sets_copies(merge, set_name(merge, state));
+
+	return psprintf("SELECT %s FROM %s m%s WHERE %s", final_columns(merge, state->relid), relation,
+					copies == NULL ? "" : psprintf(", LATERAL pg_catalog.generate_series(1, %s)", copies),
+					shown_condition(merge, state));
 }
 
 /* How old and new values of a column become one. */
@@ -260,8 +271,8 @@ md_merge_upsert(const MdMerge *merge, const MdTarget *target, const char *rows, 
 	if (set.len == 0)
 		return;
 	upsert->set = set.data;
-	/* a group with new rows counts more than before */
-	if (replace || merge->is_signed || !counts_rows(merge))
+	/* a group with new rows counts more than before; the empty set may have none */
+	if (replace || merge->is_signed || merge->sets != NIL || !counts_rows(merge))
 		upsert->where = psprintf("ROW(%s) IS DISTINCT FROM ROW(%s)", old.data, new.data);
 }
 
@@ -285,7 +296,7 @@ carry(MdRefresh *refresh, const MdTarget *state)
 
 		appendStringInfo(&set, "%s%s = excluded.%s", set.len > 0 ? ", " : "", name, name);
 	}
-	upsert.rows = final_query(merge, state, MERGED);
+	upsert.rows = md_merge_final_query(merge, state, MD_MERGED);
 	if (others != NIL)
 	{
 		upsert.set = set.data;
@@ -301,9 +312,9 @@ carry(MdRefresh *refresh, const MdTarget *state)
 		names[key] = state->columns[key].name;
 	step = md_step(&refresh->run.steps, MD_STEP_APPLY);
 	for (int null_keys = 0; null_keys <= 1; null_keys++)
-		if (!null_keys || md_upsert_has_null(MERGED, names, merge->key_count, refresh->snapshot))
+		if (!null_keys || md_upsert_has_null(MD_MERGED, names, merge->key_count, refresh->snapshot))
 			refresh->run.rows_deleted +=
-				md_sql_run(psprintf("DELETE FROM %s t USING " MERGED " m WHERE (%s) IS NOT TRUE AND %s",
+				md_sql_run(psprintf("DELETE FROM %s t USING " MD_MERGED " m WHERE (%s) IS NOT TRUE AND %s",
 									result->name, shown_condition(merge, state),
 									md_upsert_match(result, merge->result_keys, "t", "m", names, null_keys)),
 						   NULL, refresh->snapshot);
@@ -316,13 +327,15 @@ delete_empty(const MdMerge *merge, const MdTarget *target, MdRefresh *refresh, i
 {
 	if (merge->count_column == 0)
 		return;
-	*deleted += md_sql_run(psprintf("DELETE FROM %s t USING " MERGED " m WHERE m.%s = 0 AND t.ctid = m.tid",
-									target->name, target->columns[merge->count_column - 1].name),
+	*deleted += md_sql_run(psprintf("DELETE FROM %s t USING " MD_MERGED " m WHERE m.%s = 0 AND t.ctid = m.tid%s",
+									target->name, target->columns[merge->count_column - 1].name,
+									md_sets_empty(merge) < 0 ? "" :
+									psprintf(" AND %s <> %d", set_name(merge, target), md_sets_empty(merge))),
 						   NULL, refresh->snapshot);
 }
 
 /*
- * Rows of the target that changed, as MERGED: its columns and tid.  `groups` are
+ * Rows of the target that changed, as MD_MERGED: its columns and tid.  `groups` are
  * combined with the target's, and `recomputed` (NULL: none) replace them.
  */
 static void
@@ -352,7 +365,7 @@ merge_groups(MdRefresh *refresh, const MdTarget *target, const char *groups,
 	}
 	if (is_state)
 		md_step_rows(&refresh->run.steps, MD_STEP_STATE, tuplestore_tuple_count(store));
-	md_relation_store(merged, MERGED, store, tupdesc);
+	md_relation_store(merged, MD_MERGED, store, tupdesc);
 	(void) md_step(&refresh->run.steps, step);
 }
 
@@ -379,7 +392,7 @@ apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
 	{
 		merge_groups(refresh, refresh->result, groups, recomputed, &merged);
 		md_sql_run("SELECT pg_catalog.count(*) FILTER (WHERE m.inserted),"
-				   " pg_catalog.count(*) FILTER (WHERE NOT m.inserted) FROM " MERGED " m",
+				   " pg_catalog.count(*) FILTER (WHERE NOT m.inserted) FROM " MD_MERGED " m",
 				   NULL, refresh->snapshot);
 		refresh->run.rows_inserted += md_sql_int64(0, 1);
 		refresh->run.rows_updated += md_sql_int64(0, 2);
@@ -390,13 +403,15 @@ apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
 	}
 	state = md_state_target(refresh->view);
 	merge_groups(refresh, state, groups, recomputed, &merged);
-	if (merge->result_keys != NIL)
+	if (merge->result_keys != NIL && merge->sets != NIL)
+		md_sets_carry(refresh, state);
+	else if (merge->result_keys != NIL)
 		carry(refresh, state);
 	delete_empty(merge, state, refresh, &dropped);
 	md_relation_forget(&merged);
 	if (merge->result_keys == NIL)
 		/* rows of the result are not told apart by a key: compare all */
-		md_diff_apply(refresh->result, final_query(merge, state, state->name), NIL, NULL,
+		md_diff_apply(refresh->result, md_merge_final_query(merge, state, state->name), NIL, NULL,
 					  refresh->snapshot, &refresh->run);
 }
 
@@ -515,5 +530,6 @@ md_merge_rebuild(MdRefresh *refresh)
 	}
 	state = md_state_target(refresh->view);
 	fill(refresh, state, groups, NIL, true);
-	fill(refresh, refresh->result, final_query(merge, state, state->name), merge->result_keys, is_first);
+	fill(refresh, refresh->result, md_merge_final_query(merge, state, state->name),
+		 merge->sets != NIL ? md_refresh_unique_columns(refresh) : merge->result_keys, is_first);
 }

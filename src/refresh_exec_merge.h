@@ -17,6 +17,9 @@
 /* The groups of the change: keys and partial aggregates c1, c2, ... */
 #define MD_GROUPS "medallion_groups"
 
+/* Rows of the target as they are after the merge: its columns and tid. */
+#define MD_MERGED "medallion_merged"
+
 /* A tuplestore that SQL reads by a name. */
 typedef struct MdNamedStore
 {
@@ -39,6 +42,20 @@ extern MdKeys *md_merge_touched(MdRefresh *refresh, const char *sql);
 
 /* The input as it is now, restricted to keys, which are columns of it; NULL: all of it. */
 extern Query *md_merge_restricted(MdRefresh *refresh, Query *input, List *columns, MdKeys *keys);
+
+/* The result as a query over the whole state table, or a relation like it. */
+extern char *md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *relation);
+
+/* refresh_exec_sets.c */
+
+/* Carry merged groups to a result in which several may have the same keys. */
+extern void md_sets_carry(MdRefresh *refresh, const MdTarget *state);
+
+/* SELECT of the state's rows of some keys (columns `numbers`), with their ctid as tid. */
+extern char *md_sets_rows(MdRefresh *refresh, const MdTarget *state, List *numbers, MdKeys *keys);
+
+/* SELECT of the groups of these keys, made of the rows that there are now. */
+extern char *md_sets_recomputed(MdRefresh *refresh, MdKeys *touched);
 
 /* refresh_exec_values.c */
 

@@ -51,14 +51,13 @@ deletions_sql(const MdTarget *target, const char *net)
 					md_target_numbered_comparable(target, "n", NIL));
 }
 
-/* Run into a store, by the index if the change is small against the result. */
-static Tuplestorestate *
-run_changes(MdRefresh *refresh, const char *sql, int64 deletions, TupleDesc *tupdesc)
+Tuplestorestate *
+md_signed_run_lookups(MdRefresh *refresh, const char *sql, int64 lookups, TupleDesc *tupdesc)
 {
 	int			nest_level = NewGUCNestLevel();
 	Tuplestorestate *store;
 
-	if (deletions * INDEX_SHARE < md_row_index_rows(refresh->result))
+	if (lookups * INDEX_SHARE < md_row_index_rows(refresh->result))
 	{
 		(void) set_config_option("enable_hashjoin", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
@@ -121,12 +120,12 @@ md_signed_apply(MdRefresh *refresh)
 		md_row_index_ensure(target);
 		(void) md_step(&refresh->run.steps, step);
 	}
-	changes = run_changes(refresh,
-						  psprintf("SELECT %s, n." MD_WEIGHT " AS w, NULL::pg_catalog.tid AS tid"
-								   " FROM %s n WHERE n." MD_WEIGHT " > 0 UNION ALL %s",
-								   md_target_numbered(target, "n", NIL), net,
-								   deletions_sql(target, net)),
-						  deletions, &tupdesc);
+	changes = md_signed_run_lookups(refresh,
+									psprintf("SELECT %s, n." MD_WEIGHT " AS w, NULL::pg_catalog.tid AS tid"
+											 " FROM %s n WHERE n." MD_WEIGHT " > 0 UNION ALL %s",
+											 md_target_numbered(target, "n", NIL), net,
+											 deletions_sql(target, net)),
+									deletions, &tupdesc);
 	md_sql_run(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE " MD_WEIGHT " > 0", net),
 			   NULL, refresh->snapshot);
 	insertions = md_sql_int64(0, 1);

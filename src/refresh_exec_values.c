@@ -28,7 +28,7 @@ md_merge_is_count(const MdMergeColumn *column)
 	return function == F_COUNT_ || function == F_COUNT_ANY;
 }
 
-/* "i.i1 AS key1, i.i2 AS key2, ": keys of the merge from its input, i. */
+/* "i.i1 AS key1, i.i2 AS key2, ": keys of the merge from its input, i, in the set s. */
 static char *
 input_keys(const MdMerge *merge)
 {
@@ -41,9 +41,24 @@ input_keys(const MdMerge *merge)
 	{
 		MdMergeColumn *column = list_nth(merge->columns, lfirst_int(lc) - 1);
 
-		appendStringInfo(&list, "i.i%d AS key%d, ", castNode(Var, column->expr)->varattno, ++key);
+		key++;
+		if (!IsA(column->expr, Var))
+			appendStringInfo(&list, "s.set AS key%d, ", key);
+		else if (merge->sets != NIL)
+			appendStringInfo(&list, "CASE WHEN %s THEN i.i%d END AS key%d, ", md_sets_having_key(merge, "s.set", key),
+							 castNode(Var, column->expr)->varattno, key);
+		else
+			appendStringInfo(&list, "i.i%d AS key%d, ", castNode(Var, column->expr)->varattno, key);
 	}
 	return list.data;
+}
+
+/* The rows i, and with grouping sets each of them for each set. */
+static char *
+input_rows(const MdMerge *merge, const char *rows)
+{
+	return merge->sets == NIL ? psprintf("%s i", rows) :
+		psprintf("%s i, (VALUES %s) s(set)", rows, md_sets_values(merge));
 }
 
 /* "t.key1, t.key2, " after an alias. */
@@ -66,11 +81,11 @@ md_values_rows(const MdMerge *merge, const MdValueSet *set, const char *rows, bo
 	char	   *keys = input_keys(merge);
 
 	if (!merge->is_signed)
-		return psprintf("SELECT DISTINCT %si.i%d AS value FROM %s i WHERE i.i%d IS NOT NULL%s",
-						keys, set->value, rows, set->value, filter);
+		return psprintf("SELECT DISTINCT %si.i%d AS value FROM %s WHERE i.i%d IS NOT NULL%s",
+						keys, set->value, input_rows(merge, rows), set->value, filter);
 	return psprintf("SELECT d.* FROM (SELECT %si.i%d AS value, pg_catalog.sum(%s)::pg_catalog.int8 AS copies"
-					" FROM %s i WHERE i.i%d IS NOT NULL%s GROUP BY %s) d WHERE d.copies <> 0",
-					keys, set->value, rows_signed ? "i." MD_WEIGHT : "1", rows, set->value, filter,
+					" FROM %s WHERE i.i%d IS NOT NULL%s GROUP BY %s) d WHERE d.copies <> 0",
+					keys, set->value, rows_signed ? "i." MD_WEIGHT : "1", input_rows(merge, rows), set->value, filter,
 					md_number_list(merge->key_count + 1));
 }
 

@@ -28,6 +28,7 @@
 #include "refresh_normal.h"
 #include "refresh_plan.h"
 #include "refresh_read.h"
+#include "refresh_upsert.h"
 #include "sql_run.h"
 
 #define COLUMN_COUNT 5
@@ -222,6 +223,10 @@ put_result_lookup(ExplainContext *context, int depth)
 				"an index that is made when the first row goes", NULL);
 	else if (columns == NIL)
 		return;
+	else if (context->view != NULL && context->view->populated && plan->merge != NULL &&
+			 OidIsValid(context->view->merge_index) && md_upsert_is_hashed(md_target_make(context->view->relid)))
+		put_row(context, depth, psprintf("Lookup in the result by a hash of %s", column_names(plan->query, columns)),
+				NULL, NULL, psprintf("index %s", quote_identifier(get_rel_name(context->view->merge_index))), NULL);
 	else if (context->view != NULL && context->view->populated)
 	{
 		MdLookup   *lookup = md_lookup_by_columns(context->view->relid, columns);

@@ -358,17 +358,17 @@ visit_linear(MdNode *node, List *demands)
 	}
 }
 
-/* A block over the rows of its input, which has the keys as its first columns. */
+/*
+ * A block over the rows of its input, which has the keys as its first columns: by these
+ * it is read, by keys alone (of Way), or for what is wanted of it.
+ */
 static void
-visit_block(MdNode *node, List *demands, bool by_keys)
+visit_block(MdNode *node, List *demands, List *below)
 {
 	List	   *keys = md_block_keys(node->query);
-	List	   *below = NIL;
 	ListCell   *lc;
 	ListCell   *i;
 
-	if (by_keys)
-		add_way(&below, numbers_to(list_length(keys)), false);
 	foreach(lc, demands)
 	{
 		Way		   *demand = lfirst(lc);
@@ -386,6 +386,35 @@ visit_block(MdNode *node, List *demands, bool by_keys)
 		add_way(&below, columns, demand->partial || list_length(columns) < list_length(demand->items));
 	}
 	visit(linitial(node->children), below);
+}
+
+/* All keys of a block, as a way. */
+static List *
+by_all_keys(MdNode *node)
+{
+	List	   *ways = NIL;
+
+	add_way(&ways, numbers_to(list_length(md_block_keys(node->query))), false);
+	return ways;
+}
+
+/* A way for each grouping set that has keys. */
+static List *
+by_sets(const MdMerge *merge)
+{
+	List	   *ways = NIL;
+	ListCell   *lc;
+
+	foreach(lc, md_sets_distinct(merge))
+	{
+		List	   *keys = NIL;
+
+		for (int key = 1; key <= md_sets_own_keys(merge); key++)
+			if (md_sets_has_key(merge, lfirst_int(lc), key))
+				keys = lappend_int(keys, key);
+		add_way(&ways, keys, false);
+	}
+	return ways;
 }
 
 static void
@@ -410,7 +439,7 @@ visit(MdNode *node, List *demands)
 				visit(lfirst(lc), demands);
 			break;
 		case MD_NODE_AGGREGATE:
-			visit_block(node, demands, true);
+			visit_block(node, demands, by_all_keys(node));
 			break;
 		case MD_NODE_LATEST:
 		case MD_NODE_OTHER:
@@ -443,7 +472,9 @@ md_lookups_find(MdPlan *plan)
 	if (plan->strategy == MD_STRATEGY_FULL)
 		return;
 	if (plan->root->kind == MD_NODE_AGGREGATE)
-		visit_block(plan->root, NIL, reads_again(plan));
+		visit_block(plan->root, NIL, !reads_again(plan) ? NIL :
+					plan->merge != NULL && plan->merge->sets != NIL ? by_sets(plan->merge) :
+					by_all_keys(plan->root));
 	else
 		visit(plan->root, NIL);
 }

@@ -63,12 +63,13 @@ typedef struct MdMerge
 	bool		needs_state;
 	List	   *columns;		/* of MdMergeColumn, in the order of the target */
 	int			key_count;
+	List	   *sets;			/* of int, the grouping sets: see refresh_plan_sets.c; NIL: one by all keys */
 	int			count_column;	/* count(*), if signed and there are keys; else 0 */
 	List	   *value_sets;		/* of MdValueSet */
 	/* with a state table */
 	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
 	Node	   *having;			/* likewise, or NULL */
-	List	   *result_keys;	/* of int: column of the result per key; NIL: not all there */
+	List	   *result_keys;	/* of int: column of the result per key of the query; NIL: not all there */
 } MdMerge;
 
 /*
@@ -81,8 +82,35 @@ extern MdMerge *md_merge_make(Query *query, bool is_signed, char **reason, int *
 /* Numbers of the key columns of the target. */
 extern List *md_merge_keys(const MdMerge *merge);
 
-/* Columns of the result that identify a row under the plan; NIL: none. */
+/*
+ * Columns of the result that identify a row under the plan, or with grouping sets
+ * the few rows of a key; NIL: none.
+ */
 extern List *md_merge_result_keys(const MdMerge *merge);
+
+/* refresh_plan_sets.c */
+
+/* Number of keys that the query groups by: all but the number of the set. */
+extern int	md_sets_own_keys(const MdMerge *merge);
+
+/* Is key (from 1) one of the set's? */
+extern bool md_sets_has_key(const MdMerge *merge, int set, int key);
+
+/* The same as SQL, of a set that is given as SQL. */
+extern char *md_sets_having_key(const MdMerge *merge, const char *set, int key);
+
+/* The sets, equal ones once: "(0), (1), (3)". */
+extern List *md_sets_distinct(const MdMerge *merge);
+extern char *md_sets_values(const MdMerge *merge);
+
+/* "CASE set WHEN 3 THEN 2 ELSE 1 END": how often a set is there; NULL: each once. */
+extern char *md_sets_copies(const MdMerge *merge, const char *set);
+
+/* The number of the empty set, whose row is always there; -1: there is none. */
+extern int	md_sets_empty(const MdMerge *merge);
+
+/* GROUP BY of all sets, for a target list that begins with the keys. */
+extern List *md_sets_clause(const MdMerge *merge);
 
 /*
  * The first row of each key: DISTINCT ON.  Inputs are the columns of the result, in
@@ -144,6 +172,12 @@ extern MdMergeColumn *md_split_plain(MdSplitter *splitter, Aggref *agg);
 /* Values of the type can be compared and indexed. */
 extern bool md_split_orderable(Oid type);
 
+/* refresh_plan_sets.c: add the column that tells sets apart, after the other keys. */
+extern void md_sets_split(MdSplitter *splitter, List *groups);
+
+/* GROUPING() of some keys, over columns of the state table. */
+extern Node *md_sets_split_grouping(MdSplitter *splitter, GroupingFunc *grouping);
+
 /* refresh_partial.c */
 
 /* What the partial aggregates are made of. */
@@ -175,5 +209,8 @@ extern bool md_partial_asks(const MdMergeColumn *column);
  */
 extern char *md_partial_text(const MdMerge *merge, const MdPartialSource *source,
 							 bool with_values);
+
+/* The same of one grouping set, with value sets by their aggregates. */
+extern char *md_partial_set_text(const MdMerge *merge, const MdPartialSource *source, int set);
 
 #endif							/* MD_REFRESH_MERGE_H */

@@ -10,9 +10,9 @@
  *
  * A block does one thing with the rows of its FROM and WHERE, so that it has
  * one key by which its output can be restricted.  GROUPING SETS become a UNION
- * ALL of a group block each.  The nullable side of an outer join is a single
- * input: what it joins becomes a subquery.  References to joins' own columns
- * are resolved, right joins turned round.
+ * ALL of a group block each (but those at the top that merge: refresh_plan_sets.c).
+ * The nullable side of an outer join is a single input: what it joins becomes a
+ * subquery.  References to joins' own columns are resolved, right joins turned round.
  */
 #include "postgres.h"
 

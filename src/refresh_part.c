@@ -182,7 +182,9 @@ apply_with_state(MdRefresh *refresh, const char *only_where)
 		overwrite(md_target_make(lfirst_oid(live)), md_target_make(lfirst_oid(next)), first, NIL,
 				  refresh, &run);
 	}
-	overwrite(refresh->result, result, keys, keys, refresh, &refresh->run);
+	overwrite(refresh->result, result, keys,
+			  refresh->plan->merge != NULL && refresh->plan->merge->sets != NIL ?
+			  md_refresh_unique_columns(refresh) : keys, refresh, &refresh->run);
 	md_relation_forget(&stored);
 	foreach(next, other->state_tables)
 		md_relation_drop_part(lfirst_oid(next));

@@ -50,6 +50,7 @@ md_partial_linear(Query *query, List *exprs)
 	input->hasAggs = false;
 	input->hasDistinctOn = false;
 	input->groupClause = NIL;
+	input->groupingSets = NIL;
 	input->groupDistinct = false;
 	input->havingQual = NULL;
 	input->distinctClause = NIL;
@@ -260,8 +261,10 @@ add_target(Query *query, Expr *expr, char *name)
 												name, false));
 }
 
-char *
-md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_values)
+#define ALL_SETS (-1)
+
+static char *
+partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_values, int set)
 {
 	Query	   *query = md_partial_from(merge->inputs, source);
 	int			number = 0;
@@ -284,7 +287,21 @@ md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_v
 						   plain_value(column), name);
 			continue;
 		}
+		if (set != ALL_SETS && !IsA(column->expr, Var))
+		{
+			add_target(query, md_expr_int4(set), name);
+			continue;
+		}
+		if (set != ALL_SETS && !md_sets_has_key(merge, set, number))
+		{
+			add_target(query, (Expr *) makeNullConst(exprType((Node *) column->expr),
+													 exprTypmod((Node *) column->expr),
+													 exprCollation((Node *) column->expr)), name);
+			continue;
+		}
 		add_target(query, copyObject(column->expr), name);
+		if (!IsA(column->expr, Var))
+			continue;
 		group = makeNode(SortGroupClause);
 		group->tleSortGroupRef = number;
 		llast_node(TargetEntry, query->targetList)->ressortgroupref = number;
@@ -293,6 +310,8 @@ md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_v
 	/* one group, though none of the columns may be an aggregate */
 	if (query->groupClause == NIL)
 		query->groupingSets = list_make1(makeGroupingSet(GROUPING_SET_EMPTY, NIL, -1));
+	else if (merge->sets != NIL && set == ALL_SETS)
+		query->groupingSets = md_sets_clause(merge);
 	number = 0;
 	foreach(lc, merge->columns)
 	{
@@ -305,4 +324,16 @@ md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_v
 					   psprintf("m%d", number));
 	}
 	return md_delta_text(query);
+}
+
+char *
+md_partial_text(const MdMerge *merge, const MdPartialSource *source, bool with_values)
+{
+	return partial_text(merge, source, with_values, ALL_SETS);
+}
+
+char *
+md_partial_set_text(const MdMerge *merge, const MdPartialSource *source, int set)
+{
+	return partial_text(merge, source, true, set);
 }

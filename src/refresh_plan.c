@@ -24,6 +24,8 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parse_agg.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
@@ -315,12 +317,6 @@ plan_linear(Query *linear, PlanContext *context)
 	return node;
 }
 
-static char *
-key_count(int count)
-{
-	return psprintf("%d key%s", count, count == 1 ? "" : "s");
-}
-
 /* Keys by which a block's rows are computed again. */
 static void
 check_keys(MdNode *node, Query *query, List *keys, const char *what)
@@ -358,20 +354,20 @@ plan_keyed(Query *query, PlanContext *context)
 	{
 		case MD_BLOCK_GROUP:
 			node->label = one_row ? pstrdup("Aggregate all rows") :
-				psprintf("Aggregate by %s", key_count(list_length(query->groupClause)));
+				psprintf("Aggregate by %s", md_plan_key_count(list_length(query->groupClause)));
 			if (query->groupClause != NIL && query->groupingSets != NIL)
 				make_full(node, "too many grouping sets", -1);
 			else if (!one_row)
 				check_keys(node, query, keys, "GROUP BY has no key that a row gives");
 			break;
 		case MD_BLOCK_WINDOW:
-			node->label = psprintf("Window functions by %s", key_count(list_length(keys)));
+			node->label = psprintf("Window functions by %s", md_plan_key_count(list_length(keys)));
 			check_keys(node, query, keys, "window functions have no PARTITION BY in common");
 			if (contain_windowfuncs((Node *) md_query_sublinks((Node *) query->targetList)))
 				make_full(node, "a window function in the condition of a subquery", -1);
 			break;
 		case MD_BLOCK_DISTINCT_ON:
-			node->label = psprintf("Distinct on %s", key_count(list_length(keys)));
+			node->label = psprintf("Distinct on %s", md_plan_key_count(list_length(keys)));
 			check_keys(node, query, keys, "DISTINCT ON has no key");
 			break;
 		default:
@@ -466,70 +462,31 @@ plan_block(Query *query, PlanContext *context)
  * The whole
  * ---------------------------------------------------------------------- */
 
-/* Columns of the result that show the keys of the top block; NIL: not all do. */
-static List *
-shown_keys(Query *query, List *keys)
-{
-	List	   *columns = NIL;
-	ListCell   *lc;
-
-	foreach(lc, keys)
-	{
-		int			found = 0;
-
-		for (int i = 1; i <= md_tree_width(query) && found == 0; i++)
-			if (equal(md_tree_target(query, i)->expr, lfirst(lc)))
-				found = i;
-		if (found == 0)
-			return NIL;
-		columns = lappend_int(columns, found);
-	}
-	return columns;
-}
-
-/* Is there a row per key at most, which an index can tell? */
+/* Grouping sets, and nothing else that would be done with their rows. */
 static bool
-keys_are_unique(MdPlan *plan)
+has_sets(MdPlan *plan)
 {
-	ListCell   *lc;
-
-	foreach(lc, plan->keys)
-		if (!md_split_orderable(exprType(lfirst(lc))))
-			return false;
-	return md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
+	return plan->query->groupingSets != NIL && plan->query->groupClause != NIL &&
+		md_block_kind(plan->query) == MD_BLOCK_GROUP;
 }
 
-/* What is kept lets the top block take in a change by itself. */
-static void
-try_state(MdPlan *plan)
+/* All of them as one block. */
+static MdNode *
+plan_sets(MdPlan *plan, PlanContext *context)
 {
-	MdNode	   *input = plan->root->children ? linitial(plan->root->children) : NULL;
-	MdBlockKind kind = md_block_kind(plan->normal);
-	char	   *reason = NULL;
-	int			location = -1;
+	Query	   *query = plan->query;
+	List	   *keys = get_sortgrouplist_exprs(query->groupClause, query->targetList);
+	Query	   *input = md_partial_linear(query, keys);
+	MdNode	   *node = make_node(MD_NODE_AGGREGATE, NULL);
+	int			count = list_length(expand_grouping_sets(query->groupingSets, query->groupDistinct, -1));
 
-	if (plan->strategy == MD_STRATEGY_FULL || plan->time_dependent || input == NULL ||
-		input->strategy == MD_STRATEGY_FULL)
-		return;
-	if (kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT)
-		plan->merge = md_merge_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	else if (kind == MD_BLOCK_DISTINCT_ON)
-		plan->latest = md_latest_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	if (plan->merge != NULL)
-	{
-		plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;
-		plan->root->state = plan->merge->value_sets != NIL ?
-			(plan->merge->needs_state ? "partial aggregates and distinct values per group" :
-			 "distinct values per group") :
-			plan->merge->needs_state ? "partial aggregates per group" : NULL;
-	}
-	if (plan->latest != NULL)
-	{
-		plan->root->strategy = plan->strategy = MD_STRATEGY_LATEST;
-		plan->root->label = psprintf("First row by %s", key_count(list_length(plan->latest->keys)));
-		plan->root->state = list_length(plan->latest->inputs) > plan->latest->result_count ?
-			"order of the first rows" : NULL;
-	}
+	node->label = psprintf("Aggregate by %d set%s of %s", count, count == 1 ? "" : "s",
+						   md_plan_key_count(list_length(keys)));
+	node->query = query;
+	md_query_normalize(input);
+	node->children = list_make1(plan_linear(input, context));
+	make_strategy(node, MD_STRATEGY_MERGE);
+	return node;
 }
 
 /* row_number() = 1 as DISTINCT ON, and orders such that there is one answer. */
@@ -583,10 +540,7 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;
 	plan->changes = plan->root->changes;
-	plan->keys = md_block_keys(plan->normal);
-	plan->key_columns = shown_keys(plan->normal, plan->keys);
-	plan->keys_unique = keys_are_unique(plan);
-	try_state(plan);
+	md_plan_top(plan, has_sets(plan) ? plan_sets(plan, &context) : NULL);
 
 	reason = find_reason(plan->root);
 	if (plan->strategy == MD_STRATEGY_FULL)

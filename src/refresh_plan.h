@@ -103,6 +103,17 @@ extern MdPlan *md_plan_make(Query *query, Oid owner);
 /* The same with parts (of MdPart) read in the place of sources. */
 extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
 
+/* refresh_plan_top.c */
+
+/*
+ * Choose what the top block keeps.  sets (NULL: none): a node that does in one what
+ * the root does for each grouping set; it takes the root's place if it can merge.
+ */
+extern void md_plan_top(MdPlan *plan, MdNode *sets);
+
+/* "1 key", "2 keys" */
+extern char *md_plan_key_count(int count);
+
 /* Fill in what the plan's query reads, and whether it gives the same again. */
 extern void md_plan_note_sources(MdPlan *plan, Oid owner);
 

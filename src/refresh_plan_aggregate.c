@@ -28,6 +28,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
+#include "parser/parse_agg.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -42,7 +43,7 @@ finalize_mutator(Node *node, MdSplitter *splitter)
 
 	if (node == NULL)
 		return NULL;
-	for (int key = 1; key <= merge->key_count; key++)
+	for (int key = 1; key <= md_sets_own_keys(merge); key++)
 	{
 		MdMergeColumn *column = list_nth(merge->columns, key - 1);
 		Var		   *input = castNode(Var, column->expr);
@@ -53,9 +54,11 @@ finalize_mutator(Node *node, MdSplitter *splitter)
 	}
 	if (IsA(node, Aggref))
 		return md_split_aggregate(splitter, (Aggref *) node);
-	if (IsA(node, GroupingFunc) || IsA(node, SubLink))
+	if (IsA(node, GroupingFunc))
+		return md_sets_split_grouping(splitter, (GroupingFunc *) node);
+	if (IsA(node, SubLink))
 	{
-		md_split_refuse(splitter, "a subquery or GROUPING() beside aggregates does not merge", -1);
+		md_split_refuse(splitter, "a subquery beside aggregates does not merge", -1);
 		return node;
 	}
 	/* a column that is functionally dependent on the keys */
@@ -125,7 +128,8 @@ make_without_state(MdMerge *merge, Query *query, List *groups, MdSplitter *split
 {
 	ListCell   *lc;
 
-	if (query->havingQual != NULL || (merge->is_signed && groups == NIL))
+	if (query->havingQual != NULL || (merge->is_signed && groups == NIL) ||
+		(query->groupingSets != NIL && groups != NIL))
 		return false;
 	foreach(lc, query->targetList)
 	{
@@ -155,13 +159,13 @@ make_without_state(MdMerge *merge, Query *query, List *groups, MdSplitter *split
 		(!merge->is_signed || merge->count_column > 0);
 }
 
-/* Which column of the result shows each key; NIL unless all are shown. */
+/* Which column of the result shows each key of the query; NIL unless all are shown. */
 static List *
 find_result_keys(MdMerge *merge)
 {
 	List	   *result = NIL;
 
-	for (int key = 1; key <= merge->key_count; key++)
+	for (int key = 1; key <= md_sets_own_keys(merge); key++)
 	{
 		int			number = 0;
 		int			found = 0;
@@ -228,6 +232,8 @@ make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter
 		merge->columns = lappend(merge->columns, make_key(splitter, target->expr));
 	}
 	merge->key_count = list_length(merge->columns);
+	if (query->groupingSets != NIL && groups != NIL)
+		md_sets_split(splitter, groups);
 	if (merge->is_signed && merge->key_count > 0)
 	{
 		merge->columns = lappend(merge->columns, make_count());
@@ -261,7 +267,7 @@ check_keys(MdMerge *merge, MdSplitter *splitter)
 		MdMergeColumn *column = lfirst(lc);
 		Oid			type = exprType((Node *) column->expr);
 
-		if (column->combine == MD_COMBINE_KEY &&
+		if (column->combine == MD_COMBINE_KEY && IsA(column->expr, Var) &&
 			(!md_split_orderable(type) || get_typtype(type) == TYPTYPE_PSEUDO))
 			md_split_refuse(splitter, psprintf("keys of type %s cannot be indexed", format_type_be(type)),
 							exprLocation(list_nth(merge->inputs, castNode(Var, column->expr)->varattno - 1)));
@@ -276,13 +282,15 @@ md_merge_make(Query *query, bool is_signed, char **reason, int *location)
 	List	   *groups = group_clause(query);
 
 	merge->is_signed = is_signed;
-	if (query->groupingSets != NIL)
-		md_split_refuse(&splitter, "GROUPING SETS do not merge", -1);
+	if (query->groupingSets != NIL && groups == NIL &&
+		list_length(expand_grouping_sets(query->groupingSets, query->groupDistinct, -1)) > 1)
+		md_split_refuse(&splitter, "several empty grouping sets do not merge", -1);
 	else if (query->hasTargetSRFs)
 		md_split_refuse(&splitter, "set-returning functions beside aggregates do not merge", -1);
 	else if (query->hasWindowFuncs)
 		md_split_refuse(&splitter, "DISTINCT of window functions does not merge", -1);
-	else if (query->distinctClause != NIL && (query->hasAggs || query->groupClause != NIL))
+	else if (query->distinctClause != NIL &&
+			 (query->hasAggs || query->groupClause != NIL || query->groupingSets != NIL))
 		md_split_refuse(&splitter, "DISTINCT of an aggregate's output does not merge", -1);
 	else
 	{

@@ -4,6 +4,7 @@
  *
  *		plan					state table						found by
  *		merge, needs_state		key1.., a column per aggregate	keys
+ *		  of grouping sets		key1.., set, likewise			keys, set
  *		merge, a value set		key1.., value [, copies]		keys, value
  *		latest, hidden order	key1.., order1..				keys
  *
@@ -80,7 +81,8 @@ merge_table(const MdMerge *merge)
 	{
 		MdMergeColumn *column = lfirst(lc);
 
-		add_column(&columns, psprintf("%s%s%d", merge->is_signed ? "signed_" : "", names[column->combine],
+		add_column(&columns, psprintf("%s%s%d", merge->is_signed ? "signed_" : "",
+									  IsA(column->expr, GroupingFunc) ? "set" : names[column->combine],
 									  list_length(columns.names) + 1), column->expr);
 	}
 	return make_wanted(" state", &columns, merge->key_count, true);
@@ -185,12 +187,14 @@ md_state_index_result(MdView *view, MdPlan *plan)
 {
 	List	   *plan_keys = result_keys(plan);
 	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
+	bool		has_sets = plan->merge != NULL && plan->merge->sets != NIL;
 
-	view->merge_index = md_upsert_ensure_index(view->relid, view->merge_index, plan_keys,
-											   false);
+	/* of several sets some rows may have the same keys */
+	view->merge_index = has_sets ? md_upsert_ensure_hash(view->relid, view->merge_index, plan_keys) :
+		md_upsert_ensure_index(view->relid, view->merge_index, plan_keys, false);
 	/* one index serves both if they are the same columns */
 	view->key_index = md_upsert_ensure_index(view->relid, view->key_index,
-											 equal(keys, plan_keys) ? NIL : keys, true);
+											 !has_sets && equal(keys, plan_keys) ? NIL : keys, true);
 }
 
 void

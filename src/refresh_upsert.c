@@ -165,6 +165,13 @@ find_unique_index(const MdTarget *target, List *keys)
 }
 
 static Oid
+make_hash_index(const MdTarget *target, List *keys)
+{
+	return md_relation_make_index(target->relid, "medallion_key",
+								  psprintf("(%s)", key_hash(md_target_columns(target, NULL, keys))));
+}
+
+static Oid
 make_index(const MdTarget *target, List *keys, bool strict)
 {
 	IndexJob	job = {target->relid, list_length(keys),
@@ -173,8 +180,7 @@ make_index(const MdTarget *target, List *keys, bool strict)
 	if (strict || !may_be_long(target, keys))
 		make_unique_index(&job);
 	else if (!md_upsert_fits(make_unique_index, &job))
-		job.index_id = md_relation_make_index(target->relid, "medallion_key",
-											  psprintf("(%s)", key_hash(md_target_columns(target, NULL, keys))));
+		job.index_id = make_hash_index(target, keys);
 	return job.index_id;
 }
 
@@ -196,6 +202,16 @@ md_upsert_ensure_index(Oid relid, Oid present, List *keys, bool strict)
 	if (OidIsValid(md_relation_find_unique_index(relid, list_length(keys), attnums)))
 		return InvalidOid;
 	return make_index(target, keys, strict);
+}
+
+Oid
+md_upsert_ensure_hash(Oid relid, Oid present, List *keys)
+{
+	if (keys != NIL && is_hash_index(relid, present))
+		return present;
+	if (OidIsValid(present) && get_rel_relkind(present) != '\0')
+		md_relation_drop_part(present);
+	return keys == NIL ? InvalidOid : make_hash_index(md_target_make(relid), keys);
 }
 
 /* Replace the unique index by one over a hash. */

@@ -66,4 +66,7 @@ extern char *md_upsert_hash_match(const MdTarget *target, List *keys, const char
  */
 extern Oid	md_upsert_ensure_index(Oid relid, Oid present, List *keys, bool strict);
 
+/* An index over a hash of keys, of which several rows may have the same. */
+extern Oid	md_upsert_ensure_hash(Oid relid, Oid present, List *keys);
+
 #endif							/* MD_REFRESH_UPSERT_H */

@@ -129,7 +129,8 @@ class Aggregates:
         if keys and self.chance(0.06):
             show(self.over_groups(keys), "int")
         if "(" in str(group_by[:2]) and self.chance(0.3):
-            show(["GROUPING(", Items(", ", [Tagged(tag, node) for node, _, tag in keys]), ")"], "int")
+            told = keys if self.chance(0.5) else self.rng.sample(keys, self.rng.randint(1, len(keys)))
+            show(["GROUPING(", Items(", ", [Tagged(tag, node) for node, _, tag in told]), ")"], "int")
         if self.chance(0.02):
             number = self.leaf(scope, "int")
             show(self.rng.choice([f"unnest(array_agg({number}::int ORDER BY {number}))", "generate_series(1, count(*)::int)"]), "int")
