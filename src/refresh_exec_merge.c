@@ -31,6 +31,7 @@
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_state.h"
+#include "refresh_top.h"
 #include "refresh_upsert.h"
 #include "sql_run.h"
 
@@ -169,8 +170,13 @@ shown_condition(const MdMerge *merge, const MdTarget *state)
 static char *
 final_query(const MdMerge *merge, const MdTarget *state, const char *relation)
 {
-	return psprintf("SELECT %s FROM %s m WHERE %s", final_columns(merge, state->relid),
-					relation, shown_condition(merge, state));
+	char	   *rows = psprintf("SELECT %s FROM %s m WHERE %s", final_columns(merge, state->relid),
+								relation, shown_condition(merge, state));
+
+	if (merge->top == NULL)
+		return rows;
+	return md_top_shown_text(merge->top, psprintf("(SELECT f.* FROM (%s) f(%s))", rows,
+												  md_top_columns(merge->top, NULL)));
 }
 
 /* How old and new values of a column become one. */

@@ -444,6 +444,9 @@ md_lookups_find(MdPlan *plan)
 		return;
 	if (plan->root->kind == MD_NODE_AGGREGATE)
 		visit_block(plan->root, NIL, reads_again(plan));
+	else if (plan->merge != NULL)
+		/* groups, of which the first are shown */
+		visit_block(linitial(plan->root->children), NIL, reads_again(plan));
 	else
 		visit(plan->root, NIL);
 }

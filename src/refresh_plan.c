@@ -56,6 +56,7 @@ md_strategy_name(MdStrategy strategy)
 		[MD_STRATEGY_JOIN] = "join",
 		[MD_STRATEGY_MERGE] = "merge",
 		[MD_STRATEGY_LATEST] = "latest",
+		[MD_STRATEGY_TOP] = "top",
 		[MD_STRATEGY_REGROUP] = "regroup",
 		[MD_STRATEGY_WINDOW] = "window",
 		[MD_STRATEGY_FULL] = "full",
@@ -499,39 +500,6 @@ keys_are_unique(MdPlan *plan)
 	return md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
 }
 
-/* What is kept lets the top block take in a change by itself. */
-static void
-try_state(MdPlan *plan)
-{
-	MdNode	   *input = plan->root->children ? linitial(plan->root->children) : NULL;
-	MdBlockKind kind = md_block_kind(plan->normal);
-	char	   *reason = NULL;
-	int			location = -1;
-
-	if (plan->strategy == MD_STRATEGY_FULL || plan->time_dependent || input == NULL ||
-		input->strategy == MD_STRATEGY_FULL)
-		return;
-	if (kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT)
-		plan->merge = md_merge_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	else if (kind == MD_BLOCK_DISTINCT_ON)
-		plan->latest = md_latest_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	if (plan->merge != NULL)
-	{
-		plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;
-		plan->root->state = plan->merge->value_sets != NIL ?
-			(plan->merge->needs_state ? "partial aggregates and distinct values per group" :
-			 "distinct values per group") :
-			plan->merge->needs_state ? "partial aggregates per group" : NULL;
-	}
-	if (plan->latest != NULL)
-	{
-		plan->root->strategy = plan->strategy = MD_STRATEGY_LATEST;
-		plan->root->label = psprintf("First row by %s", key_count(list_length(plan->latest->keys)));
-		plan->root->state = list_length(plan->latest->inputs) > plan->latest->result_count ?
-			"order of the first rows" : NULL;
-	}
-}
-
 /* row_number() = 1 as DISTINCT ON, and orders such that there is one answer. */
 static void
 settle(MdPlan *plan)
@@ -586,7 +554,7 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 	plan->keys = md_block_keys(plan->normal);
 	plan->key_columns = shown_keys(plan->normal, plan->keys);
 	plan->keys_unique = keys_are_unique(plan);
-	try_state(plan);
+	md_plan_keep(plan);
 
 	reason = find_reason(plan->root);
 	if (plan->strategy == MD_STRATEGY_FULL)

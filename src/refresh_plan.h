@@ -27,6 +27,7 @@ typedef enum MdStrategy
 	MD_STRATEGY_REGROUP,		/* rows of touched keys are computed again */
 	MD_STRATEGY_WINDOW,			/* likewise, of whole partitions */
 	MD_STRATEGY_LATEST,
+	MD_STRATEGY_TOP,			/* the first rows by an order are kept first */
 	MD_STRATEGY_FULL
 } MdStrategy;
 
@@ -49,6 +50,7 @@ typedef struct MdNode
 	MdStrategy	strategy;
 	MdChangeKind changes;		/* of the output */
 	char	   *state;			/* what is kept beside the result; NULL: nothing */
+	char	   *note;			/* what else is to be said; NULL: nothing */
 	char	   *reason;			/* why only full; NULL: it is not */
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
@@ -75,6 +77,7 @@ typedef struct MdPlan
 	bool		keys_unique;	/* one row of the result per key */
 	MdMerge    *merge;			/* strategy merge only */
 	MdLatest   *latest;			/* strategy latest only */
+	struct MdTop *top;			/* strategy top only */
 } MdPlan;
 
 /*
@@ -102,6 +105,9 @@ extern MdPlan *md_plan_make(Query *query, Oid owner);
 
 /* The same with parts (of MdPart) read in the place of sources. */
 extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
+
+/* Find what can be kept so that the top block takes in a change by itself (refresh_plan_keep.c). */
+extern void md_plan_keep(MdPlan *plan);
 
 /* Fill in what the plan's query reads, and whether it gives the same again. */
 extern void md_plan_note_sources(MdPlan *plan, Oid owner);
