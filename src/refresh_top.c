@@ -2,11 +2,11 @@
  * refresh_top.c
  *		The first rows of a query by an order, and what a change makes of them.
  *
- *		kept	a c d g | g				the first 4 of ORDER BY, and one more
- *		change	+b -d -f +x				x sorts behind the last that is kept, f is
- *				  |						nothing or behind it
+ *		kept	a c d g | k				the first 4 of ORDER BY, and one more
+ *		change	+b -d -m +x				m and x sort behind the last that is kept
+ *				  |
  *				  v
- *		kept	a b c g | g
+ *		kept	a b c g | k
  *
  * Rows behind the last one that is kept are not known.  Rows up to it are: they are
  * the kept ones with the change added, so the first rows are among these as long as

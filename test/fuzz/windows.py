@@ -161,7 +161,7 @@ class Windows:
         if pick == 2:
             return [node, " ORDER BY ", self.order([c for c, _ in columns]),
                     self.rng.choice([" LIMIT 0", " LIMIT ALL", " LIMIT (SELECT 2)", " LIMIT 1 + 1", " LIMIT NULL OFFSET 0"])], columns
-        return [node, " ORDER BY ", self.order(self.some([c for c, _ in columns])), f" LIMIT {self.rng.randint(1, 6)}",
+        return [node, " ORDER BY ", self.order(self.some([c for c, _ in columns])), f" LIMIT {self.rng.choice([1, 1, 2, 2, 3, 4, 6])}",
                 Opt(f" OFFSET {self.rng.randint(1, 3)}") if self.chance(0.3) else ""], columns
 
     def query_first_by_hidden(self, depth):
@@ -187,7 +187,7 @@ class Windows:
         return ["SELECT ", self.select_list(shown), " FROM ", from_node, where,
                 " GROUP BY " + ", ".join(dict.fromkeys(shown)) if groups else "",
                 " ORDER BY ", hidden, ways, ", ", self.order([c for c, _ in self.named(kinds)]),
-                f" LIMIT {self.rng.randint(1, 5)}", top], self.named(kinds)
+                f" LIMIT {self.rng.choice([1, 1, 2, 3, 5])}", top], self.named(kinds)
 
 
 def order_columns(order):
