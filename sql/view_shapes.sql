@@ -49,7 +49,7 @@ CREATE FUNCTION wrong() RETURNS TABLE (name text, strategy text, reason text, di
     SELECT * FROM (SELECT q.name, r.strategy, r.reason, CASE WHEN NOT has_ties THEN differences(('v_' || q.name)::regclass, query) ELSE 0 END AS d,
                           (SELECT count(*) FROM medallion.verify(('v_' || q.name)::regclass)) AS found
                      FROM queries q, medallion.refresh(('v_' || q.name)::regclass) r) w
-     WHERE d > 0 OR found > 0 OR (w.strategy = 'full' AND w.name <> 'dependent_not_comparable') ORDER BY 1
+     WHERE d > 0 OR found > 0 OR (w.strategy = 'full' AND w.name <> 'dependent_not_comparable' AND w.reason !~ 'of the first rows are left') ORDER BY 1
 $$;
 
 INSERT INTO t SELECT g, g % 3, g % 2, '{"a": 1}' FROM generate_series(1, 20) g;

@@ -15,49 +15,77 @@
 #include "refresh_delta.h"
 #include "refresh_normal.h"
 #include "refresh_target.h"
+#include "refresh_top.h"
 #include "refresh_tree.h"
 
+/*
+ * What stands for columns c1, c2, ... of rows u that are the same: what is handed on
+ * of them, what they are grouped by, and their bare names.
+ */
+static void
+net_columns(List *exprs, bool same, StringInfo columns, StringInfo groups, StringInfo names)
+{
+	int			i = 0;
+	ListCell   *lc;
+
+	initStringInfo(columns);
+	initStringInfo(groups);
+	initStringInfo(names);
+	foreach(lc, exprs)
+	{
+		Node	   *expr = lfirst(lc);
+		Oid			type = exprType(expr);
+		const char *comma = i++ > 0 ? ", " : "";
+
+		appendStringInfo(names, "%sc%d", comma, i);
+		if (md_target_is_comparable(type))
+		{
+			appendStringInfo(columns, "%su.c%d", comma, i);
+			appendStringInfo(groups, "%su.c%d", comma, i);
+			if (same && !md_target_equal_is_same(type, exprCollation(expr)))
+				appendStringInfo(groups, ", u.c%d::pg_catalog.text", i);
+		}
+		else
+		{
+			appendStringInfo(columns, "%s(u.c%d::pg_catalog.text)::%s AS c%d", comma, i,
+							 format_type_extended(type, exprTypmod(expr),
+												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+							 i);
+			appendStringInfo(groups, "%su.c%d::pg_catalog.text", comma, i);
+		}
+	}
+}
+
 char *
-md_delta_net_text(Query *query, bool is_signed, bool same)
+md_delta_net_rows(List *exprs, const char *rows, bool same)
 {
 	StringInfoData columns;
 	StringInfoData groups;
 	StringInfoData names;
-	int			width = md_tree_width(query) - (is_signed ? 1 : 0);
 
-	initStringInfo(&columns);
-	initStringInfo(&groups);
-	initStringInfo(&names);
-	for (int i = 1; i <= width; i++)
-	{
-		Node	   *expr = (Node *) md_tree_target(query, i)->expr;
-		Oid			type = exprType(expr);
-		const char *comma = i > 1 ? ", " : "";
-
-		appendStringInfo(&names, "%sc%d", comma, i);
-		if (md_target_is_comparable(type))
-		{
-			appendStringInfo(&columns, "%su.c%d", comma, i);
-			appendStringInfo(&groups, "%su.c%d", comma, i);
-			if (same && !md_target_equal_is_same(type, exprCollation(expr)))
-				appendStringInfo(&groups, ", u.c%d::pg_catalog.text", i);
-		}
-		else
-		{
-			appendStringInfo(&columns, "%s(u.c%d::pg_catalog.text)::%s AS c%d", comma, i,
-							 format_type_extended(type, exprTypmod(expr),
-												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-							 i);
-			appendStringInfo(&groups, "%su.c%d::pg_catalog.text", comma, i);
-		}
-	}
-	if (!is_signed)
-		return psprintf("SELECT %s, 1::pg_catalog.int8 AS " MD_WEIGHT " FROM (%s) u(%s)",
-						columns.data, md_delta_text(query), names.data);
+	net_columns(exprs, same, &columns, &groups, &names);
 	return psprintf("SELECT %s, pg_catalog.sum(u." MD_WEIGHT ")::pg_catalog.int8 AS " MD_WEIGHT
 					" FROM (%s) u(%s, " MD_WEIGHT ") GROUP BY %s"
 					" HAVING pg_catalog.sum(u." MD_WEIGHT ") OPERATOR(pg_catalog.<>) 0",
-					columns.data, md_delta_text(query), names.data, groups.data);
+					columns.data, rows, names.data, groups.data);
+}
+
+char *
+md_delta_net_text(Query *query, bool is_signed, bool same)
+{
+	int			width = md_tree_width(query) - (is_signed ? 1 : 0);
+	List	   *exprs = NIL;
+	StringInfoData columns;
+	StringInfoData groups;
+	StringInfoData names;
+
+	for (int i = 1; i <= width; i++)
+		exprs = lappend(exprs, md_tree_target(query, i)->expr);
+	if (is_signed)
+		return md_delta_net_rows(exprs, md_delta_text(query), same);
+	net_columns(exprs, same, &columns, &groups, &names);
+	return psprintf("SELECT %s, 1::pg_catalog.int8 AS " MD_WEIGHT " FROM (%s) u(%s)",
+					columns.data, md_delta_text(query), names.data);
 }
 
 /* The query's columns, of the types of `like`'s, with a weight behind them. */
@@ -201,6 +229,48 @@ keyed_change(MdEngine *engine, Query *block, List *exprs, MdChange *change)
 			   md_keys_restrict(engine, block, exprs, keys, true), change);
 }
 
+/* SELECT of what a block shows of kept rows. */
+static Query *
+shown_rows(MdEngine *engine, const MdTop *top, const char *relation)
+{
+	return md_engine_analyze(engine, md_top_shown_text(top, relation));
+}
+
+/* LIMIT: the first rows as they are now, and by the change of the input as they were. */
+static void
+top_change(MdEngine *engine, Query *block, MdChange *change)
+{
+	char	   *why;
+	MdTop	   *top = md_top_make(block, true, &why);
+	MdChange	input;
+	char	   *now;
+	char	   *before = NULL;
+	MdTopShift	shift;
+
+	if (top == NULL)
+	{
+		difference(engine, block, list_make1(md_state_query(engine, block, false)),
+				   list_make1(md_state_query(engine, block, true)), change);
+		return;
+	}
+	if (top->count == 0)
+		return;
+	md_delta_linear(engine, md_block_input(block, top->exprs), &input);
+	if (input.query == NULL)
+		return;
+	(void) md_engine_materialize(engine,
+								 psprintf("SELECT %s FROM (%s) k(%s)", md_top_columns(top, "k"),
+										  md_delta_text(md_state_query(engine, md_top_query(top, block), false)),
+										  md_top_columns(top, NULL)),
+								 &now, NULL);
+	shift = md_top_shift(engine, top, psprintf("SELECT n.* FROM %s n", now), &input, true, true, &before);
+	if (shift == MD_TOP_SAME || engine->why_full != NULL)
+		return;
+	difference(engine, block, list_make1(shown_rows(engine, top, now)),
+			   list_make1(shift == MD_TOP_SHIFTED ? shown_rows(engine, top, before) :
+						  md_state_query(engine, block, true)), change);
+}
+
 void
 md_delta_block(MdEngine *engine, Query *block, MdChange *change)
 {
@@ -228,6 +298,9 @@ md_delta_block(MdEngine *engine, Query *block, MdChange *change)
 			return;
 		case MD_BLOCK_SET:
 			set_change(engine, block, change);
+			return;
+		case MD_BLOCK_LIMIT:
+			top_change(engine, block, change);
 			return;
 		default:
 			exprs = md_block_keys(block);

@@ -181,6 +181,8 @@ weight_of(MdStrategy strategy, bool went)
 			return went ? 5 : 1;
 		case MD_STRATEGY_JOIN:
 			return went ? 9 : 1;
+		case MD_STRATEGY_TOP:
+			return 1;
 		case MD_STRATEGY_REGROUP:
 			return 2;
 		default:

@@ -107,6 +107,9 @@ extern MdKeys *md_delta_touched(MdEngine *engine, Query *block, List *exprs);
  */
 extern char *md_delta_net_text(Query *query, bool is_signed, bool same);
 
+/* The same of rows with a weight, as a SELECT; exprs (of Expr) have the types of its columns. */
+extern char *md_delta_net_rows(List *exprs, const char *rows, bool same);
+
 /* The query as it is now or was, as a bag of rows. */
 extern Query *md_state_query(MdEngine *engine, Query *query, bool old);
 

@@ -188,6 +188,8 @@ fill(void *arg)
 		md_merge_rebuild(refresh);
 	else if (plan->latest != NULL)
 		md_latest_rebuild(refresh);
+	else if (plan->top != NULL)
+		md_top_rebuild(refresh);
 	else if (view->refresh_number == 0)
 		md_diff_fill(refresh->result, md_refresh_query_text(plan->query, view->refreshed_at),
 					 refresh->snapshot, run);
@@ -301,6 +303,9 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 		case MD_STRATEGY_LATEST:
 			md_latest_apply(refresh);
 			break;
+		case MD_STRATEGY_TOP:
+			md_top_apply(refresh);
+			break;
 		case MD_STRATEGY_REGROUP:
 		case MD_STRATEGY_WINDOW:
 			md_regroup_apply(refresh);
@@ -342,6 +347,7 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		plan->reason = "refresh_mode is full";
 		plan->merge = NULL;
 		plan->latest = NULL;
+		plan->top = NULL;
 	}
 	md_state_prepare(view, plan);
 	(void) md_step(&refresh->run.steps, MD_STEP_FIND);

@@ -132,4 +132,8 @@ extern void md_merge_rebuild(MdRefresh *refresh);
 extern void md_latest_apply(MdRefresh *refresh);
 extern void md_latest_rebuild(MdRefresh *refresh);
 
+/* refresh_exec_top.c: the same for strategy top */
+extern void md_top_apply(MdRefresh *refresh);
+extern void md_top_rebuild(MdRefresh *refresh);
+
 #endif							/* MD_REFRESH_EXEC_H */

@@ -24,7 +24,7 @@
 #include "refresh_delta.h"
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
-#include "refresh_read.h"
+#include "refresh_order.h"
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "sql_run.h"
@@ -81,44 +81,16 @@ static char *
 first_rows(const MdLatest *latest, const char *rows, const char *where)
 {
 	StringInfoData sql;
-	ListCell   *lc;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT DISTINCT ON (%s) ", numbered(latest->keys, "i", 'i'));
 	for (int n = 1; n <= list_length(latest->inputs); n++)
 		appendStringInfo(&sql, "%si.i%d AS c%d", n > 1 ? ", " : "", n, n);
 	appendStringInfo(&sql, " FROM %s i%s ORDER BY %s", rows, where, numbered(latest->keys, "i", 'i'));
-	foreach(lc, latest->order)
-	{
-		MdLatestOrder *order = lfirst(lc);
-
-		appendStringInfo(&sql, ", i.i%d USING %s NULLS %s", order->input,
-						 md_read_operator(order->sort_operator), order->nulls_first ? "FIRST" : "LAST");
-	}
+	if (latest->order != NIL)
+		appendStringInfo(&sql, ", %s", md_order_by(latest->order,
+												   md_order_names(list_length(latest->inputs), "i", 'i')));
 	return sql.data;
-}
-
-/*
- * "a comes before b": names of the columns by input number - 1.  The answer is NULL
- * or false where it does not.
- */
-static char *
-comes_before(const MdLatest *latest, char **a, char **b)
-{
-	char	   *condition = "false";
-
-	for (int n = list_length(latest->order) - 1; n >= 0; n--)
-	{
-		MdLatestOrder *order = list_nth(latest->order, n);
-		const char *x = a[order->input - 1];
-		const char *y = b[order->input - 1];
-
-		condition = psprintf("%s %s %s OR %s IS %sNULL AND %s IS %sNULL OR (%s %s %s OR %s IS NULL AND %s IS NULL) AND (%s)",
-							 x, md_read_operator(order->sort_operator), y,
-							 x, order->nulls_first ? "" : "NOT ", y, order->nulls_first ? "NOT " : "",
-							 x, md_read_operator(order->equal_operator), y, x, y, condition);
-	}
-	return condition;
 }
 
 /* Names by input number: columns of the result after an alias, hidden ones after another. */
@@ -133,17 +105,6 @@ column_names(const MdLatest *latest, const MdTarget *result, const char *alias,
 		names[n] = n < latest->result_count ?
 			psprintf("%s.%s", alias, result->columns[n].name) :
 			psprintf("%s.%s", state_alias, state->columns[key_count + n - latest->result_count].name);
-	return names;
-}
-
-/* Names c1, c2, ... after an alias. */
-static char **
-change_names(const MdLatest *latest, const char *alias)
-{
-	char	  **names = palloc(sizeof(char *) * list_length(latest->inputs));
-
-	for (int n = 0; n < list_length(latest->inputs); n++)
-		names[n] = psprintf("%s.c%d", alias, n + 1);
 	return names;
 }
 
@@ -206,8 +167,8 @@ upsert_first(MdRefresh *refresh, const char *rows)
 	MdUpsert	upsert = {.target = result, .keys = latest->keys, .rows = rows};
 
 	upsert.set = assignments(result, latest->keys);
-	upsert.where = comes_before(latest, column_names(latest, result, "excluded", NULL, NULL),
-								column_names(latest, result, "t", NULL, NULL));
+	upsert.where = md_order_before(latest->order, column_names(latest, result, "excluded", NULL, NULL),
+								   column_names(latest, result, "t", NULL, NULL));
 	md_upsert_run(&upsert, refresh->snapshot, &refresh->run);
 }
 
@@ -266,8 +227,8 @@ winners_sql(MdRefresh *refresh, bool null_keys, const char *condition)
 					null_keys ? "" : "NOT ", any_null.data, result->name,
 					md_upsert_match(result, latest->keys, "t", "n", names, null_keys), state_join,
 					condition,
-					comes_before(latest, change_names(latest, "n"),
-								 column_names(latest, result, "t", state, "s")));
+					md_order_before(latest->order, md_order_names(list_length(latest->inputs), "n", 'c'),
+									column_names(latest, result, "t", state, "s")));
 }
 
 /* Run a SELECT that joins a change with big tables by their index. */

@@ -32,6 +32,7 @@
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_state.h"
+#include "refresh_top.h"
 #include "refresh_upsert.h"
 #include "sql_run.h"
 
@@ -178,10 +179,14 @@ char *
 md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *relation)
 {
 	char	   *copies = merge->sets == NIL ? NULL : md_sets_copies(merge, set_name(merge, state));
+	char	   *rows = psprintf("SELECT %s FROM %s m%s WHERE %s", final_columns(merge, state->relid), relation,
+								copies == NULL ? "" : psprintf(", LATERAL pg_catalog.generate_series(1, %s)", copies),
+								shown_condition(merge, state));
 
-	return psprintf("SELECT %s FROM %s m%s WHERE %s", final_columns(merge, state->relid), relation,
-					copies == NULL ? "" : psprintf(", LATERAL pg_catalog.generate_series(1, %s)", copies),
-					shown_condition(merge, state));
+	if (merge->top == NULL)
+		return rows;
+	return md_top_shown_text(merge->top, psprintf("(SELECT f.* FROM (%s) f(%s))", rows,
+												  md_top_columns(merge->top, NULL)));
 }
 
 /* How old and new values of a column become one. */

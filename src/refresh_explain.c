@@ -94,7 +94,7 @@ relation_size(Oid relid)
 
 /* What the top of a plan keeps, with the size of what is there. */
 static char *
-kept_text(ExplainContext *context, MdNode *node)
+size_kept(ExplainContext *context, MdNode *node)
 {
 	int64		bytes = 0;
 	ListCell   *lc;
@@ -107,6 +107,15 @@ kept_text(ExplainContext *context, MdNode *node)
 		bytes += DatumGetInt64(DirectFunctionCall1(pg_total_relation_size,
 												   ObjectIdGetDatum(lfirst_oid(lc))));
 	return psprintf("keeps %s (%s)", node->state, size_text(bytes));
+}
+
+/* The same, and what else there is to say. */
+static char *
+kept_text(ExplainContext *context, MdNode *node)
+{
+	char	   *kept = size_kept(context, node);
+
+	return node->note == NULL ? kept : kept == NULL ? node->note : psprintf("%s; %s", kept, node->note);
 }
 
 /* The reason, and where in the text its construct stands. */

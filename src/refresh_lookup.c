@@ -475,6 +475,13 @@ md_lookups_find(MdPlan *plan)
 		visit_block(plan->root, NIL, !reads_again(plan) ? NIL :
 					plan->merge != NULL && plan->merge->sets != NIL ? by_sets(plan->merge) :
 					by_all_keys(plan->root));
+	else if (plan->merge != NULL)
+	{
+		/* groups, of which the first are shown */
+		MdNode	   *groups = linitial(plan->root->children);
+
+		visit_block(groups, NIL, reads_again(plan) ? by_all_keys(groups) : NIL);
+	}
 	else
 		visit(plan->root, NIL);
 }

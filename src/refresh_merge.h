@@ -70,14 +70,16 @@ typedef struct MdMerge
 	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
 	Node	   *having;			/* likewise, or NULL */
 	List	   *result_keys;	/* of int: column of the result per key of the query; NIL: not all there */
+	const struct MdTop *top;	/* the result shows the first of these rows; NULL: all */
 } MdMerge;
 
 /*
  * Split an aggregate query into inputs, partial results and final expressions;
  * NULL with *reason, *location if it cannot merge.  is_signed: rows may leave its
- * FROM.
+ * FROM.  top: what its LIMIT takes of the groups; NULL: it has none.
  */
-extern MdMerge *md_merge_make(Query *query, bool is_signed, char **reason, int *location);
+extern MdMerge *md_merge_make(Query *query, bool is_signed, const struct MdTop *top, char **reason,
+							  int *location);
 
 /* Numbers of the key columns of the target. */
 extern List *md_merge_keys(const MdMerge *merge);
@@ -116,21 +118,13 @@ extern List *md_sets_clause(const MdMerge *merge);
  * The first row of each key: DISTINCT ON.  Inputs are the columns of the result, in
  * order, then expressions of ORDER BY that it does not show.
  */
-typedef struct MdLatestOrder
-{
-	int			input;
-	Oid			sort_operator;	/* < or >, of the type of the input */
-	Oid			equal_operator;
-	bool		nulls_first;
-} MdLatestOrder;
-
 typedef struct MdLatest
 {
 	bool		is_signed;
 	List	   *inputs;			/* of Expr over the FROM of the query */
 	int			result_count;	/* this many of them are the result's columns */
 	List	   *keys;			/* of int: columns of the result */
-	List	   *order;			/* of MdLatestOrder, after the keys */
+	List	   *order;			/* of MdOrder, after the keys */
 } MdLatest;
 
 /*

@@ -109,6 +109,19 @@ md_query_sublinks(Node *expr)
  * Splitting a query that does several things
  * ---------------------------------------------------------------------- */
 
+/* Names c1, c2, ... of columns; a set operation has those of its first branch. */
+static void
+name_columns(Query *query)
+{
+	int			number = 0;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+		lfirst_node(TargetEntry, lc)->resname = psprintf("c%d", ++number);
+	if (query->setOperations != NULL)
+		name_columns(linitial_node(RangeTblEntry, md_query_branches(query))->subquery);
+}
+
 /*
  * Make the query a SELECT from what it was; all columns, hidden ones too, can
  * be seen from outside.  The caller moves clauses out.
@@ -125,12 +138,8 @@ push_down(Query *query)
 	memcpy(inner, query, sizeof(Query));
 	inner->targetList = copyObject(query->targetList);
 	foreach(lc, inner->targetList)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-
-		target->resjunk = false;
-		target->resname = psprintf("c%d", ++number);
-	}
+		lfirst_node(TargetEntry, lc)->resjunk = false;
+	name_columns(inner);
 	IncrementVarSublevelsUp((Node *) inner, 1, 1);
 	rt_index = md_tree_add_subquery(outer, inner, "b");
 	outer->targetList = query->targetList;
@@ -152,7 +161,9 @@ split_limit(Query *query)
 	query->limitCount = inner->limitCount;
 	query->limitOffset = inner->limitOffset;
 	query->limitOption = inner->limitOption;
-	inner->sortClause = NIL;
+	/* DISTINCT ON takes the first rows by it */
+	if (!inner->hasDistinctOn)
+		inner->sortClause = NIL;
 	inner->limitCount = inner->limitOffset = NULL;
 	inner->limitOption = LIMIT_OPTION_COUNT;
 }

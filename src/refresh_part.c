@@ -120,6 +120,8 @@ compute(MdRefresh *refresh, MdTarget **result)
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)
 		md_merge_rebuild(&other);
+	else if (plan->top != NULL)
+		md_top_rebuild(&other);
 	else
 		md_latest_rebuild(&other);
 	return view;
@@ -191,6 +193,31 @@ apply_with_state(MdRefresh *refresh, const char *only_where)
 	md_relation_drop_part(result->relid);
 }
 
+/* A view that shows the first of what it keeps: all of that anew, and what is selected of the rows. */
+static void
+apply_with_top(MdRefresh *refresh, const char *only_where)
+{
+	MdTarget   *result;
+	MdView	   *other = compute(refresh, &result);
+	ListCell   *live;
+	ListCell   *next;
+
+	forboth(live, refresh->view->state_tables, next, other->state_tables)
+	{
+		MdTarget   *kept = md_target_make(lfirst_oid(next));
+		MdRun		run = {0};
+
+		md_diff_apply(md_target_make(lfirst_oid(live)),
+					  psprintf("SELECT %s FROM %s", md_target_columns(kept, NULL, NIL), kept->name), NIL, NULL,
+					  refresh->snapshot, &run);
+		md_relation_drop_part(kept->relid);
+	}
+	md_diff_apply(refresh->result,
+				  psprintf("SELECT %s FROM %s", md_target_columns(result, NULL, NIL), result->name),
+				  md_refresh_unique_columns(refresh), only_where, refresh->snapshot, &refresh->run);
+	md_relation_drop_part(result->relid);
+}
+
 void
 md_part_apply(MdRefresh *refresh, const char *only_where)
 {
@@ -213,7 +240,10 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	run->reason = "only_where";
 	run->rows_read = -1;
 	SPI_connect();
-	if (view->state_tables != NIL)
+	if (view->state_tables != NIL &&
+		(refresh->plan->top != NULL || (refresh->plan->merge != NULL && refresh->plan->merge->top != NULL)))
+		apply_with_top(refresh, only_where);
+	else if (view->state_tables != NIL)
 		apply_with_state(refresh, only_where);
 	else
 		md_diff_apply(refresh->result, md_refresh_frontier_query(view, refresh->snapshot, true),

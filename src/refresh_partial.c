@@ -55,6 +55,8 @@ md_partial_linear(Query *query, List *exprs)
 	input->havingQual = NULL;
 	input->distinctClause = NIL;
 	input->sortClause = NIL;
+	input->limitCount = input->limitOffset = NULL;
+	input->limitOption = LIMIT_OPTION_COUNT;
 	return input;
 }
 

@@ -58,6 +58,7 @@ md_strategy_name(MdStrategy strategy)
 		[MD_STRATEGY_JOIN] = "join",
 		[MD_STRATEGY_MERGE] = "merge",
 		[MD_STRATEGY_LATEST] = "latest",
+		[MD_STRATEGY_TOP] = "top",
 		[MD_STRATEGY_REGROUP] = "regroup",
 		[MD_STRATEGY_WINDOW] = "window",
 		[MD_STRATEGY_FULL] = "full",
@@ -540,7 +541,7 @@ md_plan_make_over(Query *query, Oid owner, List *parts)
 		make_full(plan->root, "the query reads no table", -1);
 	plan->strategy = plan->root->strategy;
 	plan->changes = plan->root->changes;
-	md_plan_top(plan, has_sets(plan) ? plan_sets(plan, &context) : NULL);
+	md_plan_keep(plan, has_sets(plan) ? plan_sets(plan, &context) : NULL);
 
 	reason = find_reason(plan->root);
 	if (plan->strategy == MD_STRATEGY_FULL)

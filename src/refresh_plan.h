@@ -27,6 +27,7 @@ typedef enum MdStrategy
 	MD_STRATEGY_REGROUP,		/* rows of touched keys are computed again */
 	MD_STRATEGY_WINDOW,			/* likewise, of whole partitions */
 	MD_STRATEGY_LATEST,
+	MD_STRATEGY_TOP,			/* the first rows by an order are kept first */
 	MD_STRATEGY_FULL
 } MdStrategy;
 
@@ -49,6 +50,7 @@ typedef struct MdNode
 	MdStrategy	strategy;
 	MdChangeKind changes;		/* of the output */
 	char	   *state;			/* what is kept beside the result; NULL: nothing */
+	char	   *note;			/* what else is to be said; NULL: nothing */
 	char	   *reason;			/* why only full; NULL: it is not */
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
@@ -75,6 +77,7 @@ typedef struct MdPlan
 	bool		keys_unique;	/* one row of the result per key */
 	MdMerge    *merge;			/* strategy merge only */
 	MdLatest   *latest;			/* strategy latest only */
+	struct MdTop *top;			/* strategy top only */
 } MdPlan;
 
 /*
@@ -103,13 +106,14 @@ extern MdPlan *md_plan_make(Query *query, Oid owner);
 /* The same with parts (of MdPart) read in the place of sources. */
 extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
 
-/* refresh_plan_top.c */
+/* refresh_plan_keep.c */
 
 /*
- * Choose what the top block keeps.  sets (NULL: none): a node that does in one what
- * the root does for each grouping set; it takes the root's place if it can merge.
+ * Find what can be kept so that the top block takes in a change by itself.  sets
+ * (NULL: none): a node that does in one what the root does for each grouping set; it
+ * takes the root's place if it can merge.
  */
-extern void md_plan_top(MdPlan *plan, MdNode *sets);
+extern void md_plan_keep(MdPlan *plan, MdNode *sets);
 
 /* "1 key", "2 keys" */
 extern char *md_plan_key_count(int count);

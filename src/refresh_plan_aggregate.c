@@ -34,6 +34,7 @@
 #include "utils/lsyscache.h"
 
 #include "refresh_merge.h"
+#include "refresh_top.h"
 
 /* Rewrite an output expression over columns of the state table. */
 static Node *
@@ -217,6 +218,36 @@ has_plain_column(const MdMerge *merge)
 	return false;
 }
 
+/* Expressions that are to be made of each group (of Expr). */
+static List *
+shown_exprs(Query *query, const MdTop *top)
+{
+	List	   *exprs = NIL;
+	ListCell   *lc;
+
+	if (top != NULL)
+		return top->exprs;
+	foreach(lc, query->targetList)
+		if (!lfirst_node(TargetEntry, lc)->resjunk)
+			exprs = lappend(exprs, lfirst_node(TargetEntry, lc)->expr);
+	return exprs;
+}
+
+/* Sums that depend on the order of their terms do not tell which group comes first. */
+static void
+check_order(MdMerge *merge, MdSplitter *splitter)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->columns)
+	{
+		MdMergeColumn *column = lfirst(lc);
+
+		if (column->inexact || column->combine == MD_COMBINE_MOMENTS)
+			md_split_refuse(splitter, "the first groups by sums of floating-point numbers are not told by what is kept", -1);
+	}
+}
+
 /* Keys first, then whatever partial results the output needs. */
 static void
 make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter)
@@ -239,19 +270,15 @@ make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter
 		merge->columns = lappend(merge->columns, make_count());
 		merge->count_column = list_length(merge->columns);
 	}
-	foreach(lc, query->targetList)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-
-		if (!target->resjunk)
-			merge->finals = lappend(merge->finals,
-									finalize_mutator((Node *) target->expr, splitter));
-	}
+	foreach(lc, shown_exprs(query, merge->top))
+		merge->finals = lappend(merge->finals, finalize_mutator(lfirst(lc), splitter));
 	merge->having = finalize_mutator(query->havingQual, splitter);
 	/* all rows are one group, which is there without any: an aggregate shows it */
 	if (merge->key_count == 0 && !has_plain_column(merge))
 		merge->columns = lappend(merge->columns, make_count());
-	merge->result_keys = find_result_keys(merge);
+	/* a group comes into the first rows by what becomes of others: all are compared */
+	if (merge->top == NULL)
+		merge->result_keys = find_result_keys(merge);
 }
 
 /* Groups are found again by their keys, and values by keys and value, through an index. */
@@ -275,15 +302,18 @@ check_keys(MdMerge *merge, MdSplitter *splitter)
 }
 
 MdMerge *
-md_merge_make(Query *query, bool is_signed, char **reason, int *location)
+md_merge_make(Query *query, bool is_signed, const MdTop *top, char **reason, int *location)
 {
 	MdMerge    *merge = palloc0(sizeof(MdMerge));
 	MdSplitter	splitter = {merge, query, NULL, -1};
 	List	   *groups = group_clause(query);
 
 	merge->is_signed = is_signed;
-	if (query->groupingSets != NIL && groups == NIL &&
-		list_length(expand_grouping_sets(query->groupingSets, query->groupDistinct, -1)) > 1)
+	merge->top = top;
+	if (query->groupingSets != NIL && top != NULL)
+		md_split_refuse(&splitter, "the first rows of GROUPING SETS do not merge", -1);
+	else if (query->groupingSets != NIL && groups == NIL &&
+			 list_length(expand_grouping_sets(query->groupingSets, query->groupDistinct, -1)) > 1)
 		md_split_refuse(&splitter, "several empty grouping sets do not merge", -1);
 	else if (query->hasTargetSRFs)
 		md_split_refuse(&splitter, "set-returning functions beside aggregates do not merge", -1);
@@ -294,14 +324,17 @@ md_merge_make(Query *query, bool is_signed, char **reason, int *location)
 		md_split_refuse(&splitter, "DISTINCT of an aggregate's output does not merge", -1);
 	else
 	{
-		if (!make_without_state(merge, query, groups, &splitter))
+		if (top != NULL || !make_without_state(merge, query, groups, &splitter))
 		{
 			memset(merge, 0, sizeof(*merge));
 			merge->is_signed = is_signed;
+			merge->top = top;
 			splitter.reason = NULL;
 			make_with_state(merge, query, groups, &splitter);
 		}
 		check_keys(merge, &splitter);
+		if (top != NULL)
+			check_order(merge, &splitter);
 		if (merge->columns == NIL)
 			md_split_refuse(&splitter, "there is neither a key nor an aggregate", -1);
 	}

@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 
 #include "refresh_merge.h"
+#include "refresh_order.h"
 
 /* ----------------------------------------------------------------------
  * DISTINCT ON
@@ -117,16 +118,10 @@ md_latest_make(Query *query, bool is_signed, char **reason, int *location)
 	{
 		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
 		TargetEntry *target = get_sortgroupclause_tle(clause, query->targetList);
-		MdLatestOrder *order;
 
 		if (is_in_clauses(query->distinctClause, target))
 			continue;
-		order = palloc0(sizeof(MdLatestOrder));
-		order->input = input_number(latest, target);
-		order->sort_operator = clause->sortop;
-		order->equal_operator = clause->eqop;
-		order->nulls_first = clause->nulls_first;
-		latest->order = lappend(latest->order, order);
+		latest->order = lappend(latest->order, md_order_make(input_number(latest, target), clause));
 	}
 	return latest;
 }

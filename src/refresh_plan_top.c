@@ -1,97 +1,175 @@
 /*
  * refresh_plan_top.c
- *		The top block of a plan: what tells rows of the result, and what is kept beside it.
+ *		Which queries have first rows that can be kept: ORDER BY ... LIMIT.
  *
- * A top block of groups or first rows merges a change with what is there, if it can,
- * in the place of computing the touched groups again.
+ *		SELECT a FROM t ORDER BY o DESC LIMIT 10 OFFSET 5
+ *	->	columns a, o; order o DESC, a; skip 5, count 10
+ *
+ * The order is total, as far as its types have one (refresh_settle.c), but for WITH
+ * TIES, where rows that tie stand together.  Where rows may leave, as many again are
+ * kept, so that the query is run again when so many are gone, and not for each.
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
-#include "refresh_normal.h"
-#include "refresh_plan.h"
-#include "refresh_tree.h"
+#include "refresh_order.h"
+#include "refresh_top.h"
 
-char *
-md_plan_key_count(int count)
-{
-	return psprintf("%d key%s", count, count == 1 ? "" : "s");
-}
+/* More rows are not kept: finding the place of a change among them costs all of them. */
+#define MAX_NEEDED 100000
 
-/* Columns of the result that show the keys of the top block; NIL: not all do. */
-static List *
-shown_keys(Query *query, List *keys)
-{
-	List	   *columns = NIL;
-	ListCell   *lc;
-
-	foreach(lc, keys)
-	{
-		int			found = 0;
-
-		for (int i = 1; i <= md_tree_width(query) && found == 0; i++)
-			if (equal(md_tree_target(query, i)->expr, lfirst(lc)))
-				found = i;
-		if (found == 0)
-			return NIL;
-		columns = lappend_int(columns, found);
-	}
-	return columns;
-}
-
-/* Is there a row per key at most, which an index can tell? */
+/* Is the query sorted by the target? */
 static bool
-keys_are_unique(MdPlan *plan)
+is_sorted_by(Query *query, TargetEntry *target)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->keys)
-		if (!md_split_orderable(exprType(lfirst(lc))))
-			return false;
-	return md_block_kind(plan->normal) != MD_BLOCK_WINDOW;
+	if (target->ressortgroupref == 0)
+		return false;
+	foreach(lc, query->sortClause)
+		if (lfirst_node(SortGroupClause, lc)->tleSortGroupRef == target->ressortgroupref)
+			return true;
+	return false;
 }
 
-/* What is kept lets the top block take in a change by itself. */
-static void
-try_state(MdPlan *plan, MdNode *sets)
+/* The value of LIMIT or OFFSET; false: it is no constant.  *is_null: there is none. */
+static bool
+constant_value(Node *expr, int64 *value, bool *is_null)
 {
-	MdNode	   *top = sets ? sets : plan->root;
-	MdNode	   *input = top->children ? linitial(top->children) : NULL;
-	MdBlockKind kind = sets ? MD_BLOCK_GROUP : md_block_kind(plan->normal);
-	char	   *reason = NULL;
-	int			location = -1;
+	Node	   *node = expr == NULL ? NULL : eval_const_expressions(NULL, copyObject(expr));
 
-	if (plan->strategy == MD_STRATEGY_FULL || plan->time_dependent || input == NULL ||
-		input->strategy == MD_STRATEGY_FULL)
-		return;
-	if (kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT)
-		plan->merge = md_merge_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	else if (kind == MD_BLOCK_DISTINCT_ON)
-		plan->latest = md_latest_make(plan->query, input->changes != MD_CHANGE_APPEND, &reason, &location);
-	if (plan->merge != NULL)
-	{
-		plan->root = top;
-		plan->root->strategy = plan->strategy = MD_STRATEGY_MERGE;
-		plan->root->state = plan->merge->value_sets != NIL ?
-			(plan->merge->needs_state ? "partial aggregates and distinct values per group" :
-			 "distinct values per group") :
-			plan->merge->needs_state ? "partial aggregates per group" : NULL;
-	}
-	if (plan->latest != NULL)
-	{
-		plan->root->strategy = plan->strategy = MD_STRATEGY_LATEST;
-		plan->root->label = psprintf("First row by %s", md_plan_key_count(list_length(plan->latest->keys)));
-		plan->root->state = list_length(plan->latest->inputs) > plan->latest->result_count ?
-			"order of the first rows" : NULL;
-	}
+	*value = 0;
+	*is_null = node == NULL;
+	if (node == NULL)
+		return true;
+	if (!IsA(node, Const))
+		return false;
+	*is_null = ((Const *) node)->constisnull;
+	if (!*is_null)
+		*value = DatumGetInt64(((Const *) node)->constvalue);
+	return true;
 }
 
-void
-md_plan_top(MdPlan *plan, MdNode *sets)
+/* How many rows are skipped and taken; why not, or NULL. */
+static char *
+read_limits(MdTop *top, Query *block)
 {
-	plan->keys = md_block_keys(plan->normal);
-	plan->key_columns = shown_keys(plan->normal, plan->keys);
-	plan->keys_unique = keys_are_unique(plan);
-	try_state(plan, sets);
+	bool		no_skip;
+	bool		no_count;
+
+	top->with_ties = block->limitOption == LIMIT_OPTION_WITH_TIES;
+	if (!constant_value(block->limitOffset, &top->skip, &no_skip) ||
+		!constant_value(block->limitCount, &top->count, &no_count))
+		return "LIMIT or OFFSET is no constant";
+	if (no_count)
+		return "OFFSET without LIMIT";
+	if (top->skip < 0 || top->count < 0)
+		return "LIMIT or OFFSET is negative";
+	if (top->skip > 0 && top->with_ties)
+		return "OFFSET may skip any of the rows that tie";
+	if (top->skip > MAX_NEEDED || top->count > MAX_NEEDED || md_top_needed(top) > MAX_NEEDED)
+		return psprintf("more than %d rows are not kept", MAX_NEEDED);
+	return NULL;
+}
+
+/* Is anything made of aggregates of floating-point numbers? */
+static bool
+float_aggregate_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Aggref) || IsA(node, WindowFunc))
+	{
+		Oid			type = exprType(node);
+
+		if (type == FLOAT4OID || type == FLOAT8OID)
+			return true;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, float_aggregate_walker, context, 0);
+	return expression_tree_walker(node, float_aggregate_walker, context);
+}
+
+MdTop *
+md_top_make(Query *block, bool is_signed, char **why)
+{
+	MdTop	   *top = palloc0(sizeof(MdTop));
+	Index	   *refs = palloc0(sizeof(Index) * (list_length(block->targetList) + 1));
+	ListCell   *lc;
+
+	*why = block->sortClause == NIL ? "there is no ORDER BY" : read_limits(top, block);
+	foreach(lc, block->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk && !is_sorted_by(block, target))
+			continue;
+		top->exprs = lappend(top->exprs, target->expr);
+		refs[list_length(top->exprs)] = target->ressortgroupref;
+		if (!target->resjunk)
+			top->shown = lappend_int(top->shown, list_length(top->exprs));
+		else if (get_typtype(exprType((Node *) target->expr)) == TYPTYPE_PSEUDO && *why == NULL)
+			*why = psprintf("what it is sorted by is of type %s", format_type_be(exprType((Node *) target->expr)));
+	}
+	if (*why != NULL)
+		return NULL;
+	foreach(lc, block->sortClause)
+	{
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+		int			number = 1;
+
+		while (number < list_length(top->exprs) && refs[number] != clause->tleSortGroupRef)
+			number++;
+		top->order = lappend(top->order, md_order_make(number, clause));
+	}
+	if (is_signed && !top->with_ties)
+		top->spare = top->count;
+	top->is_inexact = query_tree_walker(block, float_aggregate_walker, NULL, 0);
+	return top;
+}
+
+int64
+md_top_needed(const MdTop *top)
+{
+	return top->skip + top->count;
+}
+
+int64
+md_top_kept(const MdTop *top)
+{
+	return md_top_needed(top) + top->spare;
+}
+
+bool
+md_top_has_state(const MdTop *top)
+{
+	return top->count > 0 &&
+		(top->skip > 0 || top->spare > 0 || list_length(top->exprs) > list_length(top->shown));
+}
+
+Query *
+md_top_query(const MdTop *top, Query *query)
+{
+	Query	   *kept = copyObject(query);
+	ListCell   *lc;
+
+	foreach(lc, kept->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk || !is_sorted_by(kept, target))
+			continue;
+		target->resjunk = false;
+		target->resname = psprintf("o%d", target->resno);
+	}
+	kept->limitOffset = NULL;
+	kept->limitCount = (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64),
+										  Int64GetDatum(md_top_kept(top)), false, FLOAT8PASSBYVAL);
+	return kept;
 }

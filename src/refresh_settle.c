@@ -234,6 +234,20 @@ settle_windows(Query *query)
 
 /* ---------------------------------------------------------------------- */
 
+/* LIMIT ALL and OFFSET 0 take nothing away. */
+static void
+drop_no_limit(Query *query)
+{
+	Node	   *count = eval_const_expressions(NULL, query->limitCount);
+	Node	   *offset = eval_const_expressions(NULL, query->limitOffset);
+
+	if (count != NULL && IsA(count, Const) && ((Const *) count)->constisnull)
+		query->limitCount = NULL;
+	if (offset != NULL && IsA(offset, Const) &&
+		(((Const *) offset)->constisnull || DatumGetInt64(((Const *) offset)->constvalue) == 0))
+		query->limitOffset = NULL;
+}
+
 static bool
 settle_walker(Node *node, void *context)
 {
@@ -243,6 +257,7 @@ settle_walker(Node *node, void *context)
 		return false;
 	if (!IsA(node, Query))
 		return expression_tree_walker(node, settle_walker, context);
+	drop_no_limit(query);
 	if (query->hasDistinctOn)
 		settle_distinct_on(query);
 	else if ((query->limitCount != NULL || query->limitOffset != NULL) && query->sortClause != NIL &&

@@ -7,6 +7,7 @@
  *		  of grouping sets		key1.., set, likewise			keys, set
  *		merge, a value set		key1.., value [, copies]		keys, value
  *		latest, hidden order	key1.., order1..				keys
+ *		top						first1..						reading all of it
  *
  * They are made anew at each rebuild, filled while they have no index, and indexed
  * then: that is several times faster than the other way round.
@@ -23,6 +24,7 @@
 #include "utils/rel.h"
 
 #include "refresh_state.h"
+#include "refresh_top.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
 
@@ -121,6 +123,17 @@ latest_table(const MdLatest *latest)
 	return make_wanted(" order", &columns, list_length(latest->keys), true);
 }
 
+static Wanted *
+top_table(const MdTop *top)
+{
+	Columns		columns = {NIL, NIL};
+	ListCell   *lc;
+
+	foreach(lc, top->exprs)
+		add_column(&columns, psprintf("first%d", list_length(columns.names) + 1), lfirst(lc));
+	return make_wanted(" top", &columns, 0, false);
+}
+
 /* All state tables of a plan (of Wanted), in the order of MdView.state_tables. */
 static List *
 wanted_tables(const MdPlan *plan)
@@ -135,6 +148,8 @@ wanted_tables(const MdPlan *plan)
 			tables = lappend(tables, value_table(plan->merge, lfirst(lc)));
 	if (plan->latest != NULL && list_length(plan->latest->inputs) > plan->latest->result_count)
 		tables = lappend(tables, latest_table(plan->latest));
+	if (plan->top != NULL && md_top_has_state(plan->top))
+		tables = lappend(tables, top_table(plan->top));
 	return tables;
 }
 
@@ -257,7 +272,7 @@ md_state_index(MdView *view, MdPlan *plan)
 static const char *
 suffix_of(Oid relid)
 {
-	static const char *const suffixes[] = {" values", " order"};
+	static const char *const suffixes[] = {" values", " order", " top"};
 	const char *name = get_rel_name(relid);
 
 	for (int i = 0; i < lengthof(suffixes); i++)

@@ -367,6 +367,7 @@ adopt_indexes(Redefinition *redefinition)
 	{
 		plan->merge = NULL;
 		plan->latest = NULL;
+		plan->top = NULL;
 	}
 	md_state_prepare(view, plan);
 	md_state_index_result(view, plan);

@@ -282,6 +282,9 @@ class CaseMaker:
         name, kind = self.rng.choice(table.columns)
         if self.rng.random() < 0.15:
             return f"{name} IS NULL"
+        if self.rng.random() < 0.12:
+            # the rows that come first by an order, or last
+            return f"k = (SELECT {self.rng.choice(['min', 'max'])}(k) FROM {table.name})"
         value = values.constant(self.rng, kind if kind not in ("ts", "json", "raw") else "int")
         if kind in ("ts", "json", "raw"):
             return "k = " + value

@@ -38,7 +38,7 @@ class Grammar(Expressions, Joins, Aggregates, Windows):
     def query(self, depth=2):
         """A query and its columns [(name, kind)]."""
         kind = self.weighted([("plain", 26), ("group", 29), ("distinct", 6), ("distinct_on", 7), ("window", 8),
-                              ("first", 4), ("set", 10), ("limit", 4), ("by_key", 1.5), ("with", 6 if depth > 0 else 0)])
+                              ("first", 4), ("set", 10), ("limit", 9), ("by_key", 1.5), ("with", 6 if depth > 0 else 0)])
         return getattr(self, "query_" + kind)(depth)
 
     def shown_kinds(self, scope, least=1):

@@ -147,6 +147,8 @@ class Windows:
 
     def query_limit(self, depth):
         """The first rows of something, which are told by an order of all that is shown, or shown with those that tie."""
+        if self.chance(0.3):
+            return self.query_first_by_hidden(depth)
         make = self.weighted([(self.query_plain, 60), (self.query_group, 15), (self.query_distinct, 10), (self.query_set, 15)])
         node, columns = make(depth)
         if "unnest(" in str(node) or any(k in values.UNORDERED + ("approx",) for _, k in columns):
@@ -156,8 +158,36 @@ class Windows:
             return [node, " ORDER BY ", self.order([columns[0][0]]), f" FETCH FIRST {self.rng.randint(1, 4)} ROWS WITH TIES"], columns
         if pick == 1:
             return [node, " ORDER BY ", self.order([c for c, _ in columns]), f" OFFSET {self.rng.randint(0, 3)}"], columns
-        return [node, " ORDER BY ", self.order(self.some([c for c, _ in columns])), f" LIMIT {self.rng.randint(1, 6)}",
+        if pick == 2:
+            return [node, " ORDER BY ", self.order([c for c, _ in columns]),
+                    self.rng.choice([" LIMIT 0", " LIMIT ALL", " LIMIT (SELECT 2)", " LIMIT 1 + 1", " LIMIT NULL OFFSET 0"])], columns
+        return [node, " ORDER BY ", self.order(self.some([c for c, _ in columns])), f" LIMIT {self.rng.choice([1, 1, 2, 2, 3, 4, 6])}",
                 Opt(f" OFFSET {self.rng.randint(1, 3)}") if self.chance(0.3) else ""], columns
+
+    def query_first_by_hidden(self, depth):
+        """The first rows by a column that is not shown, which rows or groups are told by before those that are."""
+        from_node, scope = self.from_clause(depth)
+        where = self.where(scope)
+        groups = self.chance(0.4)
+        kinds = [k for k in self.sortable_kinds(scope) if k != "approx"] or ["int"]
+        columns = [self.column(scope, k) for k in kinds] if groups else []
+        columns = [c if c and c[1] not in values.UNORDERED + ("approx",) else None for c in columns]
+        if groups and not all(columns):
+            groups = False
+        if groups:
+            shown, kinds = [c for c, _ in columns], [k for _, k in columns]
+            hidden = self.rng.choice(["count(*)", f"count({shown[0]})", f"max({self.leaf(scope, 'int')})",
+                                      f"sum({self.leaf(scope, 'int')})", f"count(DISTINCT {self.leaf(scope, 'int')})"])
+        else:
+            shown = [self.leaf(scope, k) for k in kinds]
+            hidden = self.leaf(scope, self.weighted([("int", 60), ("num", 20), ("text", 20)]))
+            hidden = f"coalesce({hidden}, {hidden})"        # a bare constant would be the number of a column
+        ways = self.rng.choice(["", " DESC", " DESC NULLS LAST", " NULLS FIRST"])
+        top = Opt(f" OFFSET {self.rng.randint(1, 3)}") if self.chance(0.3) else ""
+        return ["SELECT ", self.select_list(shown), " FROM ", from_node, where,
+                " GROUP BY " + ", ".join(dict.fromkeys(shown)) if groups else "",
+                " ORDER BY ", hidden, ways, ", ", self.order([c for c, _ in self.named(kinds)]),
+                f" LIMIT {self.rng.choice([1, 1, 2, 3, 5])}", top], self.named(kinds)
 
 
 def order_columns(order):
