@@ -112,6 +112,7 @@ INSERT INTO items SELECT 1, string_agg(sha512((g || '-' || h)::bytea)::text, '')
 SELECT * FROM run_rounds(5);
 SELECT view, v.difference FROM views, medallion.verify(view::regclass) v;
 SELECT * FROM medallion.explain_refresh('w_keyed') WHERE step ~ 'Lookup|Aggregate' AND detail !~ 'keeps' ORDER BY step;
+SELECT step, strategy, regexp_replace(detail, ' .[0-9]+ .*', '') AS detail, create_index FROM medallion.explain_refresh('SELECT a, b, max(x) AS m FROM items GROUP BY CUBE (a, b)');
 SELECT view, r.strategy, r.reason FROM views, medallion.refresh(view::regclass, only_where => 'a = 1') r
  WHERE view IN ('w_rollup', 'w_twice', 'w_distinct', 'v_distinct') ORDER BY 1;
 SELECT * FROM run_rounds(3);
@@ -123,6 +124,13 @@ SELECT * FROM run_rounds(3);
 SELECT view, v.difference FROM views, medallion.verify(view::regclass) v;
 SELECT strategy FROM medallion.refresh('w_cube');
 SELECT * FROM medallion.verify('w_cube');
+
+-- Row values with a NULL in them are distinct values, too.
+CREATE TYPE pair AS (a int, b text);
+SELECT medallion.create_materialized_view('w_pairs', 'SELECT a, count(DISTINCT (a, b)::pair) AS d FROM items GROUP BY ROLLUP (a)', NULL, 'incremental');
+INSERT INTO items VALUES (7, NULL), (7, 'p'), (NULL, NULL);
+SELECT strategy FROM medallion.refresh('w_pairs');
+SELECT differences('w_pairs', 'SELECT a, count(DISTINCT (a, b)::pair) AS d FROM items GROUP BY ROLLUP (a)');
 
 -- What does not merge.
 SELECT q.query, e.strategy FROM (VALUES

@@ -73,7 +73,10 @@ value_keys(const MdMerge *merge, const char *alias)
 	return list.data;
 }
 
-/* Rows of a value set's table from rows of the input: keys, value [, copies]. */
+/*
+ * Rows of a value set's table from rows of the input: keys, value [, copies].  A row
+ * value with a NULL in it is counted, though IS NOT NULL is false of it.
+ */
 char *
 md_values_rows(const MdMerge *merge, const MdValueSet *set, const char *rows, bool rows_signed)
 {
@@ -81,10 +84,10 @@ md_values_rows(const MdMerge *merge, const MdValueSet *set, const char *rows, bo
 	char	   *keys = input_keys(merge);
 
 	if (!merge->is_signed)
-		return psprintf("SELECT DISTINCT %si.i%d AS value FROM %s WHERE i.i%d IS NOT NULL%s",
+		return psprintf("SELECT DISTINCT %si.i%d AS value FROM %s WHERE i.i%d IS DISTINCT FROM NULL%s",
 						keys, set->value, input_rows(merge, rows), set->value, filter);
 	return psprintf("SELECT d.* FROM (SELECT %si.i%d AS value, pg_catalog.sum(%s)::pg_catalog.int8 AS copies"
-					" FROM %s WHERE i.i%d IS NOT NULL%s GROUP BY %s) d WHERE d.copies <> 0",
+					" FROM %s WHERE i.i%d IS DISTINCT FROM NULL%s GROUP BY %s) d WHERE d.copies <> 0",
 					keys, set->value, rows_signed ? "i." MD_WEIGHT : "1", input_rows(merge, rows), set->value, filter,
 					md_number_list(merge->key_count + 1));
 }

@@ -359,8 +359,8 @@ visit_linear(MdNode *node, List *demands)
 }
 
 /*
- * A block over the rows of its input, which has the keys as its first columns: by these
- * it is read, by keys alone (of Way), or for what is wanted of it.
+ * A block over the rows of its input, which has the keys as its first columns.  below:
+ * ways by which the input is read whatever is wanted of the block.
  */
 static void
 visit_block(MdNode *node, List *demands, List *below)
