@@ -39,12 +39,8 @@
 /* Rows begin here in md_rows: behind the varlena header, aligned. */
 #define MD_LOG_ROWS_START MAXALIGN(VARHDRSZ)
 
-/* Before each row that is packed into md_rows; both are aligned. */
-typedef struct MdLogRow
-{
-	int32		weight;
-	int32		length;			/* of the MinimalTuple that follows */
-} MdLogRow;
+/* A row in md_rows is a MinimalTuple, aligned, with its weight (1 or -1) in bytes that it has to spare. */
+#define MD_LOG_ROW_WEIGHT(tuple) (*(int8 *) (tuple)->mt_padding)
 
 typedef struct MdCapture
 {

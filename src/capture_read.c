@@ -269,11 +269,13 @@ typedef struct Collected
 
 /* Put one packed row into the store. */
 static void
-unpack(Collected *to, MdLogRow *packed)
+unpack(Collected *to, MinimalTuple packed)
 {
 	int			columns = to->desc->natts - 1;
 
-	ExecStoreMinimalTuple((MinimalTuple) ((char *) packed + MAXALIGN(sizeof(MdLogRow))), to->row, false);
+	int			weight = MD_LOG_ROW_WEIGHT(packed);
+
+	ExecStoreMinimalTuple(packed, to->row, false);
 	slot_getallattrs(to->row);
 	for (int i = 0; i < columns; i++)
 	{
@@ -281,8 +283,8 @@ unpack(Collected *to, MdLogRow *packed)
 			TupleDescAttr(to->row->tts_tupleDescriptor, i)->attisdropped;
 		to->values[i] = to->nulls[i] ? (Datum) 0 : to->row->tts_values[i];
 	}
-	to->values[columns] = Int32GetDatum(packed->weight);
-	to->only_came &= packed->weight > 0;
+	to->values[columns] = Int32GetDatum(weight);
+	to->only_came &= weight > 0;
 	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
 }
 
@@ -302,10 +304,10 @@ collect(TupleTableSlot *slot, void *state)
 	MemoryContextSwitchTo(old);
 	for (Size at = MD_LOG_ROWS_START; at < length;)
 	{
-		MdLogRow   *packed = (MdLogRow *) (chunk + at);
+		MinimalTuple packed = (MinimalTuple) (chunk + at);
 
 		unpack(to, packed);
-		at += MAXALIGN(sizeof(MdLogRow)) + MAXALIGN(packed->length);
+		at += MAXALIGN(packed->t_len);
 	}
 	ExecClearTuple(to->row);
 	MemoryContextReset(to->context);

@@ -5,10 +5,9 @@
  * A statement trigger gets the rows that went and those that came as transition
  * tables.  They are packed into the log as they are, many to a row of the log:
  *
- *		md_rows:  ( weight int32 | length int32 | row, in the form that
- *					Postgres keeps rows in memory )  ...
+ *		md_rows:  ( row, in the form that Postgres keeps rows in memory )  ...
  *
- * each part aligned.  A row of the log fills a page, so what an INSERT of many
+ * each aligned, with its weight in bytes that are of no use else.  A row of the log fills a page, so what an INSERT of many
  * rows pays for is their bytes, and a reader who has seen a transaction's rows
  * skips a hundred of them at a look.  The rows are of the captured relation's
  * columns, those of a partition are converted, and values that lie in the TOAST
@@ -59,7 +58,7 @@ PG_FUNCTION_INFO_V1(md_capture_change);
 /* What a row of the log may hold without being put into its TOAST table. */
 #define CHUNK_BYTES (MD_LOG_TUPLE_TARGET - MAXALIGN(SizeofHeapTupleHeader) - sizeof(uint64))
 
-/* From this many rows on, a ring of buffers of its own. */
+/* From this many rows on, a ring of buffers of its own, and no look for room on other pages. */
 #define BULK_ROWS 1000
 
 /* Where changes of a captured relation go, as this process knows it. */
@@ -236,8 +235,8 @@ flush(MdCaptureWriter *writer)
 	values[MD_LOG_ROWS_COLUMN - 1] = PointerGetDatum(writer->chunk.data);
 	tuple = heap_form_tuple(RelationGetDescr(writer->log), values, nulls);
 	ExecStoreHeapTuple(tuple, writer->slot, true);
-	table_tuple_insert(writer->log, writer->slot, writer->command, TABLE_INSERT_NO_LOGICAL,
-					   writer->bulk);
+	table_tuple_insert(writer->log, writer->slot, writer->command,
+					   TABLE_INSERT_NO_LOGICAL | (writer->bulk ? TABLE_INSERT_SKIP_FSM : 0), writer->bulk);
 	ExecClearTuple(writer->slot);
 	begin_chunk(writer);
 }
@@ -282,7 +281,7 @@ md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight)
 	MemoryContext old;
 	MinimalTuple tuple;
 	bool		should_free;
-	MdLogRow   *packed;
+	MinimalTuple packed;
 	Size		bytes;
 
 	if (writer->gave_up)
@@ -295,14 +294,13 @@ md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight)
 		tuple = fetch_external(row);
 	MemoryContextSwitchTo(old);
 
-	bytes = MAXALIGN(sizeof(MdLogRow)) + MAXALIGN(tuple->t_len);
+	bytes = MAXALIGN(tuple->t_len);
 	if (writer->chunk.len + bytes > CHUNK_BYTES)
 		flush(writer);
 	enlargeStringInfo(&writer->chunk, bytes);
-	packed = (MdLogRow *) (writer->chunk.data + writer->chunk.len);
-	packed->weight = weight;
-	packed->length = tuple->t_len;
-	memcpy((char *) packed + MAXALIGN(sizeof(MdLogRow)), tuple, tuple->t_len);
+	packed = (MinimalTuple) (writer->chunk.data + writer->chunk.len);
+	memcpy(packed, tuple, tuple->t_len);
+	MD_LOG_ROW_WEIGHT(packed) = weight;
 	writer->chunk.len += bytes;
 	MemoryContextReset(writer->row_context);
 }
