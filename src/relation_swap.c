@@ -2,7 +2,7 @@
  * relation_swap.c
  *		Putting the rows of one table in the place of another's, at once.
  *
- *		live --> empty files (TRUNCATE)				live --> files of next
+ *		live --> empty files						live --> files of next
  *		next --> rows, indexes				==>		next --> empty files, dropped
  *
  * The table keeps its OID, and so its grants, comments, indexes and what
