@@ -59,6 +59,7 @@
 #include "refresh_target.h"
 #include "relation_make.h"
 #include "relation_swap.h"
+#include "row_index.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "view_columns.h"
@@ -337,6 +338,7 @@ change_table(Redefinition *redefinition)
 	MdView	   *view = redefinition->view;
 	Oid		   *live[] = {&view->merge_index, &view->key_index};
 	Oid			next[] = {redefinition->next->merge_index, redefinition->next->key_index};
+	Oid			over_rows;
 
 	for (int i = 0; i < lengthof(live); i++)
 	{
@@ -348,6 +350,10 @@ change_table(Redefinition *redefinition)
 	}
 	if (redefinition->columns->commands == NIL)
 		return;
+	/* one over the new columns is made when a row goes */
+	over_rows = md_row_index_find(view->relid);
+	if (OidIsValid(over_rows))
+		md_relation_drop_part(over_rows);
 	md_view_columns_change(view->relid, redefinition->columns);
 	mark_redefined(view->relid);
 }
@@ -508,6 +514,17 @@ redefine_empty(Redefinition *redefinition)
 	md_view_forget_frontier(view->relid, md_strategy_name(plan->strategy));
 }
 
+/* Indexes of ours on the live table that are not put on the next one as they are. */
+static List *
+own_indexes(const Redefinition *redefinition)
+{
+	List	   *indexes = list_make2_oid(redefinition->view->merge_index, redefinition->view->key_index);
+
+	if (redefinition->columns->commands != NIL)
+		indexes = lappend_oid(indexes, md_row_index_find(redefinition->view->relid));
+	return indexes;
+}
+
 static void
 check_query(Redefinition *redefinition)
 {
@@ -554,8 +571,7 @@ md_view_redefine(Oid relid, MdViewChange *change)
 	{
 		md_relation_freeze(redefinition.next->relid);
 		redefinition.pairs = md_relation_copy_indexes(relid, redefinition.next->relid,
-													  redefinition.view->merge_index,
-													  redefinition.view->key_index,
+													  own_indexes(&redefinition),
 													  redefinition.columns->lost);
 	}
 	MD_DEBUG_POINT("redefine-built");
