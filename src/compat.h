@@ -157,13 +157,12 @@ md_form_minimal_tuple(TupleDesc desc, Datum *values, bool *nulls)
 #endif
 }
 
-/* Give a table and its TOAST table new, empty files. */
+/* Give a table, its TOAST table and its indexes new, empty files. */
 static inline void
 md_relation_empty(Relation rel)
 {
 	Oid			toast_id = rel->rd_rel->reltoastrelid;
 	ReindexParams params = {0};
-	Relation	toast;
 
 #if PG_VERSION_NUM >= 160000
 #define MD_SET_NEW_FILE RelationSetNewRelfilenumber
@@ -171,11 +170,13 @@ md_relation_empty(Relation rel)
 #define MD_SET_NEW_FILE RelationSetNewRelfilenode
 #endif
 	MD_SET_NEW_FILE(rel, rel->rd_rel->relpersistence);
-	if (!OidIsValid(toast_id))
-		return;
-	toast = table_open(toast_id, AccessExclusiveLock);
-	MD_SET_NEW_FILE(toast, toast->rd_rel->relpersistence);
-	table_close(toast, NoLock);
+	if (OidIsValid(toast_id))
+	{
+		Relation	toast = table_open(toast_id, AccessExclusiveLock);
+
+		MD_SET_NEW_FILE(toast, toast->rd_rel->relpersistence);
+		table_close(toast, NoLock);
+	}
 #if PG_VERSION_NUM >= 170000
 	(void) reindex_relation(NULL, RelationGetRelid(rel), REINDEX_REL_PROCESS_TOAST, &params);
 #else

@@ -2,7 +2,7 @@
  * relation_swap.c
  *		Putting the rows of one table in the place of another's, at once.
  *
- *		live --> empty files (TRUNCATE)				live --> files of next
+ *		live --> empty files						live --> files of next
  *		next --> rows, indexes				==>		next --> empty files, dropped
  *
  * The table keeps its OID, and so its grants, comments, indexes and what
@@ -170,7 +170,7 @@ index_list(Oid relid)
 }
 
 List *
-md_relation_copy_indexes(Oid live, Oid next, Oid except1, Oid except2, Bitmapset *lost)
+md_relation_copy_indexes(Oid live, Oid next, List *except, Bitmapset *lost)
 {
 	List	   *pairs = NIL;
 	ListCell   *lc;
@@ -180,7 +180,7 @@ md_relation_copy_indexes(Oid live, Oid next, Oid except1, Oid except2, Bitmapset
 		MdIndexPair *pair = palloc(sizeof(MdIndexPair));
 
 		pair->live = lfirst_oid(lc);
-		if (pair->live == except1 || pair->live == except2 || reads_lost(pair->live, lost))
+		if (list_member_oid(except, pair->live) || reads_lost(pair->live, lost))
 			continue;
 		pair->next = md_relation_copy_index(pair->live, live, next, "index");
 		if (OidIsValid(pair->next))

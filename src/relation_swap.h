@@ -29,10 +29,10 @@ extern bool md_relation_same_index(Oid live, Oid live_index, Oid next, Oid next_
 extern Oid	md_relation_copy_index(Oid index_id, Oid from, Oid to, const char *suffix);
 
 /*
- * Indexes on `next` like those of `live`, but for the two named, which its
- * own refresh has made, and those over columns of `lost` (of MdIndexPair).
+ * Indexes on `next` like those of `live`, but for those in `except` (of Oid), which
+ * its own refresh has made or will make, and those over columns of `lost` (of MdIndexPair).
  */
-extern List *md_relation_copy_indexes(Oid live, Oid next, Oid except1, Oid except2, Bitmapset *lost);
+extern List *md_relation_copy_indexes(Oid live, Oid next, List *except, Bitmapset *lost);
 
 /*
  * Exchange the files of two tables of equal layout; indexes without a partner

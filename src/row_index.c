@@ -21,6 +21,7 @@
 #include "utils/rel.h"
 #include "utils/typcache.h"
 
+#include "catalog.h"
 #include "refresh_plan.h"
 #include "relation_make.h"
 #include "row_index.h"
@@ -72,19 +73,35 @@ is_over(Oid index_id, Node *expr)
 	return is;
 }
 
-static bool
-has_index(const MdTarget *target, const char *hash)
+static Oid
+find_index(const MdTarget *target, const char *hash)
 {
 	Query	   *query = md_query_analyze(psprintf("SELECT %s FROM %s", hash, target->name));
 	Node	   *expr = eval_const_expressions(NULL, (Node *)
 											  linitial_node(TargetEntry, query->targetList)->expr);
 	Relation	rel = table_open(target->relid, AccessShareLock);
-	bool		found = false;
+	Oid			found = InvalidOid;
 	ListCell   *lc;
 
 	foreach(lc, RelationGetIndexList(rel))
-		found = found || is_over(lfirst_oid(lc), expr);
+		if (!OidIsValid(found) && is_over(lfirst_oid(lc), expr))
+			found = lfirst_oid(lc);
 	table_close(rel, NoLock);
+	return found;
+}
+
+Oid
+md_row_index_find(Oid relid)
+{
+	MdTarget   *target = md_target_make(relid);
+	List	   *columns = hashed_columns(target);
+	Oid			found = InvalidOid;
+	MdSecurity	saved;
+
+	md_catalog_become_owner(&saved);
+	if (columns != NIL)
+		found = find_index(target, hash_of(md_target_columns(target, NULL, columns)));
+	md_catalog_restore_user(&saved);
 	return found;
 }
 
@@ -94,7 +111,7 @@ md_row_index_ensure(const MdTarget *target)
 	List	   *columns = hashed_columns(target);
 	char	   *hash = hash_of(md_target_columns(target, NULL, columns));
 
-	if (columns == NIL || has_index(target, hash))
+	if (columns == NIL || OidIsValid(find_index(target, hash)))
 		return;
 	(void) md_relation_make_index(target->relid, "medallion_row", psprintf("(%s)", hash));
 }

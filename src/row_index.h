@@ -9,6 +9,9 @@
 
 #include "refresh_target.h"
 
+/* The index of a result; InvalidOid: none. */
+extern Oid	md_row_index_find(Oid relid);
+
 /* Make the index unless it is there, as the owner of the result. */
 extern void md_row_index_ensure(const MdTarget *target);
 

@@ -31,6 +31,7 @@
 
 #include "catalog.h"
 #include "relation_make.h"
+#include "row_index.h"
 #include "sql_run.h"
 #include "view_catalog.h"
 #include "view_columns.h"
@@ -89,7 +90,7 @@ begins_alike(TupleDesc tupdesc, List *columns)
 	return true;
 }
 
-/* ERROR if something reads the column, or is an index over it. */
+/* ERROR if something reads the column, or is an index over it that is not ours. */
 static void
 check_unused(Relation rel, Form_pg_attribute att)
 {
@@ -99,6 +100,7 @@ check_unused(Relation rel, Form_pg_attribute att)
 
 	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(RelationGetRelid(rel)), false);
 	md_sql_arg(&args, INT4OID, Int32GetDatum(att->attnum), false);
+	md_sql_arg(&args, OIDOID, ObjectIdGetDatum(md_row_index_find(RelationGetRelid(rel))), false);
 	md_view_sql_begin(&saved);
 	if (md_sql_run("SELECT CASE WHEN v.relid IS NOT NULL THEN 'materialized view ' || v.relid::regclass"
 				   "            ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END"
@@ -109,6 +111,7 @@ check_unused(Relation rel, Form_pg_attribute att)
 				   "       LEFT JOIN pg_class i ON d.classid = 'pg_class'::regclass AND i.oid = d.objid"
 				   " WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = $2"
 				   "   AND (d.deptype = 'n' OR i.relkind = 'i')"
+				   "   AND i.oid IS DISTINCT FROM $3"
 				   "   AND coalesce(i.relname NOT IN (o.merge_index, coalesce(o.key_index, o.merge_index)), true)"
 				   " ORDER BY 1 LIMIT 1", &args, snapshot) > 0)
 		ereport(ERROR,

@@ -16,6 +16,7 @@
  * - Else the files of the two are exchanged (relation_swap.c) under an exclusive
  *   lock.  It is asked for again and again for a short time, each attempt in a
  *   subtransaction, so that between them neither readers nor refreshes wait.
+ *   Views above start anew.
  *
  * Subscribers of a publication must get the differences, so the first way is
  * taken for a published view always; its columns then change under a lock that
@@ -37,7 +38,9 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/predicate.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -45,9 +48,10 @@
 #include "utils/wait_event.h"
 
 #include "attempt.h"
+#include "capture.h"
 #include "catalog.h"
+#include "compat.h"
 #include "debug_point.h"
-#include "guard.h"
 #include "refresh_exec.h"
 #include "refresh_errors.h"
 #include "refresh_group.h"
@@ -55,6 +59,7 @@
 #include "refresh_target.h"
 #include "relation_make.h"
 #include "relation_swap.h"
+#include "row_index.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "view_columns.h"
@@ -313,13 +318,27 @@ is_followed(Oid relid)
 						   &args) > 0;
 }
 
-/* Change the live table's columns, and drop unique indexes that do not fit. */
+/* Rows come and go past the triggers of the live table: its readers start anew. */
+static void
+mark_redefined(Oid relid)
+{
+	if (md_capture_load(relid, NULL) != NULL)
+		md_capture_write_mark(relid, "was redefined");
+}
+
+/*
+ * Change the live table's columns, and drop unique indexes that do not fit.  A log
+ * of its changes has rows of the old columns, and a rewrite of the table is not in
+ * it.  That columns are others than those captured need not show later on: a second
+ * new query may bring the old ones back.
+ */
 static void
 change_table(Redefinition *redefinition)
 {
 	MdView	   *view = redefinition->view;
 	Oid		   *live[] = {&view->merge_index, &view->key_index};
 	Oid			next[] = {redefinition->next->merge_index, redefinition->next->key_index};
+	Oid			over_rows;
 
 	for (int i = 0; i < lengthof(live); i++)
 	{
@@ -329,7 +348,14 @@ change_table(Redefinition *redefinition)
 		md_relation_drop_part(*live[i]);
 		*live[i] = InvalidOid;
 	}
+	if (redefinition->columns->commands == NIL)
+		return;
+	/* one over the new columns is made when a row goes */
+	over_rows = md_row_index_find(view->relid);
+	if (OidIsValid(over_rows))
+		md_relation_drop_part(over_rows);
 	md_view_columns_change(view->relid, redefinition->columns);
+	mark_redefined(view->relid);
 }
 
 /* Give the live view the definition and the state table of the next one. */
@@ -393,15 +419,31 @@ take_index(Redefinition *redefinition, Oid *live_index, Oid next_index)
 	redefinition->pairs = lappend(redefinition->pairs, pair);
 }
 
+/*
+ * Leave no row in the live table.  Not by TRUNCATE, which would log each of them for
+ * the readers, who see nothing of those that come instead.
+ */
+static void
+empty_live(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessExclusiveLock);
+
+	CheckTableNotInUse(rel, "ALTER TABLE");
+	CheckTableForSerializableConflictIn(rel);
+	md_relation_empty(rel);
+	pgstat_count_truncate(rel);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	mark_redefined(relid);
+}
+
 /* Exchange the tables' files. */
 static void
 put_files(Redefinition *redefinition)
 {
 	MdView	   *view = redefinition->view;
-	Oid			guarded = md_guard_open(view->relid);
 
-	md_relation_run_ddl(psprintf("TRUNCATE ONLY %s", md_target_make(view->relid)->name));
-	md_guard_open(guarded);
+	empty_live(view->relid);
 	change_table(redefinition);
 	take_index(redefinition, &view->merge_index, redefinition->next->merge_index);
 	take_index(redefinition, &view->key_index, redefinition->next->key_index);
@@ -472,6 +514,17 @@ redefine_empty(Redefinition *redefinition)
 	md_view_forget_frontier(view->relid, md_strategy_name(plan->strategy));
 }
 
+/* Indexes of ours on the live table that are not put on the next one as they are. */
+static List *
+own_indexes(const Redefinition *redefinition)
+{
+	List	   *indexes = list_make2_oid(redefinition->view->merge_index, redefinition->view->key_index);
+
+	if (redefinition->columns->commands != NIL)
+		indexes = lappend_oid(indexes, md_row_index_find(redefinition->view->relid));
+	return indexes;
+}
+
 static void
 check_query(Redefinition *redefinition)
 {
@@ -518,8 +571,7 @@ md_view_redefine(Oid relid, MdViewChange *change)
 	{
 		md_relation_freeze(redefinition.next->relid);
 		redefinition.pairs = md_relation_copy_indexes(relid, redefinition.next->relid,
-													  redefinition.view->merge_index,
-													  redefinition.view->key_index,
+													  own_indexes(&redefinition),
 													  redefinition.columns->lost);
 	}
 	MD_DEBUG_POINT("redefine-built");
