@@ -241,6 +241,8 @@ rebuild(MdRefresh *refresh)
 	double		started_ms = md_steps_ms(&run->steps);
 
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
+	/* the index is made anew, if need be, when all rows are there */
+	refresh->result->index_keys = NIL;
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -320,6 +322,7 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	(void) md_step(&refresh->run.steps, MD_STEP_COMPUTE);
 	started_ms = md_steps_ms(&refresh->run.steps);
 	md_cost_begin(refresh, inputs);
+	refresh->result->index_keys = md_state_result_keys(refresh->plan);
 	refresh->run.strategy = md_strategy_name(strategy);
 	refresh->run.rows_read = count_read(inputs);
 	switch (refresh->engine->why_full != NULL ? MD_STRATEGY_FULL : strategy)
