@@ -109,7 +109,8 @@ SELECT (SELECT count(*) FROM v_plain), (SELECT count(*) FROM v_state), (SELECT c
 SELECT medallion.create_materialized_view('v_long', 'SELECT kind, count(*) AS n, count(DISTINCT i4) AS d FROM facts GROUP BY kind', NULL, 'incremental'),
        medallion.create_materialized_view('v_long_state', 'SELECT kind, b, avg(i4) AS a, count(DISTINCT kind) AS d FROM facts GROUP BY kind, b HAVING count(*) < 9', NULL, 'incremental'),
        medallion.create_materialized_view('v_long_latest', 'SELECT DISTINCT ON (kind) kind, i4 FROM facts ORDER BY kind, at, i4', NULL, 'incremental'),
-       medallion.create_materialized_view('v_long_regroup', 'SELECT kind, array_agg(i4 ORDER BY i4) AS a FROM facts GROUP BY kind', NULL, 'incremental');
+       medallion.create_materialized_view('v_long_regroup', 'SELECT kind, array_agg(i4 ORDER BY i4) AS a FROM facts GROUP BY kind', NULL, 'incremental'),
+       medallion.create_materialized_view('v_long_distinct', 'SELECT DISTINCT kind, b, count(*) OVER (PARTITION BY i4 % 2) AS n FROM facts', NULL, 'incremental');
 INSERT INTO queries SELECT substr(view::text, 3), rtrim(query, ';'), strategy FROM medallion.materialized_views WHERE view::text LIKE 'v_long%';
 CREATE FUNCTION long_key(n int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(n || '-' || g), '') FROM generate_series(1, 200) g $$;
 INSERT INTO facts SELECT g, CASE WHEN g % 3 > 0 THEN 'k' || g % 3 END, g, g, g, g, NULL, true, '2026-01-01' FROM generate_series(1, 20) g;

@@ -4,95 +4,109 @@
  *
  * An UPDATE that does so gives its old and new rows to the triggers of UPDATE.  MERGE
  * gives them to those of DELETE and INSERT, and fires these only where it has such
- * actions itself: what moved may be missed.  So a MERGE that updates the key of a
- * partition leaves a mark, as everything does that is not in the log.
+ * actions itself.  It collects the rows all the same, so our triggers are queued as
+ * it begins, and nobody else's:
+ *
+ *		MERGE begins --> our triggers of DELETE and INSERT are queued
+ *		   rows move --> they are collected in the transition tables
+ *		  MERGE ends --> where it has such actions, its own call of all triggers
+ *						 takes the place of ours
+ *		   statement ends --> triggers fire, with all that was collected
+ *
+ * Where another part of the statement changes the same table, some minor releases
+ * let one call take the place of another that has other rows; then a mark is left,
+ * as for everything that is not in the log.
  */
 #include "postgres.h"
 
-#include "access/attnum.h"
-#include "access/sysattr.h"
-#include "access/table.h"
-#include "catalog/partition.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
-#include "nodes/plannodes.h"
-#include "optimizer/optimizer.h"
-#include "parser/parsetree.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "capture.h"
 
 static ExecutorStart_hook_type next_start_hook = NULL;
 
-/* Are there columns of a partition, of int, by which rows are told to a parent's partitions? */
-static bool
-is_key(Oid parent, Oid leaf, List *attnums)
+/* The relation that a part of a statement names. */
+static Relation
+named_relation(ModifyTableState *node)
 {
-	Relation	rel = table_open(parent, AccessShareLock);
-	Bitmapset  *columns = NULL;
-	bool		found;
-	ListCell   *lc;
-
-	foreach(lc, attnums)
-	{
-		AttrNumber	attnum = get_attnum(parent, get_attname(leaf, lfirst_int(lc), false));
-
-		columns = bms_add_member(columns, attnum - FirstLowInvalidHeapAttributeNumber);
-	}
-	found = has_partition_attrs(rel, columns, NULL);
-	table_close(rel, AccessShareLock);
-	return found;
+	return node->rootResultRelInfo->ri_RelationDesc;
 }
 
-/* May the actions move rows out of the leaf? */
-static bool
-may_move(Oid leaf, List *actions)
+/* The parts of a statement that change tables (of ModifyTableState). */
+static List *
+changing_parts(QueryDesc *query)
 {
-	List	   *parents = get_partition_ancestors(leaf);
+	List	   *parts = list_copy(query->estate->es_auxmodifytables);
+
+	if (query->planstate != NULL && IsA(query->planstate, ModifyTableState))
+		parts = list_append_unique_ptr(parts, query->planstate);
+	return parts;
+}
+
+/* Does another part change the same table? */
+static bool
+is_shared(ModifyTableState *merge, List *parts)
+{
 	ListCell   *lc;
-	ListCell   *parent;
 
-	foreach(lc, actions)
-	{
-		MergeAction *action = lfirst_node(MergeAction, lc);
-
-		if (action->commandType != CMD_UPDATE)
-			continue;
-		foreach(parent, parents)
-			if (is_key(lfirst_oid(parent), leaf, action->updateColnos))
-				return true;
-	}
+	foreach(lc, parts)
+		if (lfirst(lc) != merge &&
+			RelationGetRelid(named_relation(lfirst(lc))) == RelationGetRelid(named_relation(merge)))
+			return true;
 	return false;
 }
 
-/* Leave a mark with the captures that a MERGE may keep rows from. */
 static void
-mark_merge(Plan *plan, List *rtable)
+mark_merge(ModifyTableState *merge)
 {
-	ModifyTable *merge = (ModifyTable *) plan;
-	List	   *marked = NIL;
-	ListCell   *relation;
-	ListCell   *actions;
 	ListCell   *lc;
 
-	if (plan == NULL || !IsA(plan, ModifyTable) || merge->operation != CMD_MERGE || merge->rootRelation == 0)
-		return;
-	forboth(relation, merge->resultRelations, actions, merge->mergeActionLists)
-	{
-		Oid			leaf = rt_fetch(lfirst_int(relation), rtable)->relid;
-		List	   *roots = list_difference_oid(md_capture_roots(leaf), marked);
+	foreach(lc, md_capture_roots(RelationGetRelid(named_relation(merge))))
+		md_capture_write_mark(lfirst_oid(lc), "had MERGE beside another change in one statement");
+}
 
-		if (roots == NIL || !may_move(leaf, lfirst(actions)))
-			continue;
-		foreach(lc, roots)
-			md_capture_write_mark(lfirst_oid(lc), "had rows moved between its partitions by MERGE");
-		marked = list_concat(marked, roots);
-	}
+/* Those of the triggers that are ours and fire after a statement; NULL: none. */
+static TriggerDesc *
+our_triggers(const TriggerDesc *all)
+{
+	TriggerDesc *ours;
+	Oid			function;
+
+	if (all == NULL || (!all->trig_delete_after_statement && !all->trig_insert_after_statement))
+		return NULL;
+	function = md_capture_function();
+	ours = palloc(sizeof(TriggerDesc));
+	*ours = *all;
+	ours->triggers = palloc(sizeof(Trigger) * all->numtriggers);
+	ours->numtriggers = 0;
+	for (int i = 0; i < all->numtriggers; i++)
+		if (all->triggers[i].tgfoid == function && !TRIGGER_FOR_ROW(all->triggers[i].tgtype))
+			ours->triggers[ours->numtriggers++] = all->triggers[i];
+	return ours->numtriggers > 0 ? ours : NULL;
+}
+
+/* Have our triggers see what a MERGE moves. */
+static void
+queue_triggers(EState *estate, ModifyTableState *merge)
+{
+	ResultRelInfo relation = *merge->rootResultRelInfo;
+
+	if (merge->mt_transition_capture == NULL)
+		return;
+	relation.ri_TrigDesc = our_triggers(relation.ri_TrigDesc);
+	if (relation.ri_TrigDesc == NULL)
+		return;
+	ExecASDeleteTriggers(estate, &relation, merge->mt_transition_capture);
+	ExecASInsertTriggers(estate, &relation, merge->mt_transition_capture);
 }
 
 static void
 executor_start(QueryDesc *query, int flags)
 {
+	List	   *parts;
 	ListCell   *lc;
 
 	if (next_start_hook)
@@ -102,9 +116,19 @@ executor_start(QueryDesc *query, int flags)
 	if ((flags & EXEC_FLAG_EXPLAIN_ONLY) != 0 ||
 		(query->operation != CMD_MERGE && !query->plannedstmt->hasModifyingCTE))
 		return;
-	mark_merge(query->plannedstmt->planTree, query->plannedstmt->rtable);
-	foreach(lc, query->plannedstmt->subplans)
-		mark_merge(lfirst(lc), query->plannedstmt->rtable);
+	parts = changing_parts(query);
+	foreach(lc, parts)
+	{
+		ModifyTableState *merge = lfirst(lc);
+
+		if (merge->operation != CMD_MERGE)
+			continue;
+		if (is_shared(merge, parts))
+			mark_merge(merge);
+		else if (named_relation(merge)->rd_rel->relkind == RELKIND_PARTITIONED_TABLE &&
+				 (merge->mt_merge_subcommands & MERGE_UPDATE) != 0)
+			queue_triggers(query->estate, merge);
+	}
 }
 
 void

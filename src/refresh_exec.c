@@ -43,6 +43,7 @@
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
+#include "row_shape.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "stable_functions.h"
@@ -63,7 +64,7 @@ is_due(MdRefresh *refresh)
 	if (!refresh->view->populated || refresh->view->always_refresh)
 		return true;
 	foreach(lc, refresh->sources)
-		if (((MdSource *) lfirst(lc))->changed)
+		if (((MdSource *) lfirst(lc))->changed || ((MdSource *) lfirst(lc))->reshaped)
 			return true;
 	return false;
 }
@@ -132,6 +133,38 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 		*inputs = lappend(*inputs, input);
 		if (input->delta.note != NULL)
 			refresh->run.reason = input->delta.note;
+	}
+	return NULL;
+}
+
+/* Note what the rows look like that the query has as a whole; its sources are locked. */
+static void
+note_row_shapes(MdRefresh *refresh)
+{
+	ListCell   *lc;
+
+	foreach(lc, refresh->sources)
+	{
+		MdSource   *source = lfirst(lc);
+
+		if (list_member_oid(refresh->plan->whole_row_ids, source->relid))
+			source->row_shape = md_row_shape(source->relid);
+	}
+}
+
+/* Why all rows may look otherwise although none was written; NULL: they do not. */
+static char *
+why_reshaped(MdRefresh *refresh)
+{
+	ListCell   *lc;
+
+	foreach(lc, refresh->sources)
+	{
+		MdSource   *source = lfirst(lc);
+
+		if (source->row_shape != source->read_row_shape)
+			return psprintf("%s, whose rows the query shows as a whole, has other columns",
+							md_read_relation_name(source->relid));
 	}
 	return NULL;
 }
@@ -208,6 +241,8 @@ rebuild(MdRefresh *refresh)
 	double		started_ms = md_steps_ms(&run->steps);
 
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
+	/* the index is made anew, if need be, when all rows are there */
+	refresh->result->index_keys = NIL;
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -287,6 +322,7 @@ apply_changes(MdRefresh *refresh, List *inputs, TimestampTz old_time)
 	(void) md_step(&refresh->run.steps, MD_STEP_COMPUTE);
 	started_ms = md_steps_ms(&refresh->run.steps);
 	md_cost_begin(refresh, inputs);
+	refresh->result->index_keys = md_state_result_keys(refresh->plan);
 	refresh->run.strategy = md_strategy_name(strategy);
 	refresh->run.rows_read = count_read(inputs);
 	switch (refresh->engine->why_full != NULL ? MD_STRATEGY_FULL : strategy)
@@ -359,9 +395,11 @@ apply(MdRefresh *refresh, bool full, TimestampTz old_time)
 		reason = plan->strategy == MD_STRATEGY_FULL ? plan->reason : find_changes(refresh, &inputs);
 		if (reason != NULL && view->mode == MD_MODE_INCREMENTAL && was_populated)
 			refuse_rebuild(refresh, reason);
-		/* rows that cannot be computed are no reason to refuse it */
+		/* rows that cannot be computed are no reason to refuse it, nor are other columns */
 		if (reason == NULL)
 			reason = refresh->why_anew;
+		if (reason == NULL)
+			reason = why_reshaped(refresh);
 	}
 	if (reason == NULL)
 	{
@@ -433,6 +471,7 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	note_row_shapes(refresh);
 	md_quarantine_apply(refresh, full, run_apply, &application);
 	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +

@@ -27,6 +27,7 @@
 
 #include "guard.h"
 #include "refresh_exec.h"
+#include "refresh_upsert.h"
 #include "sql_run.h"
 
 #define CHANGES "medallion_changes"
@@ -184,10 +185,31 @@ apply_by_row(const MdTarget *target, Snapshot snapshot, MdRun *run)
 				   NULL, snapshot);
 }
 
+typedef struct ApplyJob
+{
+	const MdTarget *target;
+	List	   *keys;
+	Snapshot	snapshot;
+	MdRun	   *run;
+} ApplyJob;
+
+static void
+apply_job(void *arg)
+{
+	ApplyJob   *job = arg;
+
+	if (job->keys != NIL)
+		apply_by_key(job->target, job->keys, job->snapshot, job->run);
+	else
+		apply_by_row(job->target, job->snapshot, job->run);
+}
+
 void
 md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc tupdesc,
 					List *keys, Snapshot snapshot, MdRun *run)
 {
+	ApplyJob	job = {target, keys, snapshot, run};
+	MdRun		before;
 	Oid			guarded;
 	MdStepKind	step;
 
@@ -196,10 +218,13 @@ md_diff_apply_store(const MdTarget *target, Tuplestorestate *changes, TupleDesc 
 	step = md_step(&run->steps, MD_STEP_APPLY);
 	md_diff_register(CHANGES, changes, tupdesc);
 	guarded = md_guard_open(target->relid);
-	if (keys != NIL)
-		apply_by_key(target, keys, snapshot, run);
-	else
-		apply_by_row(target, snapshot, run);
+	before = *run;
+	/* a key that is too long for the index costs a second try */
+	if (!md_upsert_try(target, target->index_keys, apply_job, &job))
+	{
+		*run = before;
+		apply_job(&job);
+	}
 	md_guard_open(guarded);
 	SPI_unregister_relation(CHANGES);
 	(void) md_step(&run->steps, step);

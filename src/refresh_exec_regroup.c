@@ -74,37 +74,6 @@ difference_sql(MdRefresh *refresh, MdKeys *keys)
 					md_target_numbered_comparable(target, "u", NIL));
 }
 
-typedef struct WriteJob
-{
-	MdRefresh  *refresh;
-	Tuplestorestate *changes;
-	TupleDesc	tupdesc;
-} WriteJob;
-
-static void
-write_job(void *arg)
-{
-	WriteJob   *job = arg;
-	MdRefresh  *refresh = job->refresh;
-
-	md_diff_apply_store(refresh->result, job->changes, job->tupdesc, md_refresh_unique_columns(refresh),
-						refresh->snapshot, &refresh->run);
-}
-
-/* Write changes; a key that is too long for the index costs a second try. */
-static void
-write_changes(WriteJob *job)
-{
-	MdRefresh  *refresh = job->refresh;
-	MdRun		before = refresh->run;
-
-	if (md_upsert_try(refresh->result, refresh->plan->key_columns, write_job, job))
-		return;
-	refresh->run = before;
-	md_diff_forget();
-	write_job(job);
-}
-
 void
 md_regroup_apply(MdRefresh *refresh)
 {
@@ -112,7 +81,8 @@ md_regroup_apply(MdRefresh *refresh)
 	MdEngine   *engine = refresh->engine;
 	MdBlockKind kind = md_block_kind(plan->normal);
 	MdKeys	   *keys;
-	WriteJob	job = {.refresh = refresh};
+	Tuplestorestate *changes;
+	TupleDesc	tupdesc;
 	char	   *sql;
 
 	if (!md_engine_changes(engine, plan->normal))
@@ -136,7 +106,8 @@ md_regroup_apply(MdRefresh *refresh)
 	sql = difference_sql(refresh, keys);
 	if (!md_cost_affords(engine, sql))
 		return;
-	job.changes = md_sql_run_into_store(sql, refresh->snapshot, &job.tupdesc);
-	write_changes(&job);
-	tuplestore_end(job.changes);
+	changes = md_sql_run_into_store(sql, refresh->snapshot, &tupdesc);
+	md_diff_apply_store(refresh->result, changes, tupdesc, md_refresh_unique_columns(refresh),
+						refresh->snapshot, &refresh->run);
+	tuplestore_end(changes);
 }

@@ -236,6 +236,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	refresh->result = md_target_make(view->relid);
 	check_stability(refresh, only_where);
 	refresh->plan = md_quarantine_plan(view, refresh->snapshot);
+	refresh->result->index_keys = md_state_result_keys(refresh->plan);
 	run->strategy = "full";
 	run->reason = "only_where";
 	run->rows_read = -1;

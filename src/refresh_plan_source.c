@@ -99,20 +99,12 @@ collect_sources_walker(Node *node, SourceContext *context)
 	return expression_tree_walker(node, collect_sources_walker, context);
 }
 
-void
-md_plan_note_sources(MdPlan *plan, Oid owner)
-{
-	SourceContext context = {plan, owner};
-
-	(void) collect_sources_walker((Node *) plan->query, &context);
-	(void) note_volatility_walker((Node *) plan->query, &context);
-}
-
 typedef struct ReferenceContext
 {
 	List	   *rtables;		/* of the queries around, innermost first */
 	int			location;
-	bool		(*wanted) (Var *var, RangeTblEntry *rte);
+	bool		(*wanted) (Var *var, RangeTblEntry *rte, void *state);
+	void	   *state;
 } ReferenceContext;
 
 static bool
@@ -128,7 +120,7 @@ reference_walker(Node *node, ReferenceContext *context)
 		List	   *rtable = list_nth(context->rtables, var->varlevelsup);
 
 		context->location = var->location;
-		return context->wanted(var, rt_fetch(var->varno, rtable));
+		return context->wanted(var, rt_fetch(var->varno, rtable), context->state);
 	}
 	if (!IsA(node, Query))
 		return expression_tree_walker(node, reference_walker, context);
@@ -139,13 +131,13 @@ reference_walker(Node *node, ReferenceContext *context)
 }
 
 static bool
-is_join_row(Var *var, RangeTblEntry *rte)
+is_join_row(Var *var, RangeTblEntry *rte, void *state)
 {
 	return var->varattno == InvalidAttrNumber && rte->rtekind == RTE_JOIN;
 }
 
 static bool
-is_system_column(Var *var, RangeTblEntry *rte)
+is_system_column(Var *var, RangeTblEntry *rte, void *state)
 {
 	return var->varattno < InvalidAttrNumber && rte->rtekind == RTE_RELATION;
 }
@@ -168,4 +160,26 @@ md_plan_has_system_column(Query *query, int *location)
 
 	*location = context.location;
 	return found;
+}
+
+/* The columns of a subquery's row are those of its text. */
+static bool
+note_whole_row(Var *var, RangeTblEntry *rte, void *state)
+{
+	List	  **relids = state;
+
+	if (var->varattno == InvalidAttrNumber && rte->rtekind == RTE_RELATION)
+		*relids = list_append_unique_oid(*relids, rte->relid);
+	return false;
+}
+
+void
+md_plan_note_sources(MdPlan *plan, Oid owner)
+{
+	SourceContext context = {plan, owner};
+	ReferenceContext references = {.wanted = note_whole_row, .state = &plan->whole_row_ids};
+
+	(void) collect_sources_walker((Node *) plan->query, &context);
+	(void) note_volatility_walker((Node *) plan->query, &context);
+	(void) reference_walker((Node *) plan->query, &references);
 }

@@ -188,9 +188,8 @@ drop_tables(MdView *view)
 	view->state_tables = NIL;
 }
 
-/* Columns of the result that identify a row under the plan. */
-static List *
-result_keys(const MdPlan *plan)
+List *
+md_state_result_keys(const MdPlan *plan)
 {
 	return plan->merge ? md_merge_result_keys(plan->merge) :
 		plan->latest ? plan->latest->keys :
@@ -200,7 +199,7 @@ result_keys(const MdPlan *plan)
 void
 md_state_index_result(MdView *view, MdPlan *plan)
 {
-	List	   *plan_keys = result_keys(plan);
+	List	   *plan_keys = md_state_result_keys(plan);
 	List	   *keys = md_target_numbers(md_target_make(view->relid), view->key_count, view->keys);
 	bool		has_sets = plan->merge != NULL && plan->merge->sets != NIL;
 

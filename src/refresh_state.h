@@ -21,6 +21,9 @@ extern void md_state_prepare(MdView *view, MdPlan *plan);
 extern void md_state_make(MdView *view, MdPlan *plan);
 extern void md_state_index(MdView *view, MdPlan *plan);
 
+/* Columns of the result that identify a row under the plan; NIL: there is no index over them. */
+extern List *md_state_result_keys(const MdPlan *plan);
+
 /* The result's indexes alone. */
 extern void md_state_index_result(MdView *view, MdPlan *plan);
 

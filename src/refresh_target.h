@@ -25,6 +25,7 @@ typedef struct MdTarget
 	char	   *name;			/* qualified and quoted */
 	int			count;
 	MdTargetColumn *columns;
+	List	   *index_keys;		/* of an index that may turn out too small: see md_upsert_try(); NIL: none */
 } MdTarget;
 
 extern MdTarget *md_target_make(Oid relid);

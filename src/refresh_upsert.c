@@ -456,7 +456,8 @@ md_upsert_try(const MdTarget *target, List *keys, void (*function) (void *), voi
 	Oid			guarded = md_guard_open(target->relid);
 	bool		fits = true;
 
-	if (!may_be_long(target, keys) || md_upsert_is_hashed(target) ||
+	/* the index over a hash that it may have beside is one of whole rows (row_index.c) */
+	if (!may_be_long(target, keys) ||
 		!OidIsValid(md_relation_find_unique_index(target->relid, list_length(keys),
 												  attnums_of(target, keys))))
 		function(arg);
