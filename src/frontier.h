@@ -73,6 +73,13 @@ typedef struct MdDelta
 /* The relation's present file, by which recorded places of rows are known to hold. */
 extern Oid	md_frontier_filenode(Oid relid);
 
+/*
+ * Lock the sources of a view against what a snapshot does not hide, before the snapshot
+ * is taken that it is read under (frontier_hold.c).  ERROR in a transaction that has one already,
+ * and a source was changed so since.
+ */
+extern void md_frontier_hold(Oid view);
+
 /* The sources of a view, in the current context. */
 extern List *md_frontier_load(Oid view, Snapshot snapshot);
 

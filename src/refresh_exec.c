@@ -530,6 +530,7 @@ md_refresh_lock(Oid relid)
 	/* before any snapshot: what was written uncaptured must be seen by it */
 	md_capture_prepare(relid);
 	MD_DEBUG_POINT("refresh-locked");
+	md_frontier_hold(relid);
 }
 
 /* What a refresh needs to know; the view is locked. */

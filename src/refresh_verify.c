@@ -192,13 +192,16 @@ compare(void *arg)
 void
 md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupdesc)
 {
-	Snapshot	snapshot = md_sql_take_snapshot();
-	MdView	   *view = md_view_get(relid, snapshot);
-	Comparison	comparison = {view, snapshot, false, store, tupdesc};
+	Snapshot	snapshot;
+	MdView	   *view;
+	Comparison	comparison = {.store = store, .tupdesc = tupdesc};
 	ErrorData  *error;
 	MdSecurity	saved;
 	int64		left_out;
 
+	md_frontier_hold(relid);
+	comparison.snapshot = snapshot = md_sql_take_snapshot();
+	comparison.view = view = md_view_get(relid, snapshot);
 	md_view_check_query(view);
 	if (!view->populated)
 		ereport(ERROR,
