@@ -272,7 +272,6 @@ static void
 unpack(Collected *to, MinimalTuple packed)
 {
 	int			columns = to->desc->natts - 1;
-
 	int			weight = MD_LOG_ROW_WEIGHT(packed);
 
 	ExecStoreMinimalTuple(packed, to->row, false);

@@ -7,10 +7,10 @@
  *
  *		md_rows:  ( row, in the form that Postgres keeps rows in memory )  ...
  *
- * each aligned, with its weight in bytes that are of no use else.  A row of the log fills a page, so what an INSERT of many
- * rows pays for is their bytes, and a reader who has seen a transaction's rows
- * skips a hundred of them at a look.  The rows are of the captured relation's
- * columns, those of a partition are converted, and values that lie in the TOAST
+ * each aligned, with its weight in bytes that are of no use else.  A row of the log
+ * fills a page, so what an INSERT of many rows pays for is their bytes, and a reader
+ * who has seen a transaction's rows skips a hundred of them at a look.  The rows are
+ * of the captured relation's columns, those of a partition are converted, and values that lie in the TOAST
  * table of the relation are fetched.  Columns that are added or dropped later do
  * no harm: a row says how many it has, and a dropped column keeps its layout.
  *

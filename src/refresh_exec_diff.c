@@ -113,20 +113,6 @@ check_unique(const MdTarget *target, List *keys, Snapshot snapshot)
 						   md_sql_string(0, 1))));
 }
 
-/* "a = n.c1, b = n.c2", for an UPDATE. */
-static char *
-assignments(const MdTarget *target, List *numbers)
-{
-	StringInfoData list;
-	ListCell   *lc;
-
-	initStringInfo(&list);
-	foreach(lc, numbers)
-		appendStringInfo(&list, "%s%s = n.c%d", list.len > 0 ? ", " : "",
-						 target->columns[lfirst_int(lc) - 1].name, lfirst_int(lc));
-	return list.data;
-}
-
 /* Update rows whose key stays, delete and insert the others. */
 static void
 apply_by_key(const MdTarget *target, List *keys, Snapshot snapshot, MdRun *run)
@@ -147,7 +133,7 @@ apply_by_key(const MdTarget *target, List *keys, Snapshot snapshot, MdRun *run)
 		run->rows_updated +=
 			md_sql_run(psprintf("UPDATE %s r SET %s FROM " CHANGES " o, " CHANGES " n"
 								" WHERE o.w < 0 AND n.w > 0 AND r.ctid = o.tid AND %s",
-								target->name, assignments(target, others), same_key),
+								target->name, md_target_assignments(target, others), same_key),
 					   NULL, snapshot);
 	run->rows_inserted +=
 		md_sql_run(psprintf("INSERT INTO %s (%s) SELECT %s FROM " CHANGES " n WHERE n.w > 0"

@@ -78,20 +78,6 @@ read_pairs(MdRefresh *refresh, const char *sql, int64 lookups, MdNamedStore *pai
 	md_relation_store(pairs, PAIRS, store, tupdesc);
 }
 
-/* "a = n.c1, b = n.c2" */
-static char *
-assignments(const MdTarget *target, List *numbers)
-{
-	StringInfoData list;
-	ListCell   *lc;
-
-	initStringInfo(&list);
-	foreach(lc, numbers)
-		appendStringInfo(&list, "%s%s = n.c%d", list.len > 0 ? ", " : "",
-						 target->columns[lfirst_int(lc) - 1].name, lfirst_int(lc));
-	return list.data;
-}
-
 static void
 write_pairs(MdRefresh *refresh, List *keys)
 {
@@ -104,7 +90,7 @@ write_pairs(MdRefresh *refresh, List *keys)
 	if (others != NIL)
 		refresh->run.rows_updated +=
 			md_sql_run(psprintf("UPDATE %s r SET %s FROM " PAIRS " n WHERE n.stays AND r.ctid = n.tid",
-								result->name, assignments(result, others)), NULL, refresh->snapshot);
+								result->name, md_target_assignments(result, others)), NULL, refresh->snapshot);
 	refresh->run.rows_inserted +=
 		md_sql_run(psprintf("INSERT INTO %s (%s) SELECT %s FROM " PAIRS " n WHERE n.tid IS NULL",
 							result->name, md_target_columns(result, NULL, NIL),

@@ -171,3 +171,16 @@ md_target_others(const MdTarget *target, List *numbers)
 			others = lappend_int(others, i);
 	return others;
 }
+
+char *
+md_target_assignments(const MdTarget *target, List *numbers)
+{
+	StringInfoData list;
+	ListCell   *lc;
+
+	initStringInfo(&list);
+	foreach(lc, numbers)
+		appendStringInfo(&list, "%s%s = n.c%d", list.len > 0 ? ", " : "",
+						 target->columns[lfirst_int(lc) - 1].name, lfirst_int(lc));
+	return list.data;
+}

@@ -59,4 +59,7 @@ extern char *md_target_same(const MdTarget *target, const char *alias, bool numb
 extern List *md_target_numbers(const MdTarget *target, int count, const AttrNumber *attnums);
 extern List *md_target_others(const MdTarget *target, List *numbers);
 
+/* "a = n.c1, b = n.c2" of columns of these numbers, for an UPDATE. */
+extern char *md_target_assignments(const MdTarget *target, List *numbers);
+
 #endif							/* MD_REFRESH_TARGET_H */
