@@ -63,6 +63,7 @@ sql(q{SELECT medallion.alter_materialized_view('sim.ratio', 'SELECT id, 100 / nu
 is(sql(q{SELECT count(*), (SELECT count(*) FROM medallion.view_status) FROM sim.ratio}), '80|0', 'a new query cures it');
 ingest(81, 90);
 wait_for($node, 'SELECT count(*) = 90 FROM sim.ratio');
+wait_for($node, 'SELECT count(*) = 90 FROM sim.silver');
 
 # Pause and resume.
 sql(q{SELECT medallion.pause('sim.silver')});
