@@ -17,7 +17,7 @@
  * are new.  The first slice goes the first way, which shows how it is.
  *
  * The change log of a captured table is written here, as its triggers would.  Tables that
- * have other triggers, rules, policies or generated columns are left to the executor.
+ * have other triggers, rules, policies, generated columns or another access method are left to the executor.
  */
 #include "postgres.h"
 
@@ -47,6 +47,7 @@
 #include "capture.h"
 #include "compat.h"
 #include "guard.h"
+#include "key_lookup.h"
 #include "refresh_upsert_direct.h"
 #include "relation_make.h"
 #include "sql_run.h"
@@ -79,8 +80,7 @@ typedef struct Writer
 	EState	   *estate;
 	ResultRelInfo *result_rel;
 	List	   *arbiters;		/* the index */
-	IndexScanDesc scan;
-	ScanKeyData keys[INDEX_MAX_KEYS];
+	MdKeyLookup *lookup;
 	TupleTableSlot *old;
 	TupleTableSlot *new;
 
@@ -128,8 +128,8 @@ is_plain(Relation rel, bool *is_captured)
 	TupleConstr *constraints = RelationGetDescr(rel)->constr;
 	AclMode		mode = ACL_INSERT | ACL_UPDATE | ACL_SELECT;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rules != NULL ||
-		(constraints != NULL && constraints->has_generated_stored))
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_tableam != GetHeapamTableAmRoutine() ||
+		rel->rd_rules != NULL || (constraints != NULL && constraints->has_generated_stored))
 		return false;
 	if (!has_our_triggers(rel, is_captured))
 		return false;
@@ -207,39 +207,6 @@ compile_change(Writer *writer)
  * Single rows
  * ---------------------------------------------------------------------- */
 
-/* Equality of each column of the index; what is looked for is put in later. */
-static void
-make_keys(Writer *writer)
-{
-	Relation	index = writer->index;
-
-	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(index); i++)
-	{
-		Oid			type = index->rd_opcintype[i];
-		Oid			operator = get_opfamily_member(index->rd_opfamily[i], type, type, BTEqualStrategyNumber);
-
-		ScanKeyEntryInitialize(&writer->keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], get_opcode(operator), (Datum) 0);
-	}
-}
-
-/* The row that is there with the key of this one, in writer->old; false: none. */
-static bool
-look_up(Writer *writer, TupleTableSlot *row)
-{
-	int			count = IndexRelationGetNumberOfKeyAttributes(writer->index);
-
-	for (int i = 0; i < count; i++)
-	{
-		bool		isnull;
-
-		writer->keys[i].sk_argument = slot_getattr(row, writer->index->rd_index->indkey.values[i], &isnull);
-		writer->keys[i].sk_flags = isnull ? SK_ISNULL | SK_SEARCHNULL : 0;
-	}
-	index_rescan(writer->scan, writer->keys, count, NULL, 0);
-	return index_getnext_slot(writer->scan, ForwardScanDirection, writer->old);
-}
-
 static void
 check_constraints(Writer *writer, TupleTableSlot *row)
 {
@@ -257,6 +224,16 @@ log_row(Writer *writer, TupleTableSlot *row, int weight)
 		writer->log = md_capture_write_begin(RelationGetRelid(writer->rel), writer->rel, writer->count);
 	if (writer->log != NULL)
 		md_capture_write_put(writer->log, row, weight);
+}
+
+/* The row that is there with the key of this one, in writer->old; false: none. */
+static bool
+find_old(Writer *writer, TupleTableSlot *row)
+{
+	/* what takes its place is about as long as the row that came; sums may grow */
+	Size		room = 2 * MAXALIGN(((HeapTupleTableSlot *) row)->tuple->t_len);
+
+	return md_key_lookup(writer->lookup, row, room, writer->old);
 }
 
 /* What becomes of writer->old because of a row of its key. */
@@ -304,7 +281,7 @@ look_up_first(Writer *writer)
 	int			missing = 0;
 
 	for (int i = 0; i < writer->count; i++)
-		if (look_up(writer, writer->slots[i]))
+		if (find_old(writer, writer->slots[i]))
 			change_found(writer, writer->slots[i]);
 		else
 			writer->inserts[missing++] = writer->slots[i];
@@ -340,7 +317,7 @@ insert_first(Writer *writer)
 	for (int i = 0; i < found; i++)
 	{
 		simple_table_tuple_delete(writer->rel, &writer->inserts[i]->tts_tid, GetActiveSnapshot());
-		if (!look_up(writer, writer->inserts[i]))
+		if (!find_old(writer, writer->inserts[i]))
 			elog(ERROR, "could not find the row of a key that is in index \"%s\"",
 				 RelationGetRelationName(writer->index));
 		change_found(writer, writer->inserts[i]);
@@ -474,9 +451,7 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 		compile_change(writer);
 	}
-	make_keys(writer);
-	writer->scan = md_index_beginscan(rel, writer->index, snapshot,
-									  IndexRelationGetNumberOfKeyAttributes(writer->index));
+	writer->lookup = md_key_lookup_begin(rel, writer->index, snapshot);
 	return writer;
 }
 
@@ -485,7 +460,7 @@ close_writer(Writer *writer)
 {
 	if (writer->log != NULL)
 		md_capture_write_end(writer->log);
-	index_endscan(writer->scan);
+	md_key_lookup_end(writer->lookup);
 	for (int i = 0; i < writer->slot_count; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
 	ExecDropSingleTupleTableSlot(writer->old);
