@@ -164,8 +164,11 @@ upsert_first(MdRefresh *refresh, const char *rows)
 {
 	MdLatest   *latest = refresh->plan->latest;
 	MdTarget   *result = refresh->result;
-	MdUpsert	upsert = {.target = result, .keys = latest->keys, .rows = rows};
+	MdUpsert	upsert = {.target = result, .keys = latest->keys, .order = latest->order};
 
+	upsert.rows = first_rows(latest, rows, "");
+	upsert.all_rows = psprintf("SELECT %s FROM %s i",
+							   numbered(numbers_to(1, latest->result_count), "i", 'i'), rows);
 	upsert.set = assignments(result, latest->keys);
 	upsert.where = md_order_before(latest->order, column_names(latest, result, "excluded", NULL, NULL),
 								   column_names(latest, result, "t", NULL, NULL));
@@ -396,7 +399,7 @@ md_latest_apply(MdRefresh *refresh)
 	Query	   *input = md_partial_linear(refresh->plan->query, latest->inputs);
 	MdPartialSource source = {0};
 	MdNamedStore first;
-	char	   *sql;
+	char	   *rows;
 
 	if (!md_merge_change(refresh, input, latest->is_signed, &source))
 		return;
@@ -405,12 +408,12 @@ md_latest_apply(MdRefresh *refresh)
 		apply_signed(refresh, input, &source);
 		return;
 	}
-	sql = first_rows(latest, psprintf("(%s)", md_partial_rows_text(latest->inputs, &source)), "");
+	rows = psprintf("(%s)", md_partial_rows_text(latest->inputs, &source));
 	if (!has_hidden(latest))
-		upsert_first(refresh, sql);
+		upsert_first(refresh, rows);
 	else
 	{
-		md_relation_read(&first, FIRST, sql, refresh->snapshot);
+		md_relation_read(&first, FIRST, first_rows(latest, rows, ""), refresh->snapshot);
 		apply_winners(refresh, "true");
 		md_relation_forget(&first);
 	}

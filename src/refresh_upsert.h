@@ -20,6 +20,12 @@ typedef struct MdUpsert
 	const char *rows;			/* SELECT of rows as the target's, a row per key */
 	const char *set;			/* "a = t.a + excluded.a, ..."; NULL: leave it */
 	const char *where;			/* rows t to update for excluded; NULL: all */
+	/*
+	 * The same with several rows of a key, of which the first counts; NULL: no such.
+	 * `where` is then to tell whether one comes before what is there.
+	 */
+	const char *all_rows;
+	List	   *order;			/* of MdOrder: numbers of columns */
 } MdUpsert;
 
 /* Count rows into run.  Reads under the snapshot. */
