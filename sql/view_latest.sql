@@ -84,6 +84,20 @@ SELECT ingest('events', 0, $$VALUES (1001, 'a', 8, now(), NULL::json), (1001, 'a
 SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties');
 SELECT strategy, rows_inserted, rows_updated FROM medallion.refresh('v_ties_hidden');
 
+-- Rows that take more than the memory of a refresh are written in parts, with keys of one part in the next.
+SELECT medallion.create_materialized_view('v_ties_by_kind', 'SELECT kind, count(*), sum(n) FROM v_ties GROUP BY kind', NULL, 'incremental');
+SET work_mem = '64kB';
+SET medallion.refresh_work_mem = '64kB';
+SELECT ingest('events', 0, $$SELECT 2000 + g % 700, chr(97 + g % 5), g * 7919 % 5003, now(), NULL::json FROM generate_series(1, 5000) g$$);
+SELECT strategy, rows_inserted, rows_updated > 700 AS in_parts FROM medallion.refresh('v_ties');
+SELECT strategy, rows_inserted FROM medallion.refresh('v_ties_by_kind');
+SELECT ingest('events', 0, $$SELECT 2000 + g % 900, chr(97 + g % 5), g * 7927 % 5003 - 1, now(), NULL::json FROM generate_series(1, 5000) g$$);
+SELECT strategy, rows_inserted, rows_updated > 700 AS in_parts FROM medallion.refresh('v_ties');
+SELECT strategy, rows_inserted FROM medallion.refresh('v_ties_by_kind');
+SELECT * FROM medallion.verify('v_ties') UNION ALL SELECT * FROM medallion.verify('v_ties_by_kind');
+RESET work_mem;
+RESET medallion.refresh_work_mem;
+
 -- What is not kept by its first row.
 SELECT query, strategy, detail FROM unnest(ARRAY[
     'SELECT DISTINCT ON (id) kind FROM events ORDER BY id',

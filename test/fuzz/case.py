@@ -19,7 +19,7 @@ WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4, 2, 4, 2, 4, 3, 3, 3, 3, 2]
 
 # Settings with which the same query is planned in other ways.
 PLANNER = ["enable_hashjoin = off", "enable_mergejoin = off", "enable_nestloop = off", "enable_hashagg = off", "enable_sort = off",
-           "work_mem = '64kB'", "enable_material = off", "enable_memoize = off", "enable_seqscan = off", "jit = on",
+           "work_mem = '64kB'; SET medallion.refresh_work_mem = '64kB'", "enable_material = off", "enable_memoize = off", "enable_seqscan = off", "jit = on",
            "parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0"]
 
 # An aggregate of the user: the order of its rows matters, and it cannot go back.
