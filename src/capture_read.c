@@ -261,18 +261,51 @@ typedef struct Collected
 	Tuplestorestate *store;
 	TupleDesc	desc;
 	TupleTableSlot *row;		/* of the relation */
+	TupleTableSlot *weighted;	/* the same with its weight */
+	bool		has_dropped;	/* columns */
 	Datum	   *values;
 	bool	   *nulls;
 	MemoryContext context;		/* of a row of the log */
 	bool		only_came;
 } Collected;
 
-/* Put one packed row into the store. */
-static void
-unpack(Collected *to, MinimalTuple packed)
+/*
+ * Can the weight be put behind a packed row, as its last column?  Not behind one that
+ * is shorter than rows are now, or whose nulls have no bit to spare for another column.
+ */
+static bool
+takes_weight(const Collected *to, MinimalTuple packed)
 {
 	int			columns = to->desc->natts - 1;
-	int			weight = MD_LOG_ROW_WEIGHT(packed);
+
+	return !to->has_dropped && HeapTupleHeaderGetNatts(packed) == columns &&
+		(!(packed->t_infomask & HEAP_HASNULL) || columns % BITS_PER_BYTE != 0);
+}
+
+/* Put a packed row into the store, its weight behind it. */
+static void
+put_with_weight(Collected *to, MinimalTuple packed)
+{
+	int			columns = to->desc->natts - 1;
+	Size		place = INTALIGN(packed->t_len);
+	MinimalTuple tuple = MemoryContextAllocZero(to->context, place + sizeof(int32));
+
+	memcpy(tuple, packed, packed->t_len);
+	memset(tuple->mt_padding, 0, sizeof(tuple->mt_padding));
+	*(int32 *) ((char *) tuple + place) = MD_LOG_ROW_WEIGHT(packed);
+	tuple->t_len = place + sizeof(int32);
+	HeapTupleHeaderSetNatts(tuple, columns + 1);
+	if (tuple->t_infomask & HEAP_HASNULL)
+		tuple->t_bits[columns / BITS_PER_BYTE] |= 1 << (columns % BITS_PER_BYTE);
+	ExecStoreMinimalTuple(tuple, to->weighted, false);
+	tuplestore_puttupleslot(to->store, to->weighted);
+}
+
+/* Put a packed row into the store column by column. */
+static void
+put_columns(Collected *to, MinimalTuple packed)
+{
+	int			columns = to->desc->natts - 1;
 
 	ExecStoreMinimalTuple(packed, to->row, false);
 	slot_getallattrs(to->row);
@@ -282,8 +315,7 @@ unpack(Collected *to, MinimalTuple packed)
 			TupleDescAttr(to->row->tts_tupleDescriptor, i)->attisdropped;
 		to->values[i] = to->nulls[i] ? (Datum) 0 : to->row->tts_values[i];
 	}
-	to->values[columns] = Int32GetDatum(weight);
-	to->only_came &= weight > 0;
+	to->values[columns] = Int32GetDatum(MD_LOG_ROW_WEIGHT(packed));
 	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
 }
 
@@ -305,10 +337,15 @@ collect(TupleTableSlot *slot, void *state)
 	{
 		MinimalTuple packed = (MinimalTuple) (chunk + at);
 
-		unpack(to, packed);
+		to->only_came &= MD_LOG_ROW_WEIGHT(packed) > 0;
+		if (takes_weight(to, packed))
+			put_with_weight(to, packed);
+		else
+			put_columns(to, packed);
 		at += MAXALIGN(packed->t_len);
 	}
 	ExecClearTuple(to->row);
+	ExecClearTuple(to->weighted);
 	MemoryContextReset(to->context);
 	return true;
 }
@@ -331,6 +368,9 @@ md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, Tuple
 	to.only_came = true;
 	to.store = tuplestore_begin_heap(true, false, work_mem);
 	to.row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	to.weighted = MakeSingleTupleTableSlot(to.desc, &TTSOpsMinimalTuple);
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+		to.has_dropped |= TupleDescAttr(RelationGetDescr(rel), i)->attisdropped;
 	to.values = palloc(sizeof(Datum) * to.desc->natts);
 	to.nulls = palloc0(sizeof(bool) * to.desc->natts);
 	to.context = AllocSetContextCreate(CurrentMemoryContext, "change log rows", ALLOCSET_DEFAULT_SIZES);
@@ -342,6 +382,7 @@ md_captured_changes(Oid relid, Jsonb *read, Jsonb *now, Snapshot snapshot, Tuple
 	PopActiveSnapshot();
 	MemoryContextDelete(to.context);
 	ExecDropSingleTupleTableSlot(to.row);
+	ExecDropSingleTupleTableSlot(to.weighted);
 	table_close(rel, NoLock);
 	*only_came = to.only_came;
 	return to.store;

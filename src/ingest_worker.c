@@ -53,6 +53,12 @@
 /* A worker that was busy and has had nothing to do for so long gives memory back. */
 #define IDLE_MS 1000
 
+/* Of memory that is freed: blocks up to this size are kept, and so much in each arena. */
+#define KEPT_BLOCK_BYTES (4 * 1024 * 1024)
+#define KEPT_BYTES (16 * 1024 * 1024)
+/* An arena grows by this much at least. */
+#define GROWTH_BYTES (1024 * 1024)
+
 MdIngestWorker md_ingest_worker;
 
 static WaitEventSet *wait_set = NULL;
@@ -193,6 +199,20 @@ give_memory_back(void)
 	md_ingest_worker.memory_to_give_back = false;
 }
 
+/*
+ * Records are freed as fast as they come, and memory that the allocator returns after
+ * each is asked for again for the next: let it keep some, until give_memory_back().
+ */
+static void
+keep_freed_memory(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES);
+	(void) mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+	(void) mallopt(M_TOP_PAD, GROWTH_BYTES);
+#endif
+}
+
 /* Wait for the latch, a lane's queue, or the time. */
 static void
 wait_for_work(void)
@@ -256,6 +276,7 @@ md_ingest_worker_main(Datum arg)
 	md_worker_fix_setting("lock_timeout", "1s");
 	md_ingest_worker.share.index = md_worker_slot_index(DatumGetInt32(arg));
 	md_ingest_worker.share.n = md_ingest_workers;
+	keep_freed_memory();
 	md_ingest_worker.context = AllocSetContextCreate(TopMemoryContext, "ingest worker", ALLOCSET_DEFAULT_SIZES);
 	md_ingest_worker.cycle_context = AllocSetContextCreate(TopMemoryContext, "ingest cycle", ALLOCSET_DEFAULT_SIZES);
 
