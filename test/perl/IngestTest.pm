@@ -29,15 +29,21 @@ our @EXPORT = qw(
 # it cannot be connected to: a file of its own, and a reload.
 sub include_file { return "include_if_exists = 'test.conf'\n" }
 
+my $n_includes = 0;
+
+# Ends when all processes have been told: a session that begins with the new
+# settings was forked by a postmaster that had signalled them before.
 sub set_include
 {
 	my ($node, $lines) = @_;
 	my $file = $node->data_dir . '/test.conf';
+	$n_includes++;
 	open my $out, '>', "$file.new" or die "$file.new: $!";
-	print $out $lines;
+	print $out $lines, "test.include = '$n_includes'\n";
 	close $out;
 	rename "$file.new", $file or die "$file: $!";
 	$node->reload;
+	wait_for($node, "SELECT current_setting('test.include', true) = '$n_includes'");
 	return;
 }
 
