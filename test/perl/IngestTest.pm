@@ -13,10 +13,12 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(
   background_sql
+  becomes_status
   count_log
   dead_letters
   exactly_once_ok
   include_file
+  nothing_in_trouble_ok
   set_include
   start_generator
   status_of
@@ -104,8 +106,31 @@ sub dead_letters
 sub status_of
 {
 	my ($node, $table, $database) = @_;
-	return $node->safe_psql($database // 'postgres',
-		qq{SELECT sqlstate || ' ' || message FROM medallion.stream_status WHERE relid = '$table'::regclass});
+	return $node->safe_psql($database // 'postgres', status_query($table));
+}
+
+sub status_query
+{
+	my ($table) = @_;
+	return qq{SELECT sqlstate || ' ' || message FROM medallion.stream_status WHERE relid = '$table'::regclass};
+}
+
+# A test: the table comes to be in the trouble that the pattern tells.
+sub becomes_status
+{
+	my ($node, $table, $pattern, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return becomes_like($node, status_query($table), $pattern, $name);
+}
+
+# What is over is taken out of the state by a transaction of its own, after the
+# one that stored the records.
+sub nothing_in_trouble_ok
+{
+	my ($node) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return becomes_like($node, q{SELECT coalesce(string_agg(concat_ws(' ', relid::regclass, topic, sqlstate, message), E'\\n'), '') FROM medallion.stream_status},
+		qr/^$/, 'nothing is left in trouble');
 }
 
 sub wait_until_caught_up_all
