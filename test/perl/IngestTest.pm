@@ -71,7 +71,8 @@ sub wait_for_log
 }
 
 # Records of kafka_tool gen, by a process in the background: ->is_running tells
-# whether it still is, ->finish waits for it and dies if it failed.
+# whether it still is, ->finish waits for it and dies if it failed, ->stop ends
+# it when what it has sent so far is in the log.
 sub start_generator
 {
 	my ($bootstrap, $topic, $count, @options) = @_;
@@ -208,6 +209,14 @@ sub finish
 		$self->{status} = $?;
 	}
 	die "a generator failed with status $self->{status}" if $self->{status} != 0;
+	return;
+}
+
+sub stop
+{
+	my ($self) = @_;
+	kill 'TERM', $self->{pid} if $self->is_running;
+	$self->finish;
 	return;
 }
 
