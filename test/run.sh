@@ -13,7 +13,8 @@
 # listen on loopback or unix sockets and are stopped whatever happens.
 #
 # Environment: PG_CONFIG picks an installed PostgreSQL; MD_CACHE the cache
-# directory; PROVE_FLAGS goes to prove; MD_FUZZ_QUERIES is how many random
+# directory; PROVE_FLAGS goes to prove; PG_TEST_TIMEOUT_DEFAULT is how many seconds
+# the TAP tests wait for a fact (default 180); MD_FUZZ_QUERIES is how many random
 # queries there are, from seed MD_FUZZ_SEED on, and MD_CHAOS_ROUNDS how many
 # rounds of chaos for each of MD_CHAOS_SEEDS. Seeds are the same in each run, so
 # that the same tree gives the same answer; test/fuzz_refresh and test/chaos

@@ -35,10 +35,16 @@ kafka_libs() {
     echo "$libs"
 }
 
-# Print $1 free TCP ports of the loopback address.
+# Print $1 free TCP ports of the loopback address. They are below those that
+# the system gives to clients (from 32768 on): one that knocks while a broker is
+# down could else be given the broker's own port, and keep it from coming back.
 free_ports() {
     perl -MIO::Socket::INET -e '
-        my @sockets = map { IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1) or die $! } 1 .. shift;
+        my @sockets;
+        while (@sockets < $ARGV[0]) {
+            my $socket = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 10000 + int(rand(22000)), Listen => 1);
+            push @sockets, $socket if $socket;
+        }
         print join(" ", map { $_->sockport } @sockets), "\n"' "$1"
 }
 

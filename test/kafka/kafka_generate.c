@@ -11,7 +11,8 @@
  * time is 2025-01-01 00:00 UTC + n * step (default 100 ms).  Without a rate
  * records go out as fast as the brokers take them.  With --bad-every, each
  * Nth record is JSON that was cut short.  With --topics, they go to the topics
- * TOPIC_1 to TOPIC_N in turn.
+ * TOPIC_1 to TOPIC_N in turn.  SIGTERM ends it early, when what was produced
+ * so far is delivered.
  *
  *	event		about 207 bytes, keyed by user_id; for the benches
  *	order		order_id, customer, amount (1 in 50 is not positive), placed_at
@@ -20,6 +21,7 @@
  *				producer, in microseconds since 1970; the one kind that differs
  *				from run to run
  */
+#include <signal.h>
 #include <time.h>
 
 #include "kafka_tool.h"
@@ -34,6 +36,16 @@ typedef struct Generator
 	int64_t		step_ms;
 	int64_t		bad_every;		/* 0: none is bad */
 } Generator;
+
+static volatile sig_atomic_t told_to_end = 0;
+
+static void
+note_signal(int signal_number)
+{
+	told_to_end = 1;
+	/* a second one does not wait for a broker that is gone */
+	signal(signal_number, SIG_DFL);
+}
 
 /* Mix a counter into 64 random-looking bits (splitmix64's finalizer). */
 static uint64_t
@@ -226,10 +238,11 @@ generate_records(int argc, char **argv)
 	struct timespec start;
 
 	refuse_options(argc, argv);
+	signal(SIGTERM, note_signal);
 	producer = open_client(RD_KAFKA_PRODUCER, bootstrap, properties);
 	handles = open_topics(producer, topic, n_topics);
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	for (int64_t i = 0; i < count; i++)
+	for (int64_t i = 0; i < count && !told_to_end; i++)
 	{
 		char		value[512];
 		char		key[32];

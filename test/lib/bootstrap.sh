@@ -29,7 +29,7 @@ as_user() {
     local -a switch=() environment=()
     local name
     [ "$(id -u)" -ne 0 ] || switch=(runuser -u "$run_user" --)
-    for name in PROVE_FLAGS COLUMNS LINES JAVA_HOME $(compgen -e MD_) \
+    for name in PROVE_FLAGS PG_TEST_TIMEOUT_DEFAULT COLUMNS LINES JAVA_HOME $(compgen -e MD_) \
         $(compgen -e | grep -iE '^(https?|no)_proxy$|^MAVEN_' || true); do
         [ -z "${!name+x}" ] || environment+=("$name=${!name}")
     done

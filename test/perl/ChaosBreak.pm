@@ -87,7 +87,10 @@ sub do_kill_worker
 	$world->start_feeds($step);
 	my $before = deaths($world);
 	my $pid = worker($world, $step->{worker});
-	wait_for_deaths($world, $before) if $pid && kill 'KILL', $pid;
+	return if !$pid || !kill 'KILL', $pid;
+	# one that has ended by itself just then was not killed
+	$world->wait_for(sub { deaths($world) > $before || !kill 0, $pid }, 'a process to die');
+	$world->wait_for('true');
 	return;
 }
 

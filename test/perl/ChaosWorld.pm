@@ -346,13 +346,18 @@ sub write_conf
 	my $lines = "medallion.ingest_workers = $conf->{workers}\n";
 	$lines .= "medallion.debug_points = '$conf->{debug_points}'\n" if $conf->{debug_points};
 	$lines .= "medallion.batch_history_retention = 0\n" if $conf->{forget_batches};
+	my $n = ++$world->{n_confs};
+	$lines .= "test.conf = '$n'\n";
 	my $file = $world->{node}->data_dir . '/test.conf';
 	open my $out, '>', "$file.new" or die "$file.new: $!";
 	print $out $lines;
 	close $out;
 	rename "$file.new", $file or die "$file: $!";
 	# a server that starts reads the file by itself
-	kill 'HUP', $world->{node}->{_pid} if $world->{node}->{_pid};
+	return if !$world->{node}->{_pid};
+	kill 'HUP', $world->{node}->{_pid};
+	# a session that begins with them was forked when all processes had been told
+	$world->wait_for("current_setting('test.conf', true) = '$n'");
 	return;
 }
 

@@ -13,10 +13,12 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(
   background_sql
+  becomes_status
   count_log
   dead_letters
   exactly_once_ok
   include_file
+  nothing_in_trouble_ok
   set_include
   start_generator
   status_of
@@ -29,15 +31,21 @@ our @EXPORT = qw(
 # it cannot be connected to: a file of its own, and a reload.
 sub include_file { return "include_if_exists = 'test.conf'\n" }
 
+my $n_includes = 0;
+
+# Ends when all processes have been told: a session that begins with the new
+# settings was forked by a postmaster that had signalled them before.
 sub set_include
 {
 	my ($node, $lines) = @_;
 	my $file = $node->data_dir . '/test.conf';
+	$n_includes++;
 	open my $out, '>', "$file.new" or die "$file.new: $!";
-	print $out $lines;
+	print $out $lines, "test.include = '$n_includes'\n";
 	close $out;
 	rename "$file.new", $file or die "$file: $!";
 	$node->reload;
+	wait_for($node, "SELECT current_setting('test.include', true) = '$n_includes'");
 	return;
 }
 
@@ -63,7 +71,8 @@ sub wait_for_log
 }
 
 # Records of kafka_tool gen, by a process in the background: ->is_running tells
-# whether it still is, ->finish waits for it and dies if it failed.
+# whether it still is, ->finish waits for it and dies if it failed, ->stop ends
+# it when what it has sent so far is in the log.
 sub start_generator
 {
 	my ($bootstrap, $topic, $count, @options) = @_;
@@ -98,8 +107,31 @@ sub dead_letters
 sub status_of
 {
 	my ($node, $table, $database) = @_;
-	return $node->safe_psql($database // 'postgres',
-		qq{SELECT sqlstate || ' ' || message FROM medallion.stream_status WHERE relid = '$table'::regclass});
+	return $node->safe_psql($database // 'postgres', status_query($table));
+}
+
+sub status_query
+{
+	my ($table) = @_;
+	return qq{SELECT sqlstate || ' ' || message FROM medallion.stream_status WHERE relid = '$table'::regclass};
+}
+
+# A test: the table comes to be in the trouble that the pattern tells.
+sub becomes_status
+{
+	my ($node, $table, $pattern, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return becomes_like($node, status_query($table), $pattern, $name);
+}
+
+# What is over is taken out of the state by a transaction of its own, after the
+# one that stored the records.
+sub nothing_in_trouble_ok
+{
+	my ($node) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return becomes_like($node, q{SELECT coalesce(string_agg(concat_ws(' ', relid::regclass, topic, sqlstate, message), E'\\n'), '') FROM medallion.stream_status},
+		qr/^$/, 'nothing is left in trouble');
 }
 
 sub wait_until_caught_up_all
@@ -177,6 +209,14 @@ sub finish
 		$self->{status} = $?;
 	}
 	die "a generator failed with status $self->{status}" if $self->{status} != 0;
+	return;
+}
+
+sub stop
+{
+	my ($self) = @_;
+	kill 'TERM', $self->{pid} if $self->is_running;
+	$self->finish;
 	return;
 }
 

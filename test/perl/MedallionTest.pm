@@ -18,15 +18,18 @@ use Time::HiRes qw(usleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Test::More;
 
 our @EXPORT = qw(
   add_partitions
+  becomes_like
   count_crashes
   create_server
   create_topic
   delete_records
   delete_topic
   kafka_tool
+  kill_any_worker
   kill_worker
   new_node
   produce
@@ -260,6 +263,23 @@ sub wait_for
 	die "timed out waiting for: $query\nlast answer: $stdout$stderr\n" . processes_of($node);
 }
 
+# A test: the answer to the query comes to match.  States pass through others,
+# and the first one that is seen need not be the one that stays.
+sub becomes_like
+{
+	my ($node, $query, $pattern, $name, $database) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($ok, $stdout, $stderr);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	while (1)
+	{
+		($ok, $stdout, $stderr) = try_query($node, $query, $database);
+		last if ($ok && $stdout =~ $pattern) || time > $deadline;
+		usleep(20_000);
+	}
+	return like($ok ? $stdout : $stderr, $pattern, $name);
+}
+
 # What the server's processes do, for whoever asks why a test timed out.
 sub processes_of
 {
@@ -308,10 +328,17 @@ sub try_query
 sub worker_pid
 {
 	my ($node, $kind, $database) = @_;
-	my $query = "FROM pg_stat_activity WHERE backend_type LIKE 'medallion $kind%'"
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $query = "SELECT min(pid) FROM pg_stat_activity WHERE backend_type LIKE 'medallion $kind%'"
 	  . (defined $database ? " AND datname = '$database'" : '');
-	wait_for($node, "SELECT count(*) > 0 $query");
-	return $node->safe_psql('postgres', "SELECT min(pid) $query");
+	while (1)
+	{
+		my ($ok, $pid) = try_query($node, $query);
+		return $pid if $ok && $pid ne '';
+		die "timed out waiting for a worker: $kind\n" . processes_of($node) if time > $deadline;
+		usleep(20_000);
+	}
+	return;
 }
 
 # Send a signal to a process of the server and wait until it is gone. After
@@ -319,8 +346,26 @@ sub worker_pid
 sub kill_worker
 {
 	my ($node, $pid, $signal) = @_;
-	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	kill $signal, $pid or die "could not send SIG$signal to $pid: $!";
+	wait_until_gone($node, $pid, $signal);
+	return;
+}
+
+# The same with SIGKILL for whichever worker of a kind runs: one whose
+# configuration has changed may end by itself between a look and the signal.
+sub kill_any_worker
+{
+	my ($node, $kind) = @_;
+	my $pid;
+	do { $pid = worker_pid($node, $kind) } until kill 'KILL', $pid;
+	wait_until_gone($node, $pid, 'KILL');
+	return;
+}
+
+sub wait_until_gone
+{
+	my ($node, $pid, $signal) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (kill 0, $pid)
 	{
 		die "process $pid did not end after SIG$signal" if time > $deadline;

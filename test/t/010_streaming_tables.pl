@@ -42,7 +42,7 @@ is(sql(qq{SELECT partitions FROM medallion.list_topics('kafka') WHERE topic = '$
 
 sql(q{CREATE SERVER nowhere FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '127.0.0.1:1');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER nowhere OPTIONS (sasl_password 'geheim')});
-my $error = error(q{SET medallion.kafka_timeout = '500ms'; SELECT * FROM medallion.check_server('nowhere')});
+my $error = error(q{SET medallion.kafka_timeout = '3s'; SELECT * FROM medallion.check_server('nowhere')});
 like($error, qr/ERROR:  08006: could not get an answer from Kafka server "nowhere"/, 'a server that is not there');
 like($error, qr/Connection refused/, 'and the reason');
 unlike($error, qr/geheim/, 'without the secret');

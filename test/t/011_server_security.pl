@@ -2,35 +2,23 @@
 use strict;
 use warnings FATAL => 'all';
 
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 use MedallionTest;
 
 # A broker with a listener that wants a password, beside the plain one.
-my $plain = start_broker('secure');
-stop_broker('secure');
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $properties = MedallionTest::broker_dir('secure') . '/server.properties';
-my $text = slurp_file($properties);
-$text =~ s/^listeners=(.*)$/listeners=$1,SASL_PLAINTEXT:\/\/127.0.0.1:$port/m or die;
-$text =~ s/^advertised.listeners=(.*)$/advertised.listeners=SASL_PLAINTEXT:\/\/127.0.0.1:$port,$1/m or die;
-$text .= <<'END';
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app="geheim" user_other="ebenso";
-END
-unlink $properties;
-append_to_file($properties, $text);
-start_broker('secure');
+my $plain = start_broker('secure', 'listener:SASL_PLAINTEXT' => 'SASL_PLAINTEXT', 'sasl.enabled.mechanisms' => 'PLAIN',
+	'listener.name.sasl_plaintext.plain.sasl.jaas.config' =>
+	  'org.apache.kafka.common.security.plain.PlainLoginModule required user_app="geheim" user_other="ebenso";');
+my ($port) = slurp_file(MedallionTest::broker_dir('secure') . '/server.properties') =~ m{^advertised\.listeners=.*\bSASL_PLAINTEXT://[^,]*:(\d+)}m;
 
 my $topic = create_topic($plain, 'secret', 1);
 produce($plain, $topic, map({ { value => qq({"a": $_}) } } 1 .. 3));
 
 # What the extension logs, without the statements that set the passwords.
 my $node = new_node('server_security', conf => "log_statement = none\n");
-create_server($node, 'secure', "127.0.0.1:$port", security_protocol => 'SASL_PLAINTEXT', sasl_mechanism => 'PLAIN');
+create_server($node, 'secure', "127.0.0.1:$port", broker_address_family => 'v4', security_protocol => 'SASL_PLAINTEXT', sasl_mechanism => 'PLAIN');
 $node->safe_psql('postgres', q{
 	CREATE ROLE app LOGIN; CREATE ROLE other LOGIN;
 	GRANT USAGE ON FOREIGN SERVER secure TO app, other;

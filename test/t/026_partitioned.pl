@@ -146,7 +146,7 @@ for my $round (1 .. 3)
 	sql('VACUUM FULL live_rest');
 }
 ok($generator->is_running, 'ATTACH and DETACH have their turn while records come, and a detached partition can be written');
-undef $generator;    # which ends it
+$generator->stop;
 wait_until_caught_up($node, 'live', $kafka, $live_topic);
 exactly_once_ok($node, 'live', $kafka, $live_topic);
 is(dead_letters($node, 'live'), '', 'without a dead letter');

@@ -3,8 +3,9 @@
 use strict;
 use warnings FATAL => 'all';
 
+use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
+use Time::HiRes qw(time usleep);
 
 use IngestTest;
 use MedallionTest;
@@ -69,15 +70,21 @@ sub bounded_ok
 		my @ends = watermarks($kafka, $topic);
 		my $end = 0;
 		$end += $_->[1] for @ends;
+		my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
 		until (sql(qq{SELECT coalesce(sum(next_offset), 0) FROM medallion.checkpoint WHERE relid = '$table'::regclass}) == $end)
 		{
 			my $now = own_memory();
 			$most = $now if $now > $most;
+			die "$table is not read to its end" if time > $deadline;
 			usleep(20_000);
 		}
 		exactly_once_ok($node, $table, $kafka, $topic);
 	}
-	cmp_ok($most - $idle, '<', $limit, sprintf '%s: %d MB more than the idle worker, with %d MB for records', $what, ($most - $idle) / $MB, 32);
+	SKIP:
+	{
+		skip 'sanitizers keep what is freed', 1 if $ENV{MD_ASAN};
+		cmp_ok($most - $idle, '<', $limit, sprintf '%s: %d MB more than the idle worker, with %d MB for records', $what, ($most - $idle) / $MB, 32);
+	}
 	sql(join("\n", map { "DROP TABLE $_;" } @tables));
 	return;
 }

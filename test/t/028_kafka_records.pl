@@ -131,13 +131,16 @@ my $read = sql(q{SELECT count(*) FROM before});
 my $next = sql(q{SELECT next_offset FROM medallion.checkpoint WHERE relid = 'before'::regclass});
 wait_for_compaction($compacted, 'f', map { "v$_" } 96 .. 99);
 stream_table('after', $compacted, 'text');
-is(sql(q{SELECT medallion.wait_until_caught_up('after', '1 min')}), 't', 'a compacted topic is read to its end');
+is(sql(q{SELECT medallion.wait_until_caught_up('after', '3 min')}), 't', 'a compacted topic is read to its end');
 is(sql(q{SELECT string_agg(kafka_key || '=' || coalesce(payload, 'NULL'), ' ' ORDER BY kafka_key) FROM after WHERE kafka_key <> 'filler' AND payload IS NOT NULL}), '1=v96 2=v97 3=v98 4=v99', 'what compaction left of it');
 cmp_ok(sql(q{SELECT max(kafka_offset) - count(*) FROM after}), '>', 50, 'there are holes');
 sql(q{SELECT medallion.resume('before')});
-is(sql(q{SELECT medallion.wait_until_caught_up('before', '1 min')}), 't', 'who was here before goes on');
+is(sql(q{SELECT medallion.wait_until_caught_up('before', '3 min')}), 't', 'who was here before goes on');
 is(sql("SELECT count(*) FROM before WHERE kafka_offset < $next"), $read, 'and keeps what it had');
-is(sql("SELECT (SELECT string_agg(kafka_offset::text, ' ' ORDER BY 1) FROM before WHERE kafka_offset >= $next) IS NOT DISTINCT FROM (SELECT string_agg(kafka_offset::text, ' ' ORDER BY 1) FROM after WHERE kafka_offset >= $next)"), 't', 'both have the same from there on');
+# compaction goes on, so who read earlier may have more
+is(sql("SELECT count(*) FROM before WHERE kafka_offset >= $next AND kafka_offset NOT IN (SELECT kafka_offset FROM after)"), 0, 'what it read from there on was there for both');
+my $left = join(',', grep { $_ >= $next } map { (split /\t/)[1] } grep { /^\d/ } split /\n/, kafka_tool('dump', $kafka, $compacted));
+is(sql("SELECT count(*) FROM unnest('{$left}'::bigint[]) AS o WHERE o NOT IN (SELECT kafka_offset FROM before)"), 0, 'and it has all that is left');
 is(sql(q{SELECT count(*) FROM before} ) - sql(q{SELECT count(DISTINCT kafka_offset) FROM before}), 0, 'nothing is doubled');
 is(sql(q{SELECT count(*) FROM medallion.gaps}) - sql(q{SELECT count(*) FROM medallion.gaps WHERE table_name = 'large'::regclass}), 0, 'compaction is no gap');
 
@@ -146,7 +149,7 @@ my $aborted = create_topic($kafka, 'aborted', 2);
 stream_table('committed', $aborted, 'text');
 produce($kafka, $aborted, { transactional_id => "records_$$" },
 	(map { my $n = $_; ('begin', (map { { partition => $_ % 2, value => ($n % 3 ? 'aborted' : 'committed') . $n } } 0 .. 9), $n % 3 ? 'abort' : 'commit') } 1 .. 12));
-is(sql(q{SELECT medallion.wait_until_caught_up('committed', '1 min')}), 't', 'the end of partitions with aborted transactions is reached');
+is(sql(q{SELECT medallion.wait_until_caught_up('committed', '3 min')}), 't', 'the end of partitions with aborted transactions is reached');
 is(sql(q{SELECT count(*), count(*) FILTER (WHERE payload LIKE 'committed%'), count(DISTINCT (kafka_partition, kafka_offset)) FROM committed}), '40|40|40', 'aborted records never appear');
 is(sql(q{SELECT medallion.pause('committed'); SELECT medallion.ingest_once('committed')}), "\n0", 'and a session finds nothing more');
 
@@ -166,7 +169,7 @@ wait_for($node, q{SELECT string_agg(payload, ' ' ORDER BY kafka_offset) = 'open 
 pass('until it ends');
 $producer->finish;
 
-is(sql('SELECT count(*) FROM medallion.stream_status'), 0, 'nothing is left in trouble');
+nothing_in_trouble_ok($node);
 is(count_log($node, qr/terminated by signal|PANIC|TRAP/), 0, 'nothing crashed');
 $node->stop('fast');
 done_testing();
