@@ -43,10 +43,11 @@
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
-#include "row_shape.h"
+#include "row_index.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "stable_functions.h"
+#include "type_shape.h"
 #include "view_settings.h"
 
 char *
@@ -61,10 +62,11 @@ is_due(MdRefresh *refresh)
 {
 	ListCell   *lc;
 
-	if (!refresh->view->populated || refresh->view->always_refresh)
+	if (!refresh->view->populated || refresh->view->always_refresh ||
+		OidIsValid(md_type_shapes_lost(refresh->view->type_shapes)))
 		return true;
 	foreach(lc, refresh->sources)
-		if (((MdSource *) lfirst(lc))->changed || ((MdSource *) lfirst(lc))->reshaped)
+		if (((MdSource *) lfirst(lc))->changed)
 			return true;
 	return false;
 }
@@ -137,36 +139,19 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 	return NULL;
 }
 
-/* Note what the rows look like that the query has as a whole; its sources are locked. */
-static void
-note_row_shapes(MdRefresh *refresh)
-{
-	ListCell   *lc;
-
-	foreach(lc, refresh->sources)
-	{
-		MdSource   *source = lfirst(lc);
-
-		if (list_member_oid(refresh->plan->whole_row_ids, source->relid))
-			source->row_shape = md_row_shape(source->relid);
-	}
-}
-
 /* Why all rows may look otherwise although none was written; NULL: they do not. */
 static char *
 why_reshaped(MdRefresh *refresh)
 {
-	ListCell   *lc;
+	Oid			relid = get_typ_typrelid(refresh->reshaped_type);
 
-	foreach(lc, refresh->sources)
-	{
-		MdSource   *source = lfirst(lc);
-
-		if (source->row_shape != source->read_row_shape)
-			return psprintf("%s, whose rows the query shows as a whole, has other columns",
-							md_read_relation_name(source->relid));
-	}
-	return NULL;
+	if (!OidIsValid(refresh->reshaped_type))
+		return NULL;
+	if (OidIsValid(relid) && get_rel_relkind(relid) != RELKIND_COMPOSITE_TYPE)
+		return psprintf("%s, whose rows the query shows as a whole, has other columns",
+						md_read_relation_name(relid));
+	return psprintf("type %s, of which the query reads values, has other attributes or labels",
+					format_type_be_qualified(refresh->reshaped_type));
 }
 
 /* What was read of the changes, and is of no use. */
@@ -231,6 +216,40 @@ fill(void *arg)
 					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
 }
 
+static bool
+shows_composites(const MdTarget *result)
+{
+	ListCell   *lc;
+
+	for (int i = 0; i < result->count; i++)
+		foreach(lc, md_type_shapes_collect(NIL, result->columns[i].type_id))
+			if (get_typtype(lfirst_oid(lc)) == TYPTYPE_COMPOSITE)
+				return true;
+	return false;
+}
+
+/*
+ * A composite type has other attributes: its values have other hashes, and some may be
+ * equal that were not.  So indexes over them are made anew, and no row is told by them.
+ */
+static void
+distrust_composites(MdRefresh *refresh)
+{
+	MdView	   *view = refresh->view;
+	List	   *indexes;
+	ListCell   *lc;
+
+	if (!OidIsValid(refresh->reshaped_type) || !shows_composites(refresh->result))
+		return;
+	indexes = list_make3_oid(view->merge_index, view->key_index, md_row_index_find(view->relid));
+	foreach(lc, indexes)
+		if (OidIsValid(lfirst_oid(lc)))
+			md_relation_drop_part(lfirst_oid(lc));
+	view->merge_index = InvalidOid;
+	view->key_index = InvalidOid;
+	refresh->result->by_row = true;
+}
+
 /* Recompute, and change what differs. */
 static void
 rebuild(MdRefresh *refresh)
@@ -243,6 +262,7 @@ rebuild(MdRefresh *refresh)
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	/* the index is made anew, if need be, when all rows are there */
 	refresh->result->index_keys = NIL;
+	distrust_composites(refresh);
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -471,7 +491,8 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	note_row_shapes(refresh);
+	refresh->reshaped_type = md_type_shapes_lost(view->type_shapes);
+	view->type_shapes = md_type_shapes_make(refresh->plan->shown_types);
 	md_quarantine_apply(refresh, full, run_apply, &application);
 	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +
