@@ -43,7 +43,6 @@
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
-#include "row_index.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "stable_functions.h"
@@ -216,40 +215,6 @@ fill(void *arg)
 					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, run);
 }
 
-static bool
-shows_composites(const MdTarget *result)
-{
-	ListCell   *lc;
-
-	for (int i = 0; i < result->count; i++)
-		foreach(lc, md_type_shapes_collect(NIL, result->columns[i].type_id))
-			if (get_typtype(lfirst_oid(lc)) == TYPTYPE_COMPOSITE)
-				return true;
-	return false;
-}
-
-/*
- * A composite type has other attributes: its values have other hashes, and some may be
- * equal that were not.  So indexes over them are made anew, and no row is told by them.
- */
-static void
-distrust_composites(MdRefresh *refresh)
-{
-	MdView	   *view = refresh->view;
-	List	   *indexes;
-	ListCell   *lc;
-
-	if (!OidIsValid(refresh->reshaped_type) || !shows_composites(refresh->result))
-		return;
-	indexes = list_make3_oid(view->merge_index, view->key_index, md_row_index_find(view->relid));
-	foreach(lc, indexes)
-		if (OidIsValid(lfirst_oid(lc)))
-			md_relation_drop_part(lfirst_oid(lc));
-	view->merge_index = InvalidOid;
-	view->key_index = InvalidOid;
-	refresh->result->by_row = true;
-}
-
 /* Recompute, and change what differs. */
 static void
 rebuild(MdRefresh *refresh)
@@ -262,7 +227,8 @@ rebuild(MdRefresh *refresh)
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	/* the index is made anew, if need be, when all rows are there */
 	refresh->result->index_keys = NIL;
-	distrust_composites(refresh);
+	if (OidIsValid(refresh->reshaped_type))
+		md_state_distrust_composites(view, refresh->result);
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
