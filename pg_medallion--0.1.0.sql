@@ -430,7 +430,9 @@ CREATE TABLE medallion.view_state (
     recompute_rows    float8,
     change_ms         float8,
     change_rows       float8,
-    recomputes        bigint NOT NULL DEFAULT 0
+    recomputes        bigint NOT NULL DEFAULT 0,
+    shown_types       regtype[],
+    type_shapes       bigint[]
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE medallion.view_state IS 'how far each view is';
 COMMENT ON COLUMN medallion.view_state.refresh_number IS 'counts the refreshes that changed the result';
@@ -442,6 +444,8 @@ COMMENT ON COLUMN medallion.view_state.always_refresh IS 'the result can change 
 COMMENT ON COLUMN medallion.view_state.recompute_ms IS 'what the last recompute took, over so many rows of the sources (recompute_rows)';
 COMMENT ON COLUMN medallion.view_state.change_ms IS 'what the last large change took that was not recomputed, of so many rows (change_rows); NULL: not known, or long ago';
 COMMENT ON COLUMN medallion.view_state.recomputes IS 'recomputes since then';
+COMMENT ON COLUMN medallion.view_state.shown_types IS 'composite types and enums of values that the query reads, rows of relations as a whole (to_jsonb(t)) among them; NULL: none';
+COMMENT ON COLUMN medallion.view_state.type_shapes IS 'what each of these looked like at the last refresh: fingerprints of its attributes, of each label';
 
 CREATE TABLE medallion.view_source (
     relid            regclass NOT NULL,
@@ -450,7 +454,6 @@ CREATE TABLE medallion.view_source (
     history_changes  bigint,
     late_batches     bigint,
     late_point       jsonb,
-    row_shape        bigint,
     PRIMARY KEY (relid, source)
 ) WITH (fillfactor = 50);
 CREATE INDEX view_source_source ON medallion.view_source (source);
@@ -460,7 +463,6 @@ COMMENT ON COLUMN medallion.view_source.frontier IS
 COMMENT ON COLUMN medallion.view_source.history_changes IS 'of the streaming table when it was read';
 COMMENT ON COLUMN medallion.view_source.late_batches IS 'how many batches of late rows of the streaming table have been read';
 COMMENT ON COLUMN medallion.view_source.late_point IS 'which ones: {"snapshot": pg_snapshot} of when one was last read; NULL: those without an xid';
-COMMENT ON COLUMN medallion.view_source.row_shape IS 'row_shape() of the source when it was read, where the query has its row as a whole (to_jsonb(t), t::text); NULL: it has not';
 
 -- Rows that an append-only view gained, for the views that read it: those whose
 -- xmin is xid, from first_tid to last_tid.  Means nothing in another cluster, so
@@ -596,20 +598,18 @@ CREATE FUNCTION medallion.captured_frontier(source regclass, read_frontier jsonb
 COMMENT ON FUNCTION medallion.captured_frontier(regclass, jsonb) IS
     'how far a captured relation is: read_frontier itself when nothing has changed since, NULL when its changes are not known';
 
-CREATE FUNCTION medallion.row_shape(source regclass) RETURNS bigint
-    AS 'MODULE_PATHNAME', 'md_row_shape_sql'
+CREATE FUNCTION medallion.types_changed(types regtype[], shapes bigint[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'md_types_changed'
     LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION medallion.row_shape(regclass) IS
-    'a fingerprint of the names and types of a relation''s columns, which show in to_jsonb(t) and t::text';
+COMMENT ON FUNCTION medallion.types_changed(regtype[], bigint[]) IS
+    'has one of these types other attributes than it had, or other labels, which show in to_jsonb() and texts of its values?';
 
 -- What a view has read of each source, beside how far that source is now.
 CREATE VIEW medallion.source_position AS
   SELECT p.*,
          p.frontier IS NULL OR p.frontier IS DISTINCT FROM p.read_frontier
          OR p.history_changes IS DISTINCT FROM p.read_history_changes
-         OR p.late_batches IS DISTINCT FROM p.read_late_batches AS changed,
-         CASE WHEN p.read_row_shape IS NULL THEN false
-              ELSE p.read_row_shape <> medallion.row_shape(p.source) END AS reshaped
+         OR p.late_batches IS DISTINCT FROM p.read_late_batches AS changed
     FROM (
     SELECT s.relid, s.source,
            CASE WHEN t.relid IS NOT NULL THEN 'streaming table'
@@ -620,7 +620,6 @@ CREATE VIEW medallion.source_position AS
            s.history_changes AS read_history_changes,
            s.late_batches AS read_late_batches,
            s.late_point,
-           s.row_shape AS read_row_shape,
            CASE WHEN t.relid IS NOT NULL THEN
                     (SELECT coalesce(jsonb_object_agg(p.topic, p.offsets), '{}')
                        FROM (SELECT c.topic, jsonb_object_agg(c.kafka_partition, c.next_offset) AS offsets
@@ -644,12 +643,12 @@ CREATE VIEW medallion.source_position AS
            LEFT JOIN medallion.stream t ON t.relid = s.source
            LEFT JOIN medallion.view_state u ON u.relid = s.source) p;
 COMMENT ON VIEW medallion.source_position IS
-    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be; reshaped: a row that the view shows as a whole has other columns now';
+    'what each view has read of its sources (read_frontier), beside how far they are now (frontier; NULL: changes are not known); changed: something is new, or may be';
 
 -- Since when something has been waiting to be read, for those that have read
 -- their sources and of whose changes the time is known.
 CREATE VIEW medallion.source_waiting AS
-    SELECT p.relid, p.source, p.changed, p.reshaped,
+    SELECT p.relid, p.source, p.changed,
            CASE WHEN p.read_frontier IS NULL OR NOT p.changed THEN NULL
                 WHEN p.kind = 'streaming table' THEN
                     least((SELECT min(b.stored_at)
@@ -1108,7 +1107,7 @@ CREATE VIEW medallion.materialized_views WITH (security_barrier) AS
         part AS (
             SELECT t.relid, min(coalesce(w.since, t.refreshed_at)) AS since
               FROM medallion.view_state t LEFT JOIN medallion.source_waiting w ON w.relid = t.relid
-             WHERE w.changed OR w.reshaped OR t.always_refresh GROUP BY t.relid),
+             WHERE w.changed OR t.always_refresh OR medallion.types_changed(t.shown_types, t.type_shapes) GROUP BY t.relid),
         waiting AS (
             SELECT l.view, min(p.since) AS since FROM lineage l JOIN part p ON p.relid = l.part GROUP BY l.view)
     SELECT v.relid AS view, c.relowner::pg_catalog.regrole AS owner,

@@ -283,6 +283,49 @@ UPDATE c SET d = '1';
 SELECT * FROM check_all();
 SELECT count(*) FROM medallion.refresh_errors WHERE source IN ('b'::regclass, 'c'::regclass);
 SET client_min_messages = warning;
+SET client_min_messages = error;
+-- Grouping sets: such a row is in no group of any of them, and comes to all when it can be computed.
+CREATE TABLE facts (id int PRIMARY KEY, a int, b text, x text);
+INSERT INTO facts SELECT i, i % 3, 'b' || i % 2, CASE WHEN i IN (4, 9) THEN 'bad' ELSE i::text END FROM generate_series(1, 12) i;
+INSERT INTO facts VALUES (13, NULL, NULL, 'alone');
+CREATE TABLE set_queries (view text PRIMARY KEY, query text);
+INSERT INTO set_queries VALUES
+    ('sets_sum', 'SELECT a, b, GROUPING(a, b) AS g, sum(x::int) AS s, count(*) AS n FROM @ GROUP BY ROLLUP (a, b)'),
+    ('sets_key', 'SELECT x::int % 4 AS m, a, max(x) AS high FROM @ GROUP BY CUBE (x::int % 4, a)'),
+    ('sets_values', 'SELECT b, count(DISTINCT 100 / (x::int - 1)) AS d FROM @ GROUP BY GROUPING SETS ((a), (b), ())'),
+    ('sets_listed', 'SELECT a, string_agg(x, '','' ORDER BY x::int) AS l FROM @ GROUP BY ROLLUP (a)');
+SELECT view, count(medallion.create_materialized_view(view, replace(query, '@', 'facts'), NULL, 'incremental')) FROM set_queries GROUP BY 1 ORDER BY 1;
+CREATE VIEW left_out AS
+    SELECT e.view, string_agg(e.row_data ->> 'id', ',' ORDER BY error_id) FROM medallion.refresh_errors e
+     WHERE e.source = 'facts'::regclass GROUP BY 1 ORDER BY e.view::text;
+-- how they differ from their query over the rows that can be computed
+CREATE FUNCTION look_at_sets() RETURNS TABLE (view text, did text, differ bigint, verify bigint) LANGUAGE sql AS $$
+    SELECT q.view, refresh(q.view::regclass),
+           differences(q.view::regclass, replace(q.query, '@', CASE q.view WHEN 'sets_values'
+                       THEN '(SELECT * FROM facts WHERE x ~ ''^\d+$'' AND x <> ''1'') f' ELSE '(SELECT * FROM facts WHERE x ~ ''^\d+$'') f' END)),
+           (SELECT count(*) FROM medallion.verify(q.view::regclass))
+      FROM set_queries q ORDER BY 1 $$;
+SELECT * FROM look_at_sets();
+TABLE left_out;
+-- others of their groups come and go; more that fail come, one of them with a good row of a new group
+INSERT INTO facts VALUES (14, 7, 'b7', 'worse'), (15, 7, 'b7', '15'), (16, 1, NULL, '1');
+DELETE FROM facts WHERE id IN (1, 7);
+SELECT * FROM look_at_sets();
+TABLE left_out;
+-- corrected, gone, and gone bad
+UPDATE facts SET x = '9' WHERE id = 9;
+UPDATE facts SET x = 'gone bad' WHERE id = 15;
+DELETE FROM facts WHERE id IN (4, 16);
+SELECT * FROM look_at_sets();
+TABLE left_out;
+DELETE FROM facts WHERE x ~ '^\d+$';
+SELECT * FROM look_at_sets();
+TABLE left_out;
+UPDATE facts SET x = id;
+SELECT * FROM look_at_sets();
+SELECT * FROM look_at_sets();
+TABLE left_out;
+
 DROP SCHEMA view_errors CASCADE;
 SELECT count(*) FROM medallion.view;
 SELECT count(*) FROM medallion.refresh_error;

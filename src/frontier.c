@@ -71,7 +71,7 @@ md_frontier_load(Oid view, Snapshot snapshot)
 	rows = md_sql_run_cached(&plan,
 							 "SELECT source::oid, kind, read_frontier, frontier,"
 							 "       read_history_changes, history_changes, rewritten_number, changed,"
-							 "       late_point, read_late_batches, late_batches, read_row_shape, reshaped"
+							 "       late_point, read_late_batches, late_batches"
 							 "  FROM medallion.source_position WHERE relid = $1 ORDER BY 1",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
@@ -91,8 +91,6 @@ md_frontier_load(Oid view, Snapshot snapshot)
 		source->late_point = copy_jsonb(i, 9, context);
 		source->read_late_batches = md_sql_int64(i, 10);
 		source->late_batches = md_sql_int64(i, 11);
-		source->read_row_shape = md_sql_int64(i, 12);
-		source->reshaped = md_sql_bool(i, 13);
 		source->is_captured = source->frontier != NULL && source->kind != MD_SOURCE_STREAM &&
 			md_json_string(source->frontier, "capture") != NULL;
 		old = MemoryContextSwitchTo(context);
@@ -125,7 +123,8 @@ md_frontier_find_news(const Oid *relids, int count, bool *news, Snapshot snapsho
 							 "SELECT r.n FROM unnest($1) WITH ORDINALITY r(relid, n)"
 							 "       LEFT JOIN medallion.view_state s ON s.relid = r.relid"
 							 " WHERE (s.populated AND NOT s.always_refresh) IS NOT TRUE"
-							 "    OR (SELECT bool_or(p.changed OR p.reshaped) FROM medallion.source_position p"
+							 "    OR medallion.types_changed(s.shown_types, s.type_shapes)"
+							 "    OR (SELECT bool_or(p.changed) FROM medallion.source_position p"
 							 "         WHERE p.relid = r.relid)",
 							 &args, snapshot);
 	for (uint64 i = 0; i < rows; i++)
@@ -356,7 +355,7 @@ md_frontier_store(Oid view, List *sources, Snapshot snapshot)
 		bool		has_point = source->late_batches != source->read_late_batches;
 		MdSqlArgs	args = {0};
 
-		if (!source->changed && source->row_shape == source->read_row_shape)
+		if (!source->changed)
 			continue;
 		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(view), false);
 		md_sql_arg(&args, OIDOID, ObjectIdGetDatum(source->relid), false);
@@ -365,13 +364,12 @@ md_frontier_store(Oid view, List *sources, Snapshot snapshot)
 		md_sql_arg(&args, INT8OID, Int64GetDatum(source->late_batches), !is_stream);
 		md_sql_arg(&args, TEXTOID, has_point ? CStringGetTextDatum(late_point_text(snapshot)) : (Datum) 0,
 				   !has_point);
-		md_sql_arg(&args, INT8OID, Int64GetDatum(source->row_shape), source->row_shape == 0);
 		md_sql_run_cached(&plan,
 						  "UPDATE medallion.view_source SET frontier = $3, history_changes = $4,"
-						  "       late_batches = $5, late_point = coalesce($6::jsonb, late_point), row_shape = $7"
+						  "       late_batches = $5, late_point = coalesce($6::jsonb, late_point)"
 						  " WHERE relid = $1 AND source = $2"
 						  "   AND (frontier IS DISTINCT FROM $3 OR history_changes IS DISTINCT FROM $4"
-						  "        OR late_batches IS DISTINCT FROM $5 OR row_shape IS DISTINCT FROM $7)",
+						  "        OR late_batches IS DISTINCT FROM $5)",
 						  &args, snapshot);
 	}
 	SPI_finish();

@@ -41,9 +41,6 @@ typedef struct MdSource
 	Jsonb	   *late_point;		/* a read point of them; NULL: those of no transaction */
 	int64		rewritten_number;	/* of a view */
 	bool		changed;		/* or perhaps changed */
-	int64		read_row_shape;	/* of a row that the view shows as a whole; 0: it does not */
-	int64		row_shape;		/* likewise now, for the one who refreshes */
-	bool		reshaped;		/* the columns of such a row changed */
 	bool		is_captured;	/* the frontier is one of its capture */
 } MdSource;
 

@@ -11,7 +11,9 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -19,6 +21,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -83,19 +86,50 @@ lock_family(Oid relid)
 	return find_all_inheritors(relid, AccessShareLock, NULL);
 }
 
-static void
-check_unchanged(Oid source, List *family, Snapshot snapshot)
+/* Is one that inherits from these in the snapshot not among them any more? */
+static bool
+has_lost_member(List *family, Snapshot snapshot)
 {
+	Relation	inherits = table_open(InheritsRelationId, AccessShareLock);
+	bool		lost = false;
 	ListCell   *lc;
 
 	foreach(lc, family)
-		if (is_newer(lfirst_oid(lc), snapshot))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to a concurrent change of relation \"%s\"",
-							get_rel_name(source)),
-					 errdetail("It was truncated, rewritten or altered, or a partition was attached, after the snapshot of this transaction was taken."),
-					 errhint("Refresh in a transaction of its own, or try again.")));
+	{
+		ScanKeyData key[1];
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key[0], Anum_pg_inherits_inhparent, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(lfirst_oid(lc)));
+		scan = systable_beginscan(inherits, InheritsParentIndexId, true, snapshot, 1, key);
+		while (!lost && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			Form_pg_inherits form = (Form_pg_inherits) GETSTRUCT(tuple);
+
+			lost = !form->inhdetachpending && !list_member_oid(family, form->inhrelid);
+		}
+		systable_endscan(scan);
+	}
+	table_close(inherits, AccessShareLock);
+	return lost;
+}
+
+static void
+check_unchanged(Oid source, List *family, Snapshot snapshot)
+{
+	bool		changed = has_lost_member(family, snapshot);
+	ListCell   *lc;
+
+	foreach(lc, family)
+		changed = changed || is_newer(lfirst_oid(lc), snapshot);
+	if (changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to a concurrent change of relation \"%s\"",
+						get_rel_name(source)),
+				 errdetail("It was truncated, rewritten or altered, or a partition was attached or detached, after the snapshot of this transaction was taken."),
+				 errhint("Refresh in a transaction of its own, or try again.")));
 }
 
 void

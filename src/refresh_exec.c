@@ -43,10 +43,10 @@
 #include "refresh_state.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
-#include "row_shape.h"
 #include "settings.h"
 #include "sql_run.h"
 #include "stable_functions.h"
+#include "type_shape.h"
 #include "view_settings.h"
 
 char *
@@ -61,10 +61,11 @@ is_due(MdRefresh *refresh)
 {
 	ListCell   *lc;
 
-	if (!refresh->view->populated || refresh->view->always_refresh)
+	if (!refresh->view->populated || refresh->view->always_refresh ||
+		OidIsValid(md_type_shapes_lost(refresh->view->type_shapes)))
 		return true;
 	foreach(lc, refresh->sources)
-		if (((MdSource *) lfirst(lc))->changed || ((MdSource *) lfirst(lc))->reshaped)
+		if (((MdSource *) lfirst(lc))->changed)
 			return true;
 	return false;
 }
@@ -137,36 +138,19 @@ why_rebuild(MdRefresh *refresh, List **inputs)
 	return NULL;
 }
 
-/* Note what the rows look like that the query has as a whole; its sources are locked. */
-static void
-note_row_shapes(MdRefresh *refresh)
-{
-	ListCell   *lc;
-
-	foreach(lc, refresh->sources)
-	{
-		MdSource   *source = lfirst(lc);
-
-		if (list_member_oid(refresh->plan->whole_row_ids, source->relid))
-			source->row_shape = md_row_shape(source->relid);
-	}
-}
-
 /* Why all rows may look otherwise although none was written; NULL: they do not. */
 static char *
 why_reshaped(MdRefresh *refresh)
 {
-	ListCell   *lc;
+	Oid			relid = get_typ_typrelid(refresh->reshaped_type);
 
-	foreach(lc, refresh->sources)
-	{
-		MdSource   *source = lfirst(lc);
-
-		if (source->row_shape != source->read_row_shape)
-			return psprintf("%s, whose rows the query shows as a whole, has other columns",
-							md_read_relation_name(source->relid));
-	}
-	return NULL;
+	if (!OidIsValid(refresh->reshaped_type))
+		return NULL;
+	if (OidIsValid(relid) && get_rel_relkind(relid) != RELKIND_COMPOSITE_TYPE)
+		return psprintf("%s, whose rows the query shows as a whole, has other columns",
+						md_read_relation_name(relid));
+	return psprintf("type %s, of which the query reads values, has other attributes or labels",
+					format_type_be_qualified(refresh->reshaped_type));
 }
 
 /* What was read of the changes, and is of no use. */
@@ -243,6 +227,8 @@ rebuild(MdRefresh *refresh)
 	(void) md_step(&run->steps, MD_STEP_RECOMPUTE);
 	/* the index is made anew, if need be, when all rows are there */
 	refresh->result->index_keys = NIL;
+	if (OidIsValid(refresh->reshaped_type))
+		md_state_distrust_composites(view, refresh->result);
 	md_state_make(view, refresh->plan);
 	before = *run;
 	if (!OidIsValid(view->merge_index))
@@ -471,7 +457,8 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
-	note_row_shapes(refresh);
+	refresh->reshaped_type = md_type_shapes_lost(view->type_shapes);
+	view->type_shapes = md_type_shapes_make(refresh->plan->shown_types);
 	md_quarantine_apply(refresh, full, run_apply, &application);
 	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +

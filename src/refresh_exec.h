@@ -27,6 +27,7 @@ typedef struct MdRefresh
 	MdEngine   *engine;			/* while an incremental strategy runs */
 	List	   *quarantined;	/* of MdRefreshError: see refresh_quarantine.c */
 	char	   *why_anew;		/* it must be recomputed because of these; NULL: not */
+	Oid			reshaped_type;	/* whose values look otherwise since the last refresh; InvalidOid: none */
 	MdRun		run;
 } MdRefresh;
 

@@ -184,7 +184,7 @@ apply_job(void *arg)
 {
 	ApplyJob   *job = arg;
 
-	if (job->keys != NIL)
+	if (job->keys != NIL && !job->target->by_row)
 		apply_by_key(job->target, job->keys, job->snapshot, job->run);
 	else
 		apply_by_row(job->target, job->snapshot, job->run);

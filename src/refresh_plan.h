@@ -71,7 +71,7 @@ typedef struct MdPlan
 	bool		repeatable;		/* no volatile function: verify() is exact */
 	List	   *source_ids;		/* of Oid: relations that are read, each once */
 	List	   *inlined_ids;	/* of Oid: plain views that were inlined */
-	List	   *whole_row_ids;	/* of Oid: sources whose row as a whole is read, to_jsonb(t) say */
+	List	   *shown_types;	/* of Oid: composite types and enums of values that are read; see type_shape.h */
 	Query	   *normal;			/* the query in blocks */
 	List	   *keys;			/* of the top block, over its FROM; NIL: none */
 	List	   *key_columns;	/* of int: the columns that show them; NIL: not all are */

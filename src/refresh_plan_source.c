@@ -13,6 +13,7 @@
 
 #include "refresh_plan.h"
 #include "stable_functions.h"
+#include "type_shape.h"
 
 typedef struct SourceContext
 {
@@ -162,24 +163,39 @@ md_plan_has_system_column(Query *query, int *location)
 	return found;
 }
 
-/* The columns of a subquery's row are those of its text. */
+/* Types of the values that go into expressions; all others are parts of these. */
 static bool
-note_whole_row(Var *var, RangeTblEntry *rte, void *state)
+note_types_walker(Node *node, MdPlan *plan)
 {
-	List	  **relids = state;
-
-	if (var->varattno == InvalidAttrNumber && rte->rtekind == RTE_RELATION)
-		*relids = list_append_unique_oid(*relids, rte->relid);
-	return false;
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_Query:
+			return query_tree_walker((Query *) node, note_types_walker, plan, QTW_IGNORE_JOINALIASES);
+		case T_Var:
+		case T_Const:
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_RowExpr:
+		case T_CoerceViaIO:
+		case T_ConvertRowtypeExpr:
+		case T_Aggref:
+		case T_WindowFunc:
+			plan->shown_types = md_type_shapes_collect(plan->shown_types, exprType(node));
+			break;
+		default:
+			break;
+	}
+	return expression_tree_walker(node, note_types_walker, plan);
 }
 
 void
 md_plan_note_sources(MdPlan *plan, Oid owner)
 {
 	SourceContext context = {plan, owner};
-	ReferenceContext references = {.wanted = note_whole_row, .state = &plan->whole_row_ids};
 
 	(void) collect_sources_walker((Node *) plan->query, &context);
 	(void) note_volatility_walker((Node *) plan->query, &context);
-	(void) reference_walker((Node *) plan->query, &references);
+	(void) note_types_walker((Node *) plan->query, plan);
 }

@@ -27,6 +27,8 @@
 #include "refresh_top.h"
 #include "refresh_upsert.h"
 #include "relation_make.h"
+#include "row_index.h"
+#include "type_shape.h"
 
 /* A state table that the plan wants. */
 typedef struct Wanted
@@ -209,6 +211,35 @@ md_state_index_result(MdView *view, MdPlan *plan)
 	/* one index serves both if they are the same columns */
 	view->key_index = md_upsert_ensure_index(view->relid, view->key_index,
 											 !has_sets && equal(keys, plan_keys) ? NIL : keys, true);
+}
+
+static bool
+shows_composites(const MdTarget *result)
+{
+	ListCell   *lc;
+
+	for (int i = 0; i < result->count; i++)
+		foreach(lc, md_type_shapes_collect(NIL, result->columns[i].type_id))
+			if (get_typtype(lfirst_oid(lc)) == TYPTYPE_COMPOSITE)
+				return true;
+	return false;
+}
+
+void
+md_state_distrust_composites(MdView *view, MdTarget *result)
+{
+	List	   *indexes;
+	ListCell   *lc;
+
+	if (!shows_composites(result))
+		return;
+	indexes = list_make3_oid(view->merge_index, view->key_index, md_row_index_find(view->relid));
+	foreach(lc, indexes)
+		if (OidIsValid(lfirst_oid(lc)))
+			md_relation_drop_part(lfirst_oid(lc));
+	view->merge_index = InvalidOid;
+	view->key_index = InvalidOid;
+	result->by_row = true;
 }
 
 void

@@ -21,6 +21,13 @@ extern void md_state_prepare(MdView *view, MdPlan *plan);
 extern void md_state_make(MdView *view, MdPlan *plan);
 extern void md_state_index(MdView *view, MdPlan *plan);
 
+/*
+ * A composite type of columns of the result has other attributes: its values have other hashes,
+ * and some may be equal that were not.  Indexes over them go, to be made anew when the rows are right,
+ * and till then no row is told by its key.
+ */
+extern void md_state_distrust_composites(MdView *view, MdTarget *result);
+
 /* Columns of the result that identify a row under the plan; NIL: there is no index over them. */
 extern List *md_state_result_keys(const MdPlan *plan);
 

@@ -26,6 +26,7 @@ typedef struct MdTarget
 	int			count;
 	MdTargetColumn *columns;
 	List	   *index_keys;		/* of an index that may turn out too small: see md_upsert_try(); NIL: none */
+	bool		by_row;			/* rows are replaced as a whole, whatever their key */
 } MdTarget;
 
 extern MdTarget *md_target_make(Oid relid);

@@ -25,6 +25,7 @@
 #include "catalog.h"
 #include "nearest_name.h"
 #include "sql_run.h"
+#include "type_shape.h"
 #include "view_catalog.h"
 
 static const char *const mode_names[] = {
@@ -128,6 +129,21 @@ row_float8(int attno)
 	return isnull ? 0 : DatumGetFloat8(value);
 }
 
+/* Columns 26 and 27 of row 0. */
+static void
+load_type_shapes(MdView *view, MemoryContext context)
+{
+	bool		isnull;
+	Datum		types = md_sql_datum(0, 26, &isnull);
+	MemoryContext old;
+
+	if (isnull)
+		return;
+	old = MemoryContextSwitchTo(context);
+	view->type_shapes = md_type_shapes_of_arrays(types, md_sql_datum(0, 27, &isnull));
+	MemoryContextSwitchTo(old);
+}
+
 /* Make an MdView of row 0 of the query of md_view_load. */
 static MdView *
 view_from_row(MemoryContext context)
@@ -172,6 +188,7 @@ view_from_row(MemoryContext context)
 	view->cost.recomputes = md_sql_int64(0, 23);
 	view->on_error_fail = md_sql_bool(0, 24);
 	view->max_refresh_errors = (int) md_sql_int64(0, 25);
+	load_type_shapes(view, context);
 	return view;
 }
 
@@ -197,7 +214,7 @@ md_view_load(Oid relid, Snapshot snapshot)
 						  "       s.populated, s.refresh_number, s.rewritten_number, s.refreshed_at,"
 						  "       s.always_refresh, s.xmin, s.recompute_ms, s.recompute_rows,"
 						  "       s.change_ms, s.change_rows, s.recomputes, v.on_error = 'fail',"
-						  "       v.max_refresh_errors::bigint"
+						  "       v.max_refresh_errors::bigint, s.shown_types, s.type_shapes"
 						  "  FROM medallion.view v"
 						  "       JOIN pg_class c ON c.oid = v.relid"
 						  "       LEFT JOIN medallion.view_state s ON s.relid = v.relid"

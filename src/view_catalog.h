@@ -69,6 +69,7 @@ typedef struct MdView
 	TimestampTz refreshed_at;	/* 0: never */
 	bool		always_refresh;
 	TransactionId state_xid;	/* that last wrote the state */
+	List	   *type_shapes;	/* of MdTypeShape: of the types whose values the query reads */
 	MdViewCost	cost;
 } MdView;
 

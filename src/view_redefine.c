@@ -62,6 +62,7 @@
 #include "row_index.h"
 #include "settings.h"
 #include "sql_run.h"
+#include "type_shape.h"
 #include "view_columns.h"
 #include "view_define.h"
 #include "view_settings.h"
@@ -464,6 +465,8 @@ put_rows(Redefinition *redefinition)
 
 	md_catalog_become(view->owner, &saved);
 	target = md_target_make(view->relid);
+	if (OidIsValid(md_type_shapes_lost(view->type_shapes)))
+		md_state_distrust_composites(view, target);
 	next = md_target_make(redefinition->next->relid);
 	SPI_connect();
 	redefinition->run.rows_inserted = 0;

@@ -16,6 +16,7 @@
 
 #include "catalog.h"
 #include "sql_run.h"
+#include "type_shape.h"
 #include "view_state.h"
 
 /* The definition changed: what is there now must be compared as a whole. */
@@ -54,6 +55,9 @@ md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapsh
 {
 	static SPIPlanPtr state_plan = NULL;
 	const MdViewCost *cost = &view->cost;
+	Datum		types;
+	Datum		shapes;
+	bool		has_types = md_type_shapes_arrays(view->type_shapes, &types, &shapes);
 	TimestampTz now = GetCurrentTimestamp();
 	MdSecurity	saved;
 	MdSqlArgs	args = {0};
@@ -76,12 +80,15 @@ md_view_store_state(const MdView *view, const char *strategy, MdRun *run, Snapsh
 	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->change_ms), cost->change_ms == 0);
 	md_sql_arg(&args, FLOAT8OID, Float8GetDatum(cost->change_rows), cost->change_ms == 0);
 	md_sql_arg(&args, INT8OID, Int64GetDatum(cost->recomputes), false);
+	md_sql_arg(&args, REGTYPEARRAYOID, types, !has_types);
+	md_sql_arg(&args, INT8ARRAYOID, shapes, !has_types);
 	if (md_sql_run_cached(&state_plan,
 						  "UPDATE medallion.view_state SET populated = true, refresh_number = $2,"
 						  "       rewritten_number = $3, started_at = $4, refreshed_at = $5,"
 						  "       strategy = $6, always_refresh = $7, duration = $8 - $4,"
 						  "       latency = $8 - $9, recompute_ms = $10, recompute_rows = $11,"
-						  "       change_ms = $12, change_rows = $13, recomputes = $14 WHERE relid = $1",
+						  "       change_ms = $12, change_rows = $13, recomputes = $14,"
+						  "       shown_types = $15, type_shapes = $16 WHERE relid = $1",
 						  &args, snapshot) != 1)
 		elog(ERROR, "view %u has no state", view->relid);
 	md_view_sql_end(&saved);
@@ -116,7 +123,8 @@ md_view_adopt_state(Oid relid, Oid other, MdRun *run)
 				   "       refreshed_at = n.refreshed_at, strategy = n.strategy,"
 				   "       always_refresh = n.always_refresh, recompute_ms = n.recompute_ms,"
 				   "       recompute_rows = n.recompute_rows, change_ms = n.change_ms,"
-				   "       change_rows = n.change_rows, recomputes = n.recomputes"
+				   "       change_rows = n.change_rows, recomputes = n.recomputes,"
+				   "       shown_types = n.shown_types, type_shapes = n.type_shapes"
 				   "  FROM medallion.view_state n"
 				   " WHERE s.relid = $1 AND n.relid = $2 RETURNING s.refresh_number",
 				   &args, snapshot) != 1)

@@ -5,6 +5,7 @@ a tree, and steps. It runs the same way every time, can be printed as SQL, and
 a reducer can take parts away from it.
 """
 
+import copy
 import random
 import re
 
@@ -15,12 +16,18 @@ import values
 COLUMNS = [("v", "num"), ("t", "text"), ("f", "float"), ("b", "bool"), ("d", "date"), ("at", "ts"), ("x", "ints"),
            ("j", "json"), ("n", "big"), ("r", "rough"), ("o", "dom"), ("c", "comp"), ("m", "mood"), ("i", "ci"),
            ("s", "span"), ("g", "range"), ("l", "long"), ("w", "raw"), ("h", "hashed")]
-WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4, 2, 4, 2, 4, 3, 3, 3, 3, 2]
+WEIGHTS = [18, 22, 10, 8, 8, 10, 8, 5, 8, 4, 2, 5, 4, 4, 3, 3, 3, 3, 2]
 
 # Settings with which the same query is planned in other ways.
 PLANNER = ["enable_hashjoin = off", "enable_mergejoin = off", "enable_nestloop = off", "enable_hashagg = off", "enable_sort = off",
            "work_mem = '64kB'; SET medallion.refresh_work_mem = '64kB'", "enable_material = off", "enable_memoize = off", "enable_seqscan = off", "jit = on",
            "parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0"]
+
+# Types that a column can be given and that its values fit in.
+OTHER_TYPES = {"int": ["bigint"], "big": ["numeric", "bigint"], "text": ["varchar", "varchar(9000)"], "num": ["numeric(60, 25)", "numeric"],
+               "ints": ["bigint[]"], "date": ["date"]}
+
+REDEFINED_SHARE = 0.04      # how often a view gets another query, beside each refresh of one
 
 # An aggregate of the user: the order of its rows matters, and it cannot go back.
 OWN_AGGREGATE = [
@@ -30,14 +37,21 @@ OWN_AGGREGATE = [
 
 
 class Step:
-    """kind: sql, refresh, hold, crash, cancel, async, wait, commit. What is not needed is None."""
+    """
+    kind: a step_...() of run_case.py. What is not needed is None. new: a view with the name of `view`, how: what happens
+    while it takes its place.
+    """
 
-    def __init__(self, kind, session="main", head="", rows=None, tail="", view=None, point=None, marks=(), inner=()):
+    def __init__(self, kind, session="main", head="", rows=None, tail="", view=None, point=None, marks=(), inner=(),
+                 new=None, how=None):
         self.kind, self.session, self.head, self.rows, self.tail = kind, session, head, rows, tail
         self.view, self.point, self.marks, self.inner = view, point, tuple(marks), list(inner)
+        self.new, self.how = new, how
 
-    def with_rows(self, rows):
-        return Step(self.kind, self.session, self.head, rows, self.tail, self.view, self.point, self.marks, self.inner)
+    def with_parts(self, **parts):
+        step = copy.copy(self)
+        vars(step).update(parts)
+        return step
 
     def sql(self):
         return self.head + (", ".join(self.rows) if self.rows else "") + self.tail
@@ -64,6 +78,11 @@ class View:
     def with_node(self, node):
         return View(self.name, node, self.columns, self.uses_time, self.plain, self.loose)
 
+    def shown_as(self, names, types):
+        """The same query with its first columns under these names and of these types."""
+        shown = ", ".join(f"c{i}::{t} AS {n}" for i, (n, t) in enumerate(zip(names, types), 1))
+        return self.with_node([f"SELECT {shown} FROM (", self.node, ") shown"])
+
     def reads(self, name):
         return re.search(rf"\b{name}\b", self.sql()) is not None
 
@@ -77,16 +96,21 @@ class Case:
         return Case(self.seed, **{**{k: getattr(self, k) for k in ("tables", "setup", "initial", "views", "steps")},
                                   **parts})
 
-    def sources_of(self, name):
-        """Names of all relations below a view, itself included."""
+    def with_view(self, new):
+        """With another query of a view."""
+        return self.replaced(views=[new if v.name == new.name else v for v in self.views])
+
+    def sources_of(self, name, ever=False):
+        """Names of all relations below a view, itself included; ever: by the queries that it gets later, too."""
         found, todo = set(), [name]
         while todo:
             current = todo.pop()
             found.add(current)
-            view = next((v for v in self.views if v.name == current), None)
-            if view:
-                todo += [o for o in [v.name for v in self.views] + [t.name for t in self.tables]
-                         if o not in found and view.reads(o)]
+            queries = [v for v in self.views if v.name == current]
+            if ever:
+                queries += [s.new for s in self.steps if s.new is not None and s.view == current]
+            todo += [o for o in [v.name for v in self.views] + [t.name for t in self.tables]
+                     if o not in found and any(q.reads(o) for q in queries)]
         return found
 
 
@@ -100,7 +124,10 @@ class CaseMaker:
         self.tables, self.setup, self.initial, self.views, self.steps = [], [], [], [], []
         self.open_tables = {}       # of the long transaction: name -> does it keep others from writing
         self.detached = set()
-        self.added = {}         # table: columns that came
+        self.added = {}         # table, or type: columns that came
+        self.labels = ["low", "mid", "high"]
+        self.relations = {}     # of views: as what others read them
+        self.readable = {}      # view: relations that were there before it
 
     def make(self):
         self.make_tables()
@@ -229,9 +256,45 @@ class CaseMaker:
             if plain and (grammar.uses_time or grammar.loose):
                 continue
             self.views.append(view)
+            self.readable[view.name] = list(relations)
             usable = [(c, k) for c, k in columns if k != "approx"]
             if usable and (plain or rng.random() < 0.5):
-                relations.append(Relation(view.name, columns, 60, "view"))
+                self.relations[view.name] = Relation(view.name, columns, 60, "view")
+                relations.append(self.relations[view.name])
+
+    def new_query(self, view):
+        """Another query for a view, mostly of the same columns while others read it; None: there is none."""
+        rng = self.rng
+        grammar = Grammar(rng, self.readable[view.name])
+        pick = rng.random()
+        is_read = view.plain or any(v.name != view.name and v.reads(view.name) for v in self.views)
+        if pick < 0.25:
+            node, columns = grammar.query_filtered(view.node, view.columns)
+        elif pick < (0.9 if is_read else 0.6):
+            node, columns = grammar.query_of_kinds(rng.choice([0, 0, 1]), [k for _, k in view.columns])
+        else:
+            node, columns = grammar.query(rng.choice([0, 1]))
+        holds_old = pick < 0.25
+        new = View(view.name, node, columns, grammar.uses_time or (holds_old and view.uses_time), view.plain,
+                   grammar.loose or (holds_old and view.loose))
+        return None if view.plain and (new.uses_time or new.loose) else new
+
+    def redefine(self, view):
+        """Steps that give a view another query."""
+        rng = self.rng
+        new = self.new_query(view)
+        if new is None:
+            return []
+        how = "plain" if view.plain else rng.choices(["plain", "held", "undone", "cancelled", "killed"],
+                                                     [60, 20, 8, 6, 30 if self.with_crash else 0])[0]
+        if how in ("plain", "held"):
+            # should it be refused, those that read columns that it lacks are no queries, and are left out
+            self.views[self.views.index(view)] = new
+            if view.name in self.relations:
+                self.relations[view.name].columns = new.columns
+        inner = self.rows_change() if how == "held" else self.plain_change() if how == "undone" else []
+        return [Step("redefine", view=view.name, new=new, how=how, inner=inner,
+                     point=rng.choice(self.points["redefine"] + self.points["refresh"]))]
 
     # -- rows and changes
 
@@ -314,8 +377,8 @@ class CaseMaker:
         sql = lambda text_, marks=(): [Step("sql", session, text_, marks=marks)]
         pick = rng.choices(["insert", "delete", "delete_one", "update", "update_one", "same", "again", "all", "merge",
                             "truncate", "reload", "conflict", "move", "replica", "leaf", "attach", "key", "rewrite", "copy",
-                            "from", "using", "add"],
-                           [26, 12, 10, 14, 10, 3, 5, 3, 6, 2, 2, 4, 3, 2, 5, 3, 3, 1, 1, 2, 2, 1])[0]
+                            "from", "using", "add", "retype", "again_column", "type"],
+                           [26, 12, 10, 14, 10, 3, 5, 3, 6, 2, 2, 4, 3, 2, 5, 3, 3, 1, 1, 2, 2, 1, 1, 0.5, 2])[0]
         columns = ", ".join(c for c, _ in table.columns)
         if pick == "delete":
             return sql(f"DELETE FROM {name} WHERE {self.condition(table)}")
@@ -379,9 +442,59 @@ class CaseMaker:
             added.append(column)
             return rng.choice([sql(f"ALTER TABLE {name} ADD COLUMN {column} int DEFAULT 5"),
                                sql(f"ALTER TABLE {name} ADD COLUMN {column} int DEFAULT random() * 5", [name])])
+        if pick == "retype" and session == "main" and table.kind in ("table", "keyed"):
+            return self.retype(table)
+        if pick == "again_column" and session == "main" and table.kind in ("table", "keyed", "split") and not table.made:
+            return self.again_column(table)
+        if pick == "type" and session == "main":
+            return self.change_type(table)
         if pick == "rewrite" and session == "main":
             return sql(f"VACUUM FULL {name}", [name]) if rng.random() < 0.5 else sql(f"ANALYZE {name}")
         return [self.insert(table, rows, session)]
+
+    def retype(self, table):
+        """Another type of a column: who shows it loses its query, and is given it again."""
+        column, kind = self.rng.choice(table.columns)
+        if kind not in OTHER_TYPES or column == "id":
+            return []
+        return [Step("columns", head=f"ALTER TABLE {table.name} ALTER COLUMN {column} TYPE {self.rng.choice(OTHER_TYPES[kind])}",
+                     marks=[table.name])]
+
+    def again_column(self, table):
+        """A column goes and comes back empty: who reads it loses its query meanwhile."""
+        column, kind = self.rng.choice(table.columns)
+        if column in ("id", "k") or any(v.plain for v in self.views):
+            return []
+        return [Step("columns", head=f"ALTER TABLE {table.name} DROP COLUMN {column} CASCADE;"
+                     f" ALTER TABLE {table.name} ADD COLUMN {column} {values.SQL_TYPES[kind]}", marks=[table.name])]
+
+    def change_type(self, table):
+        """A composite type with other attributes, or an enum with other labels."""
+        kinds = [k for _, k in table.columns if k in ("comp", "mood")]
+        if not kinds:
+            return []
+        if self.rng.choice(kinds) == "mood":
+            number = self.rng.randrange(len(self.labels))
+            old, new = self.labels[number], f"label{self.rng.randrange(1000)}"
+            if self.rng.random() < 0.25:
+                return [Step("sql", head=f"ALTER TYPE mood ADD VALUE IF NOT EXISTS '{new}'")]
+            self.labels[number] = new
+            return [Step("sql", head=f"ALTER TYPE mood RENAME VALUE '{old}' TO '{new}'")]
+        added = self.added.setdefault("pair", [])
+        pick = self.rng.random()
+        if added and pick < 0.3:
+            return [Step("sql", head=f"ALTER TYPE pair DROP ATTRIBUTE IF EXISTS {added.pop()}")]
+        if added and pick < 0.5:
+            column = next(c for c, k in table.columns if k == "comp")
+            return [Step("sql", head=f"UPDATE {table.name} SET {column}.{added[-1]} = {self.rng.randrange(3)} WHERE {self.condition(table)}")]
+        if added and pick < 0.65:
+            old, new = added[-1], f"added{self.rng.randrange(1000)}"
+            added[-1] = new
+            return [Step("sql", head=f"ALTER TYPE pair RENAME ATTRIBUTE {old} TO {new}")]
+        if any("ROW(" in v.sql() for v in self.views):
+            return []           # the text of such a query does not have the new attribute
+        added.append(f"added{self.rng.randrange(1000)}")
+        return [Step("sql", head=f"ALTER TYPE pair ADD ATTRIBUTE {added[-1]} int")]
 
     def merge(self, table, rows, session):
         columns = [c for c, _ in table.columns]
@@ -450,7 +563,7 @@ class CaseMaker:
                 return
             style = rng.choices(["plain", "block", "savepoint", "undone", "prepared"], [70, 10, 8, 6, 3])[0]
             steps = self.change(rng.choice(tables))
-            if any(re.match("BEGIN|VACUUM", s.head) for s in steps):
+            if any(stands_alone(s) for s in steps):
                 style = "plain"
             if style == "block":
                 steps = self.in_block(steps + self.plain_change(), "BEGIN", "COMMIT")
@@ -474,7 +587,7 @@ class CaseMaker:
         """A change without transaction control of its own."""
         tables = self.free_tables()
         steps = self.change(self.rng.choice(tables)) if tables else []
-        return [] if any(re.match("BEGIN|VACUUM", s.head) for s in steps) else steps
+        return [] if any(stands_alone(s) for s in steps) else steps
 
     def open_transaction(self):
         """A second session begins to write, and commits later."""
@@ -500,24 +613,39 @@ class CaseMaker:
                 self.steps += [Step("sql", head="BEGIN"), *self.plain_change(), Step("refresh", view=name),
                                *self.plain_change(), Step("refresh", view=name),
                                Step("sql", head=rng.choice(["COMMIT", "ROLLBACK"]))]
-            elif special < 0.05 and self.points:
-                self.steps.append(Step("hold", view=name, point=rng.choice(self.points), inner=self.rows_change()))
-            elif special < 0.06 and self.points:
-                self.steps.append(Step("cancel", view=name, point=rng.choice(self.points)))
+            elif special < 0.05:
+                self.steps.append(Step("hold", view=name, point=rng.choice(self.points["refresh"]), inner=self.rows_change()))
+            elif special < 0.06:
+                self.steps.append(Step("cancel", view=name, point=rng.choice(self.points["refresh"])))
             elif special < 0.065:
                 self.steps.append(Step("full", view=name))
+            elif special < 0.09:
+                self.steps.append(self.part(name))
+            elif special < 0.1 and not self.open_tables:
+                self.steps.append(Step("outdated", view=name, inner=self.plain_change()))
             self.steps.append(Step("refresh", view=name))
-        if self.with_crash and self.points and not self.open_tables and views:
-            self.steps.append(Step("crash", view=rng.choice(views), point=rng.choice(self.points)))
+            if rng.random() < REDEFINED_SHARE:
+                self.steps += self.redefine(rng.choice(self.views))
+        if self.with_crash and not self.open_tables and views:
+            self.steps.append(Step("crash", view=rng.choice(views), point=rng.choice(self.points["refresh"])))
         if rng.random() < 0.06 and not self.open_tables and views:
             self.make_race(views)
+
+    def part(self, name):
+        """A refresh of some rows of the result alone."""
+        column, kind = self.rng.choice(next(v for v in self.views if v.name == name).columns)
+        condition = f"{column} IS NOT NULL"
+        # of types of Postgres: names mean what they meant to who created the view
+        if kind not in values.UNORDERED + ("approx", "ci", "comp", "dom", "long", "mood") and self.rng.random() < 0.9:
+            condition = f"{column} {self.rng.choice(['=', '<>', '<', '>='])} {values.constant(self.rng, kind)}"
+        return Step("part", view=name, head=self.rng.choice(["", "", "NOT "]) + f"({condition})")
 
     def make_race(self, views):
         """Refreshes while another session writes, then once more when it is done."""
         writes = []
         for _ in range(6):
             # few rows, since the loop multiplies them
-            writes += [step.with_rows(step.rows[:2]) if step.rows else step for step in self.rows_change()]
+            writes += [step.with_parts(rows=step.rows[:2]) if step.rows else step for step in self.rows_change()]
         if writes:
             body = "; COMMIT; ".join(step.sql() for step in writes)
             self.steps.append(Step("race", "writer", f"DO $body$ BEGIN FOR i IN 1..5 LOOP {perform(body)}; COMMIT;"
@@ -529,6 +657,11 @@ class CaseMaker:
         """A change that does not wait for a reader of its table, and is one that can be told."""
         steps = self.plain_change()
         return [] if any(s.marks or re.match("ALTER|TRUNCATE|ANALYZE", s.head) for s in steps) else steps
+
+
+def stands_alone(step):
+    """Is it a step that no transaction can be around?"""
+    return step.kind != "sql" or re.match("BEGIN|VACUUM|ALTER TYPE", step.head) is not None
 
 
 def perform(body):

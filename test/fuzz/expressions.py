@@ -37,6 +37,10 @@ class Expressions:
         kinds = INTEGERS if kind in INTEGERS else (kind,)
         return [ref for ref, k in scope if k in kinds]
 
+    def named_inside(self, scope):
+        """Columns whose values show names that are not in them: of attributes, of an enum's labels."""
+        return self.columns_of(scope, "comp") + self.columns_of(scope, "mood")
+
     def column(self, scope, kind=None):
         """A column of the scope, if there is one: (reference, kind). Without a kind one that has an order, if it can be."""
         pool = [c for c in scope if kind is None or c[1] == kind or (kind in INTEGERS and c[1] in INTEGERS)]
@@ -90,6 +94,8 @@ class Expressions:
         if kind == "text":
             if self.columns_of(scope, "raw") and self.chance(0.5):
                 return ["(", self.rng.choice(self.columns_of(scope, "raw")), " ->> 'a')"]
+            if self.named_inside(scope) and self.chance(0.5):
+                return ["concat(", self.rng.choice(self.named_inside(scope)), ", '')"]
             return [["upper(", again("text"), ")"], ["(", again("text"), " || ", again("text"), ")"],
                     [again("int"), "::text"], ["to_char(", again("date"), ", 'YYYY-MM')"]][pick - 2]
         if kind == "num":
@@ -104,10 +110,13 @@ class Expressions:
             return [["(", again("date"), " + 1)"], [again("ts"), "::date"], None, None][pick - 2]
         return {"ts": lambda: ["date_trunc('day', ", again("ts"), ")"],
                 "ints": lambda: ["ARRAY[", again("int"), "::int, ", again("int"), "::int]"],
-                "json": lambda: ["jsonb_build_object('a', ", again("int"), ")"],
+                "json": lambda: ["to_jsonb(", self.rng.choice(self.named_inside(scope)), ")"]
+                                if self.named_inside(scope) and self.chance(0.6) else
+                                ["jsonb_build_object('a', ", again("int"), ")"],
                 "span": lambda: ["(", again("span"), " * 2)"],
                 "range": lambda: ["(", again("range"), " * '[1,3)')"],
-                "comp": lambda: ["ROW(", again("int"), ", ", again("text"), ")::pair"]}.get(kind, lambda: None)()
+                "comp": lambda: ["pair_of(", again("int"), "::int, ", again("text"), ")"] if self.chance(0.7) else
+                                ["ROW(", again("int"), ", ", again("text"), ")::pair"]}.get(kind, lambda: None)()
 
     def comparison(self, scope):
         kind = self.weighted([("int", 40), ("text", 20), ("num", 10), ("date", 5), ("float", 5)])

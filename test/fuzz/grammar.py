@@ -41,6 +41,24 @@ class Grammar(Expressions, Joins, Aggregates, Windows):
                               ("first", 4), ("set", 10), ("limit", 9), ("by_key", 1.5), ("with", 6 if depth > 0 else 0)])
         return getattr(self, "query_" + kind)(depth)
 
+    def query_of_kinds(self, depth, kinds):
+        """A query that shows columns of these kinds."""
+        kinds = ["float" if k == "approx" else k for k in kinds]
+        makers = [(self.query_plain, 55)]
+        if not set(kinds) & {"raw", "hashed"}:
+            makers += [(self.query_distinct, 20), (self.query_top_kinds, 10)]
+        if set(kinds) <= {"int", "big", "text", "num", "date"}:
+            makers.append((self.query_grouped_kinds, 40))
+        return self.weighted(makers)(depth, list(kinds))
+
+    def query_filtered(self, node, columns):
+        """Some rows of another query."""
+        name = self.alias("q")
+        scope = self.scope_of(name, columns)
+        if not scope:
+            return node, columns
+        return ["SELECT * FROM (", node, f") {name} WHERE ", self.predicate(scope, 1)], columns
+
     def shown_kinds(self, scope, least=1):
         """What to show: mostly what is there."""
         kinds = [self.column(scope)[1] if self.chance(0.8) else self.some_kind()

@@ -31,12 +31,13 @@ def prelude():
 
 
 def debug_points():
-    """The points of a refresh, as the sources have them."""
+    """The points of refreshes and of redefinitions, as the sources have them."""
     names = set()
     for path in glob.glob(os.path.join(TREE, "src", "*.c")):
         with open(path, encoding="utf-8") as file:
-            names |= set(re.findall(r'MD_DEBUG_POINT\("(refresh-[a-z-]+)"\)', file.read()))
-    return sorted(names - {"refresh-committed"})
+            names |= set(re.findall(r'MD_DEBUG_POINT\("((?:refresh|redefine)-[a-z-]+)"\)', file.read()))
+    names = sorted(names - {"refresh-committed"})
+    return {kind: [name for name in names if name.startswith(kind)] for kind in ("refresh", "redefine")}
 
 
 def arguments():
@@ -233,6 +234,7 @@ class Run:
         incremental = total - plans["full"]
         print_counter("recomputed although incremental", self.statistics.recomputed)
         print_counter("refused once, with a reason that the documents name", self.statistics.refused)
+        print_counter("redefined", self.statistics.redefined)
         print_counter("only full", self.statistics.full_reasons)
         print_counter("no query", self.statistics.invalid)
         print_counter("left out later", self.statistics.left_out)

@@ -44,7 +44,7 @@ class Reducer:
         """Only the failing view and what it reads."""
         if self.failure.view == "-":
             return case
-        needed = case.sources_of(self.failure.view)
+        needed = case.sources_of(self.failure.view, True)
         smaller = case.replaced(views=[v for v in case.views if v.name in needed],
                                 steps=[s for s in case.steps if s.view is None or s.view in needed])
         return smaller if self.accepts(smaller) else case
@@ -79,7 +79,7 @@ class Reducer:
             while start < len(getattr(case, name)[i].rows) and len(getattr(case, name)[i].rows) > 1:
                 steps = list(getattr(case, name))
                 rows = steps[i].rows[:start] + steps[i].rows[start + size:]
-                steps[i] = steps[i].with_rows(rows)
+                steps[i] = steps[i].with_parts(rows=rows)
                 candidate = case.replaced(**{name: steps})
                 if rows and self.accepts(candidate):
                     case = candidate
@@ -91,22 +91,34 @@ class Reducer:
 
     def shrink_queries(self, case):
         for i in range(len(case.views)):
-            progress = True
-            while progress and time.monotonic() < self.deadline:
-                progress = False
-                for node in variants(case.views[i].node):
-                    views = list(case.views)
-                    views[i] = views[i].with_node(node)
-                    candidate = case.replaced(views=views)
-                    if self.accepts(candidate):
-                        case, progress = candidate, True
-                        break
+            case = self.shrink_query(case, lambda c, i=i: c.views[i].node, lambda c, node, i=i: c.replaced(
+                views=with_element(c.views, i, c.views[i].with_node(node))))
+        for i, step in enumerate(case.steps):
+            if step.new is not None:
+                case = self.shrink_query(case, lambda c, i=i: c.steps[i].new.node, lambda c, node, i=i: c.replaced(
+                    steps=with_element(c.steps, i, c.steps[i].with_parts(new=c.steps[i].new.with_node(node)))))
         return case
+
+    def shrink_query(self, case, get, put):
+        """Make a query smaller that get(case) finds, and put(case, node) replaces."""
+        progress = True
+        while progress and time.monotonic() < self.deadline:
+            progress = False
+            for node in variants(get(case)):
+                candidate = put(case, node)
+                if self.accepts(candidate):
+                    case, progress = candidate, True
+                    break
+        return case
+
+
+def with_element(elements, i, element):
+    return elements[:i] + [element] + elements[i + 1:]
 
 
 def measure(case):
     return sum(len(s.sql()) + 1 for s in case.initial + case.steps) + sum(len(v.sql()) for v in case.views) + \
-        len(case.setup)
+        sum(len(s.new.sql()) for s in case.steps if s.new is not None) + len(case.setup)
 
 
 def script(case, failure, prelude):
@@ -135,6 +147,21 @@ def create_lines(view):
     return [f"SELECT medallion.create_materialized_view('{view.name}', $q$", f"  {view.sql()}", f"$q$, NULL, '{mode}');"]
 
 
+def redefine_lines(step):
+    # as it was run at last
+    new = getattr(step, "given", step.new)
+    if new.plain:
+        return [f"CREATE OR REPLACE VIEW {new.name} AS {new.sql()};"]
+    alter = [f"SELECT medallion.alter_materialized_view('{new.name}', $q$", f"  {new.sql()}", "$q$);"]
+    inner = [change.sql() + ";" for change in step.inner]
+    if step.how == "undone":
+        return ["BEGIN;"] + inner + alter + ["ROLLBACK;"]
+    if step.how == "plain":
+        return alter
+    return [f"-- in another session, {step.how} at debug point {step.point}:"] + alter + \
+        (inner + ["-- the other session goes on"] if inner else [])
+
+
 def step_lines(step):
     refresh = f"SELECT strategy, reason FROM medallion.refresh('{step.view}')"
     if step.kind == "sql":
@@ -142,6 +169,15 @@ def step_lines(step):
         return [other + step.sql() + ";"]
     if step.kind == "refresh":
         return [refresh + ";"]
+    if step.kind == "columns":
+        return [step.sql() + ";", "-- then all that have lost their query are given it again"]
+    if step.kind == "part":
+        return [refresh.replace("')", f"', only_where => $q${step.head}$q$)") + ";"]
+    if step.kind == "redefine":
+        return redefine_lines(step)
+    if step.kind == "outdated":
+        return ["BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class;", "-- in another session:"] + \
+            [inner.sql() + ";" for inner in step.inner] + [refresh + "; COMMIT;"]
     if step.kind == "full":
         return [refresh.replace("')", "', full_refresh => true)") + ";"]
     if step.kind == "hold":

@@ -3,7 +3,7 @@
 After each refresh the view must equal its query, by a comparison of our own
 and by medallion.verify(). A view created with refresh_mode incremental must
 never be refused later, but for what the documents name: a source that was
-truncated, rewritten or whose partitions changed needs one recompute.
+truncated, rewritten, redefined or whose partitions changed needs one recompute.
 
 A view whose query itself fails, or takes too long as tables grow, is left out
 from then on, as is one whose refresh takes too long. Such views are counted, and
@@ -32,6 +32,16 @@ ABORTED = "25P02"           # the transaction around it has failed before
 # Errors of a query itself, not of its refresh.
 QUERY_ERRORS = ("21000", "22003", "22012", "22P02", "2201W", TIMEOUT)
 
+LOCK_TIMEOUT = "55P03"
+OUTDATED = "40001"          # the snapshot of a transaction is older than a change
+
+UNKNOWN = "cannot tell what"     # a source was when it was last read
+
+# Of a new query: a column that others use would go, or have another type; or one would move.
+COLUMN_ERRORS = ("2BP01", "42P16")
+# A condition, or a cast, that a column does not fit as it is now.
+MISFITS = ("22007", "22023", "22P02", "42703", "42704", "42725", "42804", "42846", "42883")
+
 
 class Failure(Exception):
     def __init__(self, kind, view, detail):
@@ -51,6 +61,7 @@ class Statistics:
         self.recomputed = collections.Counter()  # reasons of views with an incremental plan
         self.full_reasons = collections.Counter()
         self.refused = collections.Counter()    # once, and rightly
+        self.redefined = collections.Counter()  # new queries of views, by what became of them
         self.invalid = collections.Counter()    # queries that are none
         self.left_out = collections.Counter()   # views no longer compared, by what their query does
         self.compared = 0
@@ -124,7 +135,7 @@ class Runner:
             except PgError as error:
                 raise Failure("setup", "-", describe(error)) from error
             for step in case.steps:
-                if step.view is None or step.kind == "race" or step.view in self.views:
+                if step.view is None or step.kind in ("race", "redefine") or step.view in self.views:
                     getattr(self, "step_" + step.kind)(step)
             return None
         except Failure as failure:
@@ -272,13 +283,15 @@ class Runner:
 
     # -- steps
 
-    def step_sql(self, step):
+    def step_sql(self, step, tolerated=()):
         """A change; one that violates a constraint changes nothing, which is as good."""
         try:
             rows = self.query(step.sql(), step.session)
             if step.head.startswith("SELECT requeue("):
                 self.statistics.late += int(rows[0][0])
         except PgError as error:
+            if error.sqlstate in tolerated:
+                return
             if error.sqlstate[:2] in ("55", "57", "XX") or "medallion" in error.context:
                 raise Failure("error", "-", f"{step.sql()[:200]}: {describe(error)}") from error
             if step.session == "main" and step.head.startswith("BEGIN;"):
@@ -378,7 +391,8 @@ class Runner:
     def step_hold(self, step):
         """Stop a refresh at a point, change something, and let it go on."""
         view = self.views[step.view]
-        if not self.hold(view, step.point):
+        if not self.hold(view, step.point, f"SELECT medallion.refresh({literal(view.name)})"):
+            self.finish_other(view, ())
             return
         try:
             for change in step.inner:
@@ -387,25 +401,28 @@ class Runner:
             self.query("SELECT pg_advisory_unlock_all()", "holder")
         self.finish_other(view, ())
         if view.incremental and view.name in self.views:
-            # others read sources as they are now
-            self.check_verify(view, f"refreshed beside writes at {step.point}")
+            # others read sources as they are now; and it may have been refused
+            self.check_verify_if_known(view, f"refreshed beside writes at {step.point}")
 
     def step_cancel(self, step):
         view = self.views[step.view]
-        if not self.hold(view, step.point):
+        if not self.hold(view, step.point, f"SELECT medallion.refresh({literal(view.name)})"):
+            self.finish_other(view, ())
             return
-        pid = self.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'fuzz other'"
-                         " AND datname = current_database()", "holder")[0][0]
-        self.query(f"SELECT pg_cancel_backend({pid})", "holder")
+        self.cancel_other()
         self.finish_other(view, ("57014",))
         self.query("SELECT pg_advisory_unlock_all()", "holder")
 
-    def hold(self, view, point):
-        """Let a session run into a point; False if it ends before."""
+    def cancel_other(self):
+        self.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'fuzz other'"
+                   " AND datname = current_database()", "holder")
+
+    def hold(self, view, point, sql):
+        """Let a session run a statement into a point; False, and nothing is held, if it ends before."""
         self.query(f"SELECT pg_advisory_lock(1296319556, medallion.debug_point_id({literal(point)}))", "holder")
         other = self.session("other")
         other.query(f"SET medallion.debug_points = {literal(point)}")
-        other.send(f"SELECT medallion.refresh({literal(view.name)})")
+        other.send(sql)
         deadline = time.monotonic() + WAIT_SECONDS
         while not select.select([other.socket], [], [], 0.002)[0]:
             if self.query("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 1296319556"
@@ -413,7 +430,6 @@ class Runner:
                 return True
             if time.monotonic() > deadline:
                 raise Failure("blocked", view.name, f"never reached {point} and never ended")
-        self.finish_other(view, ())
         self.query("SELECT pg_advisory_unlock_all()", "holder")
         return False
 
@@ -456,6 +472,231 @@ class Runner:
         self.mark(step.marks)
         self.analyze()
 
+    def step_part(self, step):
+        """Rows of the result are computed again as of the last refresh: they stay as they are, and what is kept for them."""
+        view = self.views[step.view]
+        try:
+            written = self.refresh(view, f", only_where => {literal(step.head)}")[2]
+        except PgError as error:
+            # the result shows too few columns, or others than it did, or what the sources were is not known
+            if error.sqlstate not in MISFITS + ("0A000",) and not self.marked[view.name] and \
+                    (view.incremental or UNKNOWN not in error.message):
+                self.refused(view, error)
+            return
+        if not view.incremental or view.loose or not self.check_verify_if_known(view, f"refreshed where {step.head}"):
+            return
+        if int(written or 0) > 0 and "double precision" not in self.column_types(view.name):
+            raise Failure("writes", view.name, f"a refresh where {step.head} wrote {written} rows")
+
+    def step_outdated(self, step):
+        """A refresh in a transaction whose snapshot is older than changes: right, or an error."""
+        view = self.views[step.view]
+        self.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+        try:
+            for change in step.inner:
+                self.step_sql(change.with_parts(session="other"))
+            self.query(f"SELECT medallion.refresh({literal(view.name)})")
+        except PgError as error:
+            self.query("ROLLBACK")
+            if error.sqlstate != OUTDATED:
+                self.refused(view, error)
+            return
+        self.query("COMMIT")
+        if view.incremental:
+            self.check_verify_if_known(view, "refreshed under an old snapshot")
+
+    # -- new queries
+
+    def step_columns(self, step):
+        """Columns of a source change. A view that has lost its query has done so rightly, and is given it again."""
+        self.step_sql(step)
+        lost = {name for (name,) in self.query("SELECT relid::regclass::text FROM medallion.view WHERE definition IS NULL")}
+        for view in [v for v in self.case.views if v.name in lost]:
+            if view.name not in self.views:
+                continue
+            if self.query_fits(view):
+                raise Failure("lost", view.name, f"has lost its query, which fits: {step.sql()}")
+            try:
+                self.alter(view)
+            except PgError as error:
+                if error.sqlstate not in COLUMN_ERRORS + MISFITS:
+                    raise Failure("error", view.name, "given its query again: " + describe(error)) from error
+                self.leave_out_because(view, f"has lost its query: {error.sqlstate}")
+                continue
+            self.mark([view.name])
+            self.check(view, "given its query again")
+
+    def query_fits(self, view):
+        """Does the query give columns of the types that the view has?"""
+        try:
+            self.query(f"CREATE TEMP VIEW fitting AS {view.sql()}")
+        except PgError:
+            return False
+        fits = self.column_types("fitting") == self.column_types(view.name)
+        self.query("DROP VIEW fitting")
+        return fits
+
+    def step_redefine(self, step):
+        """A view gets another query; or is refused it because of its columns, and stays as it is."""
+        old, new = next((v for v in self.case.views if v.name == step.view), None), step.new
+        if old is None or (not old.plain and old.name not in self.views) or \
+                self.case.with_view(new).sources_of(new.name) & set(self.out):
+            return
+        try:
+            self.query_in_time(new.sql())
+        except PgError as error:
+            self.statistics.invalid[f"{error.sqlstate} {error.message[:60]}"] += 1
+            return
+        if not self.give_query(step, old, new) and len(new.columns) >= len(old.columns):
+            # as what others read
+            self.give_query(step, old, new.shown_as(self.column_names(old.name), self.column_types(old.name)))
+
+    def give_query(self, step, old, new):
+        """False: its columns do not fit."""
+        step.given = new
+        try:
+            getattr(self, "redefine_" + step.how)(step, new)
+            return True
+        except PgError as error:
+            if error.sqlstate in COLUMN_ERRORS + MISFITS:
+                what = "its columns do not fit"
+            elif error.sqlstate == LOCK_TIMEOUT and (step.how == "held" or self.has_open_transaction()):
+                what = "a source is locked"
+            elif error.sqlstate == TIMEOUT:
+                self.statistics.slow += 1
+                what = "takes too long"
+            else:
+                raise Failure("error", new.name, f"redefined: {describe(error)}") from error
+            self.statistics.redefined[f"{step.how}: {what}"] += 1
+            return error.sqlstate not in COLUMN_ERRORS
+
+    def has_open_transaction(self):
+        return bool(self.query("SELECT FROM pg_stat_activity WHERE application_name = 'fuzz writer' AND xact_start IS NOT NULL"
+                               " AND datname = current_database()", "holder"))
+
+    def alter(self, view, attempts=5):
+        """Give a view its query: as incremental if it can be, and with those refreshed that it reads."""
+        mode = "incremental"
+        self.query("SET lock_timeout = '1s'")
+        try:
+            while True:
+                try:
+                    self.query(alter_statement(view, mode))
+                    view.incremental = mode == "incremental"
+                    return
+                except PgError as error:
+                    other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+                    if error.sqlstate == "0A000" and error.message == "query cannot be refreshed incrementally" and \
+                            mode == "incremental":
+                        mode = "auto"
+                    elif other and other.group(1) in self.views and other.group(1) != view.name and attempts > 0:
+                        attempts -= 1
+                        if self.refused(self.views[other.group(1)], error):
+                            self.recompute(self.views[other.group(1)])
+                    else:
+                        raise
+        finally:
+            try:
+                self.query("SET lock_timeout = '20s'")
+            except PgError:
+                pass            # a transaction has failed
+
+    def alter_elsewhere(self, view):
+        """Statement for another session, which is not tried again."""
+        plan = self.query(f"SELECT strategy FROM medallion.explain_refresh({literal(view.sql())})")[0][0]
+        view.incremental = plan != "full"
+        return alter_statement(view, "incremental" if view.incremental else "auto")
+
+    def adopt(self, new, how):
+        """A view has another query."""
+        # those above it may have to start anew
+        self.mark([new.name])
+        self.case = self.case.with_view(new)
+        self.mark([new.name])
+        self.statistics.redefined[how] += 1
+        if new.plain:
+            return
+        self.views[new.name] = new
+        self.marked[new.name].clear()
+        plan, reason = self.explain(new)
+        if new.incremental and plan == "full":
+            raise Failure("create", new.name, f"redefined in mode incremental, with a plan that is full: {reason}")
+        self.statistics.plans[plan] += 1
+
+    def redefine_plain(self, step, new):
+        if new.plain:
+            self.query(f"CREATE OR REPLACE VIEW {new.name} AS {new.sql()}")
+            self.adopt(new, "a plain view")
+            return
+        self.alter(new)
+        self.adopt(new, "plain")
+        self.check(new, "redefined")
+
+    def redefine_held(self, step, new):
+        """Others write meanwhile."""
+        if self.hold(new, step.point, self.alter_elsewhere(new)):
+            self.query("SET lock_timeout = '200ms'")
+            try:
+                for change in step.inner:
+                    # sources are locked while their capture is set up
+                    self.step_sql(change, (LOCK_TIMEOUT,))
+            finally:
+                self.query("SELECT pg_advisory_unlock_all()", "holder")
+                self.query("SET lock_timeout = '20s'")
+        self.finish_redefinition(new, "held")
+
+    def finish_redefinition(self, new, how):
+        try:
+            self.session("other").finish()
+        except PgError as error:
+            other = re.search(r'materialized view "(\w+)" incrementally', error.message)
+            if other and self.marked[other.group(1)]:
+                self.statistics.redefined[how + ": something below needs a recompute"] += 1
+                return
+            raise
+        self.adopt(new, how)
+        if new.incremental:
+            self.check_verify(new, "redefined beside writes")
+
+    def redefine_cancelled(self, step, new):
+        if not self.hold(new, step.point, self.alter_elsewhere(new)):
+            self.finish_redefinition(new, "held")
+            return
+        self.cancel_other()
+        try:
+            self.session("other").finish()
+        except PgError as error:
+            if error.sqlstate != TIMEOUT:
+                raise
+        finally:
+            self.query("SELECT pg_advisory_unlock_all()", "holder")
+        self.statistics.redefined["cancelled"] += 1
+
+    def redefine_killed(self, step, new):
+        """The server loses the backend, and recovers."""
+        try:
+            self.query(f"SET medallion.debug_points = {literal(step.point + '!')}", "other")
+            self.session("other").send(self.alter_elsewhere(new))
+            self.finish_redefinition(new, "ended before it was killed")
+            self.query("SET medallion.debug_points = ''", "other")
+        except ConnectionLost:
+            self.reconnect()
+            self.statistics.redefined["killed"] += 1
+
+    def redefine_undone(self, step, new):
+        """In a transaction that is rolled back."""
+        self.query("BEGIN")
+        try:
+            for change in step.inner:
+                self.step_sql(change)
+            self.query(alter_statement(new, "auto"))
+            self.statistics.redefined["undone"] += 1
+        except PgError as error:
+            if error.sqlstate != ABORTED and "incrementally" not in error.message:
+                raise
+        finally:
+            self.query("ROLLBACK")
+
     # -- judgement
 
     def query_at(self, view):
@@ -482,7 +723,7 @@ class Runner:
                 self.leave_out(view, error)
                 return
             raise Failure("error", view.name, "comparison: " + describe(error)) from error
-        if rows and not equal_but_for_rounding(rows, self.column_types(view)):
+        if rows and not equal_but_for_rounding(rows, self.column_types(view.name)):
             listed = "; ".join(str(row) for row in sorted(rows, key=str)[:6])
             raise Failure("differs", view.name, f"{what}: {len(rows)} rows differ: {listed}")
         self.check_verify(view, what)
@@ -490,17 +731,17 @@ class Runner:
     def comparable_columns(self, view):
         """All columns of a view as what can be compared."""
         return ", ".join(name + "::text" if kind in ("json", "xid") else name
-                         for name, kind in zip(self.column_names(view), self.column_types(view)))
+                         for name, kind in zip(self.column_names(view.name), self.column_types(view.name)))
 
-    def column_names(self, view):
-        return [name for (name,) in self.query("SELECT attname FROM pg_catalog.pg_attribute"
-                                               f" WHERE attrelid = {literal(view.name)}::regclass AND attnum > 0"
-                                               " AND NOT attisdropped ORDER BY attnum")]
+    def column_names(self, name):
+        return [column for (column,) in self.query("SELECT attname FROM pg_catalog.pg_attribute"
+                                                   f" WHERE attrelid = {literal(name)}::regclass AND attnum > 0"
+                                                   " AND NOT attisdropped ORDER BY attnum")]
 
-    def column_types(self, view):
+    def column_types(self, name):
         """As the server has them: a reduced query has fewer columns than the grammar gave it."""
         return [kind for (kind,) in self.query("SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute"
-                                               f" WHERE attrelid = {literal(view.name)}::regclass AND attnum > 0"
+                                               f" WHERE attrelid = {literal(name)}::regclass AND attnum > 0"
                                                " AND NOT attisdropped ORDER BY attnum")]
 
     def check_verify(self, view, what):
@@ -514,6 +755,16 @@ class Runner:
         if rows:
             raise Failure("verify", view.name, f"{what}: verify() finds {rows}")
 
+    def check_verify_if_known(self, view, what):
+        """False: what a source was at the last refresh is not known, as it may be after some changes."""
+        try:
+            self.check_verify(view, what)
+        except Failure as failure:
+            if UNKNOWN not in failure.detail or not self.marked[view.name]:
+                raise
+            return False
+        return True
+
     def check_quiet(self, view):
         """A second refresh has nothing to do, and writes nothing."""
         try:
@@ -526,6 +777,11 @@ class Runner:
             return
         if int(written or 0) > 0:
             raise Failure("writes", view.name, f"a refresh with nothing new wrote {written} rows ({strategy}, {reason})")
+
+
+def alter_statement(view, mode):
+    return f"SELECT medallion.alter_materialized_view({literal(view.name)}, query => {literal(view.sql())}," \
+        f" refresh_mode => {literal(mode)})"
 
 
 def describe(error):

@@ -18,8 +18,12 @@ SQL_TYPES = {
 # what makes types that a server does not have
 TYPE_SETUP = {
     "dom": "CREATE DOMAIN label AS text CHECK (length(value) < 9)",
-    "comp": "CREATE TYPE pair AS (a int, b text)",
-    "mood": "CREATE TYPE mood AS ENUM ('low', 'mid', 'high')",
+    # made by functions, which give the same when the type has another attribute or label
+    "comp": "CREATE TYPE pair AS (a int, b text);"
+            " CREATE FUNCTION pair_of(int, text) RETURNS pair LANGUAGE plpgsql IMMUTABLE AS"
+            " 'DECLARE made fuzz.pair; BEGIN made.a := $1; made.b := $2; RETURN made; END'",
+    "mood": "CREATE TYPE mood AS ENUM ('low', 'mid', 'high');"
+            " CREATE FUNCTION mood_of(int) RETURNS mood IMMUTABLE RETURN (enum_range(NULL::mood))[$1]",
     "ci": "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
     "long": "CREATE FUNCTION long_text(n int) RETURNS text LANGUAGE sql IMMUTABLE AS"
             " $$SELECT string_agg(md5(n || '.' || i), '') FROM generate_series(1, 120) i$$",
@@ -40,8 +44,8 @@ _DOMAINS = {
     "ints": ["'{}'", "'{1}'", "'{1,2}'", "'{2,2,NULL}'", "'{3,1}'"],
     "json": ["'{}'", "'{\"a\": 1}'", "'[1, 2]'", "'null'", "'\"a\"'", "'{\"a\": 1.0}'"],
     "dom": ["'a'", "'b'", "''"],
-    "comp": ["'(1,a)'", "'(1,)'", "'(,)'", "'(2,b)'", "'(,a)'"],
-    "mood": ["'low'", "'mid'", "'high'"],
+    "comp": ["pair_of(1, 'a')", "pair_of(1, '')", "pair_of(NULL, NULL)", "pair_of(2, 'b')", "pair_of(NULL, 'a')"],
+    "mood": ["mood_of(1)", "mood_of(2)", "mood_of(3)"],
     "ci": ["'a'", "'A'", "'b'", "'B'", "''"],
     "span": ["'1 day'", "'24:00'", "'2 days'", "'-1 day'", "'0'"],
     "range": ["'empty'", "'[1,3)'", "'[1,2]'", "'(,2)'", "'[2,5)'"],
@@ -74,4 +78,4 @@ def constant(rng, kind):
     text = rng.choice(_DOMAINS[kind])
     if kind == "ci":
         return f"({text}::{SQL_TYPES[kind]})"
-    return text if kind in ("int", "bool", "long") else f"{text}::{SQL_TYPES[kind]}"
+    return text if kind in ("int", "bool", "long", "comp", "mood") else f"{text}::{SQL_TYPES[kind]}"

@@ -99,12 +99,13 @@ class Windows:
         kinds = self.shown_kinds(scope)
         shown = [self.column(scope, k) or self.column(scope) for k in kinds]
         count = self.weighted([(1, 65), (2, 35)])
+        has_named = self.chance(0.08)
         # rows that tie in one window may differ in what another one does with them
-        order = self.order(list(dict.fromkeys(ref for ref, _ in (shown if count == 1 else scope))))
+        order = self.order(list(dict.fromkeys(ref for ref, _ in (scope if has_named or count > 1 else shown))))
         calls = [self.window_call(scope, order, i == 0) for i in range(count)]
         nodes = [ref for ref, _ in shown] + [node for node, _ in calls]
         tail = ""
-        if self.chance(0.08):
+        if has_named:
             nodes.append(f"count({self.column(scope)[0]}) OVER w")
             calls.append((None, "int"))
             tail = f" WINDOW w AS (PARTITION BY {self.column(scope)[0]})"

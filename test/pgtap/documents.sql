@@ -31,7 +31,7 @@ SELECT is_empty($$SELECT c.relname FROM pg_class c, document
 -- for refreshes, triggers, catalogs and tests alone
 SELECT is_empty($$SELECT p.proname FROM pg_proc p, document
      WHERE p.pronamespace = 'medallion'::regnamespace AND p.prokind = 'f' AND has_function_privilege('public', p.oid, 'EXECUTE')
-       AND p.proname NOT IN ('guard_write', 'capture_change', 'captured_frontier', 'row_shape', 'copies', 'row_fingerprint', 'not_quarantined', 'not_quarantined_support',
+       AND p.proname NOT IN ('guard_write', 'capture_change', 'captured_frontier', 'types_changed', 'copies', 'row_fingerprint', 'not_quarantined', 'not_quarantined_support',
                              'kafka_fdw_validator', 'worker_slots', 'failure_hint', 'database_identity', 'debug_point_id', 'try_schedule')
        AND text !~ ('\m' || p.proname || '\M')$$, 'every function for people is named');
 
