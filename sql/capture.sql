@@ -251,6 +251,31 @@ DELETE FROM mother WHERE id = 3;
 SELECT step('by row triggers');
 SELECT medallion.drop_materialized_view('v');
 
+-- rows with a byte of nulls and around it, with and without nulls, short and long ones
+CREATE FUNCTION steps_of_width(n int, last_type text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE (SELECT format('CREATE TABLE wide (id int, %s, last %s)', string_agg(format('c%s %s', i, (ARRAY['text', 'int'])[1 + i % 2]), ', '), last_type)
+               FROM generate_series(2, n - 1) i);
+    PERFORM medallion.create_materialized_view('v', 'SELECT * FROM wide', NULL, 'incremental');
+    EXECUTE (SELECT format('INSERT INTO wide SELECT g, %s, (g %% 10)::text::%s FROM generate_series(1, 40) g',
+                           string_agg(format('CASE WHEN g < 10 OR g %% %s > 0 THEN g %% %s END', i + 1, i), ', '), last_type)
+               FROM generate_series(2, n - 1) i);
+    INSERT INTO wide (id, c2) SELECT 100, string_agg(md5(g::text), '') FROM generate_series(1, 4000) g;
+    RETURN NEXT step('inserted');
+    UPDATE wide SET last = NULL WHERE id % 3 = 0;
+    UPDATE wide SET c2 = left(c2, 20000) || c2, last = '1' WHERE id % 7 = 0 OR id = 100;
+    DELETE FROM wide WHERE id % 5 = 0 AND id < 100;
+    RETURN NEXT step('changed');
+    DELETE FROM wide WHERE id % 11 = 0 OR id = 100;
+    INSERT INTO wide (id, last) VALUES (200, '2');
+    ALTER TABLE wide ADD COLUMN more int DEFAULT 7;
+    UPDATE wide SET more = 8 WHERE id < 10;
+    RETURN NEXT step('another column');
+    PERFORM medallion.drop_materialized_view('v');
+    DROP TABLE wide;
+END $$;
+SELECT n, last_type, string_agg(s, '; ') FROM generate_series(6, 9) n, unnest(ARRAY['text', '"char"', 'bigint']) last_type, steps_of_width(n, last_type) s GROUP BY 1, 2 ORDER BY 1, 2;
+
 -- what cannot be captured
 CREATE UNLOGGED TABLE unlogged (id int);
 CREATE ROLE regress_capture;

@@ -36,11 +36,8 @@
 /* Rows of the log up to this size stay in one piece. */
 #define MD_LOG_TUPLE_TARGET 8160
 
-/* Rows begin here in md_rows: behind the varlena header, aligned. */
-#define MD_LOG_ROWS_START MAXALIGN(VARHDRSZ)
-
-/* A row in md_rows is a MinimalTuple, aligned, with its weight (1 or -1) in bytes that it has to spare. */
-#define MD_LOG_ROW_WEIGHT(tuple) (*(int8 *) (tuple)->mt_padding)
+/* Rows begin here in md_rows: behind the varlena header.  See capture_row.h. */
+#define MD_LOG_ROWS_START VARHDRSZ
 
 typedef struct MdCapture
 {

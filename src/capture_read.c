@@ -29,6 +29,7 @@
 #include "utils/xid8.h"
 
 #include "capture.h"
+#include "capture_row.h"
 #include "catalog.h"
 #include "sql_run.h"
 
@@ -270,44 +271,41 @@ typedef struct Collected
 } Collected;
 
 /*
- * Can the weight be put behind a packed row, as its last column?  Not behind one that
- * is shorter than rows are now, or whose nulls have no bit to spare for another column.
+ * Can the weight be put behind a row, as its last column?  Not behind one that is
+ * shorter than rows are now, or whose nulls have no bit to spare for another column.
  */
 static bool
-takes_weight(const Collected *to, MinimalTuple packed)
+takes_weight(const Collected *to, MinimalTuple row)
 {
 	int			columns = to->desc->natts - 1;
 
-	return !to->has_dropped && HeapTupleHeaderGetNatts(packed) == columns &&
-		(!(packed->t_infomask & HEAP_HASNULL) || columns % BITS_PER_BYTE != 0);
+	return !to->has_dropped && HeapTupleHeaderGetNatts(row) == columns &&
+		(!(row->t_infomask & HEAP_HASNULL) || columns % BITS_PER_BYTE != 0);
 }
 
-/* Put a packed row into the store, its weight behind it. */
+/* Put a row into the store, its weight in the bytes behind it. */
 static void
-put_with_weight(Collected *to, MinimalTuple packed)
+put_with_weight(Collected *to, MinimalTuple row, int weight)
 {
 	int			columns = to->desc->natts - 1;
-	Size		place = INTALIGN(packed->t_len);
-	MinimalTuple tuple = MemoryContextAllocZero(to->context, place + sizeof(int32));
+	Size		place = INTALIGN(row->t_len);
 
-	memcpy(tuple, packed, packed->t_len);
-	memset(tuple->mt_padding, 0, sizeof(tuple->mt_padding));
-	*(int32 *) ((char *) tuple + place) = MD_LOG_ROW_WEIGHT(packed);
-	tuple->t_len = place + sizeof(int32);
-	HeapTupleHeaderSetNatts(tuple, columns + 1);
-	if (tuple->t_infomask & HEAP_HASNULL)
-		tuple->t_bits[columns / BITS_PER_BYTE] |= 1 << (columns % BITS_PER_BYTE);
-	ExecStoreMinimalTuple(tuple, to->weighted, false);
+	*(int32 *) ((char *) row + place) = weight;
+	row->t_len = place + sizeof(int32);
+	HeapTupleHeaderSetNatts(row, columns + 1);
+	if (row->t_infomask & HEAP_HASNULL)
+		row->t_bits[columns / BITS_PER_BYTE] |= 1 << (columns % BITS_PER_BYTE);
+	ExecStoreMinimalTuple(row, to->weighted, false);
 	tuplestore_puttupleslot(to->store, to->weighted);
 }
 
-/* Put a packed row into the store column by column. */
+/* Put a row into the store column by column. */
 static void
-put_columns(Collected *to, MinimalTuple packed)
+put_columns(Collected *to, MinimalTuple row, int weight)
 {
 	int			columns = to->desc->natts - 1;
 
-	ExecStoreMinimalTuple(packed, to->row, false);
+	ExecStoreMinimalTuple(row, to->row, false);
 	slot_getallattrs(to->row);
 	for (int i = 0; i < columns; i++)
 	{
@@ -315,7 +313,7 @@ put_columns(Collected *to, MinimalTuple packed)
 			TupleDescAttr(to->row->tts_tupleDescriptor, i)->attisdropped;
 		to->values[i] = to->nulls[i] ? (Datum) 0 : to->row->tts_values[i];
 	}
-	to->values[columns] = Int32GetDatum(MD_LOG_ROW_WEIGHT(packed));
+	to->values[columns] = Int32GetDatum(weight);
 	tuplestore_putvalues(to->store, to->desc, to->values, to->nulls);
 }
 
@@ -326,26 +324,24 @@ collect(TupleTableSlot *slot, void *state)
 	MemoryContext old = MemoryContextSwitchTo(to->context);
 	bool		isnull;
 	Datum		value = slot_getattr(slot, MD_LOG_ROWS_COLUMN, &isnull);
-	struct varlena *rows = PG_DETOAST_DATUM(value);
+	char	   *rows = (char *) PG_DETOAST_DATUM(value);
 	Size		length = VARSIZE(rows);
-	char	   *chunk = palloc(length);
+	Size		size;
 
-	/* rows are aligned from the varlena header on */
-	memcpy(chunk, rows, length);
-	MemoryContextSwitchTo(old);
-	for (Size at = MD_LOG_ROWS_START; at < length;)
+	for (Size at = MD_LOG_ROWS_START; at < length; at += size)
 	{
-		MinimalTuple packed = (MinimalTuple) (chunk + at);
+		int			weight;
+		MinimalTuple row = md_log_row_unpack(rows + at, 2 * sizeof(int32), &weight, &size);
 
-		to->only_came &= MD_LOG_ROW_WEIGHT(packed) > 0;
-		if (takes_weight(to, packed))
-			put_with_weight(to, packed);
+		to->only_came &= weight > 0;
+		if (takes_weight(to, row))
+			put_with_weight(to, row, weight);
 		else
-			put_columns(to, packed);
-		at += MAXALIGN(packed->t_len);
+			put_columns(to, row, weight);
 	}
 	ExecClearTuple(to->row);
 	ExecClearTuple(to->weighted);
+	MemoryContextSwitchTo(old);
 	MemoryContextReset(to->context);
 	return true;
 }

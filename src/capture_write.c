@@ -3,12 +3,8 @@
  *		The trigger that copies changes into the log.
  *
  * A statement trigger gets the rows that went and those that came as transition
- * tables.  They are packed into the log as they are, many to a row of the log:
- *
- *		md_rows:  ( row, in the form that Postgres keeps rows in memory )  ...
- *
- * each aligned, with its weight in bytes that are of no use else.  A row of the log
- * fills a page, so what an INSERT of many rows pays for is their bytes, and a reader
+ * tables.  They are packed into the log, many to a row of it, as capture_row.c tells.  A
+ * row of the log fills a page, so what an INSERT of many rows pays for is their bytes, and a reader
  * who has seen a transaction's rows skips a hundred of them at a look.  The rows are
  * of the captured relation's columns, those of a partition are converted, and values that lie in the TOAST
  * table of the relation are fetched.  Columns that are added or dropped later do
@@ -48,6 +44,7 @@
 #include "utils/xid8.h"
 
 #include "capture.h"
+#include "capture_row.h"
 #include "catalog.h"
 #include "compat.h"
 #include "settings.h"
@@ -281,8 +278,6 @@ md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight)
 	MemoryContext old;
 	MinimalTuple tuple;
 	bool		should_free;
-	MinimalTuple packed;
-	Size		bytes;
 
 	if (writer->gave_up)
 		return;
@@ -294,14 +289,9 @@ md_capture_write_put(MdCaptureWriter *writer, TupleTableSlot *row, int32 weight)
 		tuple = fetch_external(row);
 	MemoryContextSwitchTo(old);
 
-	bytes = MAXALIGN(tuple->t_len);
-	if (writer->chunk.len + bytes > CHUNK_BYTES)
+	if (writer->chunk.len + md_log_row_size(tuple) > CHUNK_BYTES)
 		flush(writer);
-	enlargeStringInfo(&writer->chunk, bytes);
-	packed = (MinimalTuple) (writer->chunk.data + writer->chunk.len);
-	memcpy(packed, tuple, tuple->t_len);
-	MD_LOG_ROW_WEIGHT(packed) = weight;
-	writer->chunk.len += bytes;
+	md_log_row_pack(&writer->chunk, tuple, weight);
 	MemoryContextReset(writer->row_context);
 }
 
