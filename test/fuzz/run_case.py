@@ -159,7 +159,7 @@ class Runner:
 
     def set_up(self, case):
         self.query(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE; CREATE SCHEMA {SCHEMA}")
-        for setting in re.findall(r"(\w+) =", "; ".join(PLANNER)):
+        for setting in re.findall(r"([\w.]+) =", "; ".join(PLANNER)):
             self.query("RESET " + setting)
         self.query(self.prelude)
         for statement in case.setup:
