@@ -99,4 +99,26 @@ INSERT INTO queries (name, query) VALUES ('v_key', '');
 ALTER TYPE pair ADD ATTRIBUTE q int;
 SELECT name, strategy, wrong, again FROM look() WHERE name = 'v_key';
 SELECT indexdef FROM pg_indexes WHERE tablename = 'v_key';
+
+-- Values of which no column is read by itself.
+CREATE TABLE documents (id int, doc jsonb);
+INSERT INTO documents VALUES (1, '{"c": {"a": 1, "b": "x"}}');
+INSERT INTO queries (name, query) VALUES
+    ('v_record', 'SELECT id, to_jsonb(r) AS j FROM documents, jsonb_to_record(doc) AS r(c pair)'),
+    ('v_records', 'SELECT id, to_jsonb(r) AS j FROM documents, ROWS FROM (jsonb_to_record(doc) AS (c pair), generate_series(1, 2)) r'),
+    ('v_xml', 'SELECT id, to_jsonb(r) AS j FROM documents, XMLTABLE(''/d'' PASSING XMLPARSE(DOCUMENT ''<d><c>(1,x,,)</c></d>'') COLUMNS c pair) r');
+SELECT count(medallion.create_materialized_view(name, query)) FROM queries WHERE name IN ('v_record', 'v_records', 'v_xml');
+ALTER TYPE pair RENAME ATTRIBUTE q TO o;
+SELECT name, strategy, wrong, again FROM look() WHERE name IN ('v_record', 'v_records', 'v_xml');
+-- A change of a type that is rolled back takes with it what was read.
+BEGIN;
+ALTER TYPE pair RENAME ATTRIBUTE o TO p2;
+SELECT name, strategy, wrong, again FROM look() WHERE name IN ('v_composite', 'v_record');
+SAVEPOINT again;
+ALTER TYPE pair RENAME ATTRIBUTE p2 TO p3;
+SELECT name, strategy, wrong, again FROM look() WHERE name IN ('v_composite', 'v_record');
+ROLLBACK TO again;
+SELECT count(*) FROM look();
+ROLLBACK;
+SELECT count(*) FROM look();
 DROP SCHEMA view_types CASCADE;

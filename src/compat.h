@@ -273,6 +273,17 @@ md_update_row(ResultRelInfo *result_rel, EState *estate, ItemPointer tid, TupleT
 #endif
 }
 
+/* Is this JSON_VALUE() or JSON_QUERY(), which are there since 17? */
+static inline bool
+md_is_json_expr(Node *node)
+{
+#if PG_VERSION_NUM >= 170000
+	return IsA(node, JsonExpr);
+#else
+	return false;
+#endif
+}
+
 /* Scans of an index can count what they do since 18. */
 static inline IndexScanDesc
 md_index_beginscan(Relation rel, Relation index, Snapshot snapshot, int n_keys)

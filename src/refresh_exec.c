@@ -443,6 +443,7 @@ run_refresh(MdRefresh *refresh, bool full)
 {
 	MdView	   *view = refresh->view;
 	Application application = {refresh, full, view->refreshed_at};
+	List	   *type_shapes;
 	MdSecurity	saved;
 
 	view->refreshed_at = GetCurrentTransactionStartTimestamp();
@@ -457,8 +458,10 @@ run_refresh(MdRefresh *refresh, bool full)
 		md_view_reset_sources(view->relid, refresh->plan->source_ids, refresh->plan->inlined_ids);
 		refresh->sources = md_frontier_load(view->relid, refresh->snapshot);
 	}
+	/* in this order: a type that is changed in between is found to differ by the next refresh */
+	type_shapes = md_type_shapes_make(refresh->plan->shown_types);
 	refresh->reshaped_type = md_type_shapes_lost(view->type_shapes);
-	view->type_shapes = md_type_shapes_make(refresh->plan->shown_types);
+	view->type_shapes = type_shapes;
 	md_quarantine_apply(refresh, full, run_apply, &application);
 	(void) md_step(&refresh->run.steps, MD_STEP_STORE);
 	md_step_rows(&refresh->run.steps, MD_STEP_APPLY, refresh->run.rows_inserted +

@@ -11,6 +11,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 
+#include "compat.h"
 #include "refresh_plan.h"
 #include "stable_functions.h"
 #include "type_shape.h"
@@ -163,7 +164,19 @@ md_plan_has_system_column(Query *query, int *location)
 	return found;
 }
 
-/* Types of the values that go into expressions; all others are parts of these. */
+static void
+note_types(MdPlan *plan, List *types)
+{
+	ListCell   *lc;
+
+	foreach(lc, types)
+		plan->shown_types = md_type_shapes_collect(plan->shown_types, lfirst_oid(lc));
+}
+
+/*
+ * Types of the values that go into expressions; all others are parts of these.  Rows of
+ * type record are told by what they are made of.
+ */
 static bool
 note_types_walker(Node *node, MdPlan *plan)
 {
@@ -182,9 +195,17 @@ note_types_walker(Node *node, MdPlan *plan)
 		case T_ConvertRowtypeExpr:
 		case T_Aggref:
 		case T_WindowFunc:
-			plan->shown_types = md_type_shapes_collect(plan->shown_types, exprType(node));
+			note_types(plan, list_make1_oid(exprType(node)));
+			break;
+		case T_RangeTblFunction:
+			note_types(plan, ((RangeTblFunction *) node)->funccoltypes);
+			break;
+		case T_TableFunc:
+			note_types(plan, ((TableFunc *) node)->coltypes);
 			break;
 		default:
+			if (md_is_json_expr(node))
+				note_types(plan, list_make1_oid(exprType(node)));
 			break;
 	}
 	return expression_tree_walker(node, note_types_walker, plan);
