@@ -95,6 +95,19 @@ SELECT ingest('events', 0, $$SELECT 2000 + g % 900, chr(97 + g % 5), g * 7927 % 
 SELECT strategy, rows_inserted, rows_updated > 0 AS updated FROM medallion.refresh('v_ties');
 SELECT strategy, rows_inserted FROM medallion.refresh('v_ties_by_kind');
 SELECT * FROM medallion.verify('v_ties') UNION ALL SELECT * FROM medallion.verify('v_ties_by_kind');
+-- The query sees nothing of what its own rows became, as a statement does not; what was written takes no memory.
+CREATE TABLE items (id int, n int, body text);
+CREATE FUNCTION rows_seen(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
+    'BEGIN RETURN (SELECT count(*) FROM view_latest.v_items); END';
+CREATE FUNCTION memory_used(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
+    'BEGIN RETURN CASE WHEN $1 % 250 = 0 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts) END; END';
+SELECT medallion.create_materialized_view('v_items',
+    'SELECT DISTINCT ON (id) id, n, body, rows_seen(id) AS seen, memory_used(id) AS used FROM items ORDER BY id, n', NULL, 'incremental');
+-- long enough to be compressed, and too short to be moved out of line then
+INSERT INTO items SELECT g, 1, (SELECT string_agg(md5((g * 100 + i)::text), '') FROM generate_series(1, 55) i) || repeat(' ', 1800)
+  FROM generate_series(1, 3000) g;
+SELECT strategy, rows_inserted FROM medallion.refresh('v_items');
+SELECT seen, count(*), max(used) - min(used) < 1000000 AS steady FROM v_items GROUP BY seen;
 RESET work_mem;
 RESET medallion.refresh_work_mem;
 

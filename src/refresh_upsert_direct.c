@@ -92,10 +92,11 @@ typedef struct Writer
 	/* rows to be written */
 	MdRowSort  *sort;
 	Size		sort_limit;		/* bytes */
-	Snapshot	snapshot;
+	Snapshot	snapshot;		/* sees the parts that were written */
 
 	/* the slice */
 	MemoryContext context;		/* of the writer, which outlives the statement's */
+	MemoryContext heap_context; /* of what is stored, until it is */
 	TupleDesc	slot_desc;		/* a copy: references to it are not counted, which takes long for so many */
 	TupleTableSlot *slots[SLICE_ROWS];
 	int			slot_count;		/* made so far */
@@ -261,7 +262,7 @@ change_found(Writer *writer, TupleTableSlot *row)
 		check_constraints(writer, writer->new);
 		log_row(writer, writer->old, -1);
 		md_update_row(writer->result_rel, writer->estate, &writer->old->tts_tid, writer->new,
-					  GetActiveSnapshot());
+					  writer->snapshot);
 		log_row(writer, writer->new, 1);
 		writer->rows_updated++;
 	}
@@ -275,11 +276,17 @@ change_found(Writer *writer, TupleTableSlot *row)
 static void
 insert_into_heap(Writer *writer, TupleTableSlot **rows, int count)
 {
+	MemoryContext old;
+
 	if (count == 0)
 		return;
 	for (int i = 0; i < count; i++)
 		check_constraints(writer, rows[i]);
+	/* rows that are made shorter are left where it is called */
+	old = MemoryContextSwitchTo(writer->heap_context);
 	table_multi_insert(writer->rel, rows, count, GetCurrentCommandId(true), 0, NULL);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(writer->heap_context);
 	writer->rows_inserted += count;
 }
 
@@ -325,7 +332,7 @@ insert_first(Writer *writer)
 	CommandCounterIncrement();
 	for (int i = 0; i < found; i++)
 	{
-		simple_table_tuple_delete(writer->rel, &writer->inserts[i]->tts_tid, GetActiveSnapshot());
+		simple_table_tuple_delete(writer->rel, &writer->inserts[i]->tts_tid, writer->snapshot);
 		if (!find_old(writer, writer->inserts[i]))
 			elog(ERROR, "could not find the row of a key that is in index \"%s\"",
 				 RelationGetRelationName(writer->index));
@@ -493,6 +500,7 @@ open_writer(const MdUpsert *upsert, Relation rel, Oid index_id, Snapshot snapsho
 	writer->index = index_open(index_id, RowExclusiveLock);
 	writer->arbiters = list_make1_oid(index_id);
 	writer->context = CurrentMemoryContext;
+	writer->heap_context = AllocSetContextCreate(CurrentMemoryContext, "rows to be stored", ALLOCSET_DEFAULT_SIZES);
 	writer->sort = md_row_sort_begin(writer->desc, writer->index, sort_columns(upsert));
 	writer->sort_limit = work_mem * (Size) 1024;
 	writer->snapshot = snapshot;
@@ -526,6 +534,7 @@ close_writer(Writer *writer)
 	ExecCloseIndices(writer->result_rel);
 	FreeExecutorState(writer->estate);
 	md_row_sort_end(writer->sort);
+	MemoryContextDelete(writer->heap_context);
 	index_close(writer->index, NoLock);
 	pfree(writer);
 }
@@ -547,7 +556,10 @@ md_upsert_directly(const MdUpsert *upsert, Oid index_id, Snapshot snapshot, MdRu
 		UpdateActiveSnapshotCommandId();
 		writer = open_writer(upsert, rel, index_id, GetActiveSnapshot());
 		writer->is_captured = is_captured;
+		/* the query has one of its own, as that of the writer goes on with each part */
+		PushCopiedSnapshot(writer->snapshot);
 		md_sql_run_into_dest(upsert->all_rows ? upsert->all_rows : upsert->rows, &writer->dest);
+		PopActiveSnapshot();
 		done = writer->fits;
 		run->rows_inserted += writer->rows_inserted;
 		run->rows_updated += writer->rows_updated;
