@@ -111,6 +111,41 @@ SELECT seen, count(*), max(used) - min(used) < 1000000 AS steady FROM v_items GR
 RESET work_mem;
 RESET medallion.refresh_work_mem;
 
+-- Keys of all kinds in the order of their index, one that the owner made, too.
+CREATE COLLATION ignore_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TYPE pair AS (a int, b text);
+CREATE TABLE keyed (alike text, number numeric, folded text COLLATE ignore_case, padded char(9), at timestamptz, both_of pair, list int[], n int);
+CREATE TABLE keyed_views AS
+    SELECT 'k_' || key AS name, format('SELECT %s, n, number AS x FROM keyed', key) AS plain,
+           format('SELECT DISTINCT ON (%s) %1$s, n, number AS x FROM keyed ORDER BY %1$s, n %s, number', key, how) AS query, index
+      FROM (VALUES ('alike', 'DESC NULLS LAST', 'alike DESC NULLS LAST'), ('number', 'NULLS FIRST', 'number NULLS FIRST'),
+                   ('folded', '', 'folded COLLATE "C"'), ('padded', 'DESC', NULL), ('at', '', 'at DESC'),
+                   ('both_of', '', 'both_of record_image_ops'), ('list', 'DESC', NULL)) v(key, how, index);
+SELECT count(medallion.create_materialized_view(name, plain, NULL, 'incremental')) FROM keyed_views;
+SELECT format('CREATE UNIQUE INDEX %s ON %s (%s) NULLS NOT DISTINCT', name || '_own', name, index) FROM keyed_views WHERE index <> '' \gexec
+SELECT count(medallion.alter_materialized_view(name::regclass, query => query)) FROM keyed_views;
+-- those whose equality is another one do not serve
+SELECT indexdef FROM pg_indexes WHERE tablename ~ '^k_' ORDER BY tablename, indexname;
+CREATE FUNCTION put(seed bigint, rows int) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO keyed SELECT CASE WHEN r % 17 > 0 THEN repeat('alike ', 5) || r % 3000 END,
+                             CASE WHEN r % 13 > 0 THEN (r % 2000)::numeric / 7 WHEN r % 2 = 0 THEN 'NaN' END,
+                             CASE WHEN r % 11 = 0 THEN NULL WHEN r % 2 = 0 THEN upper(md5((r % 2001)::text)) ELSE md5((r % 2001)::text) END,
+                             (r % 500)::text, '2020-01-01'::timestamptz + (r % 2500) * interval '1 min',
+                             CASE WHEN r % 19 > 0 THEN ROW(r % 40, CASE WHEN r % 3 > 0 THEN 'u' || r % 50 END)::pair END,
+                             ARRAY[r % 60, r % 70], CASE WHEN r % 23 > 0 THEN r * 7919 % 100003 END
+      FROM (SELECT (g + $1) * 2654435761 % 1000003 AS r FROM generate_series(1, $2) g) s $$;
+CREATE FUNCTION refresh_keyed() RETURNS TABLE (name text, strategy text, differ bigint) LANGUAGE sql AS $$
+    SELECT name, (SELECT strategy FROM medallion.refresh(name::regclass)), (SELECT count(*) FROM medallion.verify(name::regclass))
+      FROM keyed_views ORDER BY name $$;
+SELECT put(1, 12000);
+SELECT * FROM refresh_keyed();
+SELECT put(5000, 3000);
+SET work_mem = '64kB';
+SET medallion.refresh_work_mem = '64kB';
+SELECT * FROM refresh_keyed();
+RESET work_mem;
+RESET medallion.refresh_work_mem;
+
 -- What is not kept by its first row.
 SELECT query, strategy, detail FROM unnest(ARRAY[
     'SELECT DISTINCT ON (id) kind FROM events ORDER BY id',

@@ -39,6 +39,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -255,6 +256,25 @@ has_columns(Form_pg_index index, int count, const AttrNumber *attnums)
 	return true;
 }
 
+/* Do columns equal each other in the index as they do for the query, by the equality of their type? */
+static bool
+has_usual_equality(Relation index)
+{
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+	{
+		AttrNumber	attnum = index->rd_index->indkey.values[i];
+		Oid			type;
+		int32		typmod;
+		Oid			collation;
+
+		get_atttypetypmodcoll(index->rd_index->indrelid, attnum, &type, &typmod, &collation);
+		if (index->rd_indcollation[i] != collation ||
+			index->rd_opfamily[i] != lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY)->btree_opf)
+			return false;
+	}
+	return true;
+}
+
 bool
 md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumber *attnums)
 {
@@ -267,7 +287,7 @@ md_relation_has_unique_index(Oid relid, Oid index_id, int count, const AttrNumbe
 	index = index_open(index_id, AccessShareLock);
 	fits = index->rd_index->indisunique && index->rd_index->indisvalid &&
 		index->rd_index->indimmediate && RelationGetIndexPredicate(index) == NIL && index->rd_index->indnullsnotdistinct &&
-		has_columns(index->rd_index, count, attnums);
+		has_columns(index->rd_index, count, attnums) && has_usual_equality(index);
 	index_close(index, AccessShareLock);
 	return fits;
 }
