@@ -116,6 +116,7 @@ set_first(MdRowSort *sort)
 	{
 		Row		   *row = &sort->rows[i];
 
+		CHECK_FOR_INTERRUPTS();
 		row->first = heap_getattr(row->tuple, column->ssup_attno, sort->desc, &row->first_is_null);
 		if (column->abbrev_converter == NULL)
 			continue;
@@ -206,7 +207,8 @@ md_row_sort_perform(MdRowSort *sort)
 {
 	if (!set_first(sort))
 		(void) set_first(sort);
-	sort_rows(sort->rows, sort->count, sort);
+	if (sort->count > 0)
+		sort_rows(sort->rows, sort->count, sort);
 	sort->next = 0;
 }
 
