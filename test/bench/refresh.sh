@@ -131,7 +131,10 @@ timed() {
     echo $(($(now_ms) - start))
 }
 
+# What was measured before, above all a REFRESH, leaves gigabytes that the system has yet
+# to write to disk: they are written first, so that each pays for its own.
 refresh_one() {
+    sync
     case $2 in
         ours) ours_ms=$(timed "SELECT medallion.refresh('ours')") ;;
         theirs) theirs_ms=$(timed 'REFRESH MATERIALIZED VIEW theirs') ;;
