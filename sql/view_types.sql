@@ -36,24 +36,13 @@ INSERT INTO queries (name, query) VALUES
     ('v_above', 'SELECT c, sum(n) AS n FROM v_by_composite GROUP BY c');
 SELECT count(medallion.create_materialized_view(name, query, NULL, 'incremental')) FROM (SELECT * FROM queries ORDER BY n) q;
 
--- Refresh all: those that did something, and those that are wrong or do something again. A constant is kept as
--- the value that it was, so the text of its query does not tell.
-CREATE FUNCTION look() RETURNS TABLE (name text, strategy text, reason text, wrong bigint, again bigint) LANGUAGE plpgsql AS $$
-DECLARE
-    q queries;
-BEGIN
-    FOR q IN SELECT * FROM queries ORDER BY n LOOP
-        look.name := q.name;
-        SELECT r.strategy, r.reason INTO look.strategy, look.reason FROM medallion.refresh(q.name::regclass) r;
-        SELECT v.query INTO q.query FROM medallion.materialized_views v WHERE v.view = q.name::regclass;
-        q.query := rtrim(q.query, ';');
-        EXECUTE format('SELECT (SELECT count(*) FROM ((TABLE %1$s EXCEPT ALL (%2$s)) UNION ALL ((%2$s) EXCEPT ALL TABLE %1$s)) d)'
-                       ' + (SELECT count(*) FROM medallion.verify(%1$L))', q.name, q.query) INTO wrong;
-        SELECT rows_inserted + rows_updated + rows_deleted INTO again FROM medallion.refresh(q.name::regclass) r WHERE r.strategy <> 'none';
-        CONTINUE WHEN look.strategy = 'none' AND wrong = 0 AND again IS NULL;
-        RETURN NEXT;
-    END LOOP;
-END $$;
+-- A constant is kept as the value that it was, so the text that a view was given does not tell.
+CREATE FUNCTION query_of(q queries) RETURNS text LANGUAGE sql AS
+    'SELECT rtrim(v.query, '';'') FROM medallion.materialized_views v WHERE v.view = q.name::regclass';
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set ECHO none
+\i :abs_srcdir/sql/include/look.sql
+\set ECHO all
 SELECT * FROM look();
 ALTER TYPE pair ADD ATTRIBUTE z int;
 SELECT * FROM look();

@@ -45,21 +45,10 @@ INSERT INTO queries (name, query) VALUES
     ('v_over_groups', 'SELECT r, count(*) AS n FROM v_text GROUP BY r');
 SELECT count(medallion.create_materialized_view(name, query, NULL, CASE WHEN name = 'v_over' THEN 'auto' ELSE 'incremental' END)) FROM (SELECT * FROM queries ORDER BY n) q;
 
--- Refresh all: those that did something, and those that are wrong or do something again.
-CREATE FUNCTION look() RETURNS TABLE (name text, strategy text, reason text, wrong bigint, again bigint) LANGUAGE plpgsql AS $$
-DECLARE
-    q queries;
-BEGIN
-    FOR q IN SELECT * FROM queries ORDER BY n LOOP
-        look.name := q.name;
-        SELECT r.strategy, r.reason INTO look.strategy, look.reason FROM medallion.refresh(q.name::regclass) r;
-        EXECUTE format('SELECT (SELECT count(*) FROM ((TABLE %1$s EXCEPT ALL (%2$s)) UNION ALL ((%2$s) EXCEPT ALL TABLE %1$s)) d)'
-                       ' + (SELECT count(*) FROM medallion.verify(%1$L))', q.name, q.query) INTO wrong;
-        SELECT rows_inserted + rows_updated + rows_deleted INTO again FROM medallion.refresh(q.name::regclass) r WHERE r.strategy <> 'none';
-        CONTINUE WHEN look.strategy = 'none' AND wrong = 0 AND again IS NULL;
-        RETURN NEXT;
-    END LOOP;
-END $$;
+CREATE FUNCTION query_of(q queries) RETURNS text LANGUAGE sql AS 'SELECT q.query';
+\set ECHO none
+\i :abs_srcdir/sql/include/look.sql
+\set ECHO all
 SELECT * FROM look();
 ALTER TABLE t ADD COLUMN extra int DEFAULT 5;
 SELECT * FROM look();
