@@ -11,6 +11,8 @@
 
 /* About what the library keeps of a record beside its bytes. */
 #define RECORD_BYTES 256
+/* A fetch for less than this is more trips than reading. */
+#define MIN_FETCH_KB 128
 
 /* Set one property, or free conf and throw. */
 static void
@@ -85,13 +87,14 @@ conf_set_own(rd_kafka_conf_t *conf, const MdKafkaConsumerConfig *config,
 	snprintf(kilobytes, sizeof(kilobytes), "%d", Max(queue_max_kb, 1024));
 	conf_set(conf, "queued.max.messages.kbytes", kilobytes, false);
 	/*
-	 * What one fetch may bring comes on top of a queue that is nearly full, and
-	 * of tiny records that is many times its bytes;
-	 * the library wants no less than its message.max.bytes, 1000000.  A larger
-	 * record comes all the same: a broker always sends at least one batch.
+	 * What one fetch may bring comes on top of a queue that is nearly full, and of
+	 * tiny records that is many times its bytes.  A larger record comes all the same:
+	 * a broker always sends at least one batch.  The library would fetch no less than
+	 * its message.max.bytes, which means nothing else to a client that only reads.
 	 */
 	snprintf(fetch_bytes, sizeof(fetch_bytes), "%d",
-			 Max(1024, Min(queue_max_kb / 16, 16384)) * 1024);
+			 Max(MIN_FETCH_KB, Min(queue_max_kb / 16, 16384)) * 1024);
+	conf_set(conf, "message.max.bytes", fetch_bytes, false);
 	conf_set(conf, "fetch.max.bytes", fetch_bytes, false);
 	conf_set(conf, "max.partition.fetch.bytes", fetch_bytes, false);
 }

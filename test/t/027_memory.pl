@@ -91,10 +91,10 @@ sub bounded_ok
 
 my $large = create_topic($kafka, 'large', 24);
 produce_lines($kafka, $large, {}, map { ($_ % 24) . "\t\\N\t\\N\t" . ('x' x 600_000) } 1 .. 192);
-bounded_ok('6 clients, records of 600 kB in 24 partitions', 150 * $MB, $large, map { "large_$_" } 1 .. 6);
+bounded_ok('6 clients, records of 600 kB in 24 partitions', 192 * $MB, $large, map { "large_$_" } 1 .. 6);
 my $tiny = create_topic($kafka, 'tiny', 24);
 produce_lines($kafka, $tiny, {}, map { ($_ % 24) . "\t\\N\t\\N\t" . ($_ % 10) } 1 .. 600_000);
-bounded_ok('2 clients, records of 1 byte', 150 * $MB, $tiny, map { "tiny_$_" } 1 .. 2);
+bounded_ok('2 clients, records of 1 byte', 192 * $MB, $tiny, map { "tiny_$_" } 1 .. 2);
 
 $node->stop('fast');
 done_testing();
