@@ -1,6 +1,6 @@
 -- Refresh all views of the table `queries`: those that did something, and those that are wrong or do something
 -- again.  query_of() tells what a view is to be equal to.
-CREATE FUNCTION look() RETURNS TABLE (name text, strategy text, reason text, wrong bigint, again bigint) LANGUAGE plpgsql AS $$
+CREATE FUNCTION look() RETURNS TABLE (name text, strategy text, reason text, wrong bigint, again bigint) LANGUAGE plpgsql SET jit = off AS $$
 DECLARE
     q queries;
 BEGIN
