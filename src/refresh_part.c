@@ -72,7 +72,7 @@ check_stability(MdRefresh *refresh, const char *only_where)
 static List *
 shown_keys(MdView *view, MdPlan *plan)
 {
-	List	   *keys = plan->merge ? plan->merge->result_keys : plan->latest->keys;
+	List	   *keys = plan->merge ? md_merge_result_keys(plan->merge) : plan->latest->keys;
 
 	if (keys == NIL)
 		ereport(ERROR,
