@@ -58,6 +58,8 @@ SELECT q, e.strategy, e.detail FROM unnest(ARRAY[
     'SELECT k, last_value(k) OVER (ORDER BY count(*)) FROM t GROUP BY k',
     'SELECT k, count(*), rank() OVER (ORDER BY random()) FROM t GROUP BY k',
     'SELECT k, count(*), rank() OVER (ORDER BY count(*)), now() FROM t GROUP BY k',
+    'SELECT k, count(*), rank() OVER (ORDER BY count(*)) FROM t WHERE x > extract(hour FROM now()) GROUP BY k',
+    'SELECT * FROM (SELECT k, count(*) AS c, rank() OVER (ORDER BY count(*)) FROM t GROUP BY k) q WHERE c > extract(hour FROM now())',
     'SELECT k, count(*), rank() OVER (ORDER BY count(*)) FROM t GROUP BY k LIMIT 3',
     'SELECT k, count(*), rank() OVER (ORDER BY count(*)) FROM t GROUP BY ROLLUP (k)'
   ]) WITH ORDINALITY u(q, n), medallion.explain_refresh(q) e WHERE e.step = 'Query' ORDER BY n;

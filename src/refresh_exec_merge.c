@@ -185,7 +185,7 @@ md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *re
 	if (merge->above == NULL)
 		return rows;
 	return psprintf("WITH " MD_KEPT_GROUPS " (%s) AS (%s) %s", md_above_columns(merge), rows,
-					md_query_text(merge->above));
+					md_delta_text(merge->above));
 }
 
 /* How old and new values of a column become one. */
@@ -512,7 +512,7 @@ md_merge_rebuild(MdRefresh *refresh)
 	MdMerge    *merge = refresh->plan->merge;
 	Query	   *input = md_partial_input(merge);
 	MdPartialSource source = {.rows = input};
-	char	   *input_text = psprintf("(%s)", md_query_text(input));
+	char	   *input_text = psprintf("(%s)", md_delta_text(input));
 	bool		is_first = refresh->view->refresh_number == 0;
 	List	   *gains = NIL;
 	char	   *groups;

@@ -34,6 +34,7 @@
 #include "refresh_state.h"
 #include "relation_make.h"
 #include "sql_run.h"
+#include "stable_functions.h"
 #include "view_settings.h"
 
 #define KEYS "medallion_part_keys"
@@ -72,7 +73,7 @@ check_stability(MdRefresh *refresh, const char *only_where)
 static List *
 shown_keys(MdView *view, MdPlan *plan)
 {
-	List	   *keys = plan->merge ? plan->merge->result_keys : plan->latest->keys;
+	List	   *keys = plan->merge ? md_merge_result_keys(plan->merge) : plan->latest->keys;
 
 	if (keys == NIL)
 		ereport(ERROR,
@@ -116,7 +117,8 @@ compute(MdRefresh *refresh, MdTarget **result)
 	/* nothing is there to compare with */
 	view->refresh_number = 0;
 	md_state_make(view, plan);
-	*query = md_refresh_frontier_tree(refresh->view, *query, refresh->snapshot, true);
+	*query = castNode(Query, md_unstable_fix_time((Node *) md_refresh_frontier_tree(refresh->view, *query, refresh->snapshot, true),
+												  view->refreshed_at));
 	other.view = view;
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)

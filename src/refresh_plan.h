@@ -117,6 +117,13 @@ extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
  */
 extern void md_plan_keep(MdPlan *plan, MdNode *sets);
 
+/*
+ * Does the time of the refresh stand in what a block shows, or shows groups by?  Groups then
+ * move though no row came or left.  In a condition it makes rows pass, and they are a change
+ * like others.
+ */
+extern bool md_plan_values_move(const Query *query);
+
 /* refresh_plan_above.c */
 
 /*

@@ -25,6 +25,7 @@
 #include "refresh_plan.h"
 #include "refresh_settle.h"
 #include "refresh_tree.h"
+#include "stable_functions.h"
 
 /* The entry of FROM that is a subquery, if the query reads nothing else; else NULL. */
 static RangeTblEntry *
@@ -67,6 +68,14 @@ only_child(MdNode *node)
 	return list_length(node->children) == 1 ? linitial(node->children) : NULL;
 }
 
+/* Does the time of the refresh change what a block makes of its input? */
+static bool
+moves(Query *query)
+{
+	return md_plan_values_move(query) || md_unstable_has_time(query->jointree->quals) ||
+		md_unstable_has_time(query->limitCount) || md_unstable_has_time(query->limitOffset);
+}
+
 /* Is the node recomputed for no other reason than that it depends on all of its input? */
 static bool
 follows_from_input(MdNode *node)
@@ -91,7 +100,8 @@ find_groups(Query **query, MdNode **node)
 		RangeTblEntry *rte = only_input(*query);
 
 		if (kind == MD_BLOCK_GROUP || linear == NULL || rte == NULL || only_child(linear) == NULL ||
-			!follows_from_input(*node) || !follows_from_input(linear) || !md_settle_is_certain(*query))
+			!follows_from_input(*node) || !follows_from_input(linear) || moves(*query) ||
+			!md_settle_is_certain(*query))
 			return NULL;
 		is_whole = is_whole || (*node)->by_whole;
 		is_first = kind == MD_BLOCK_LIMIT || (is_first && kind == MD_BLOCK_LINEAR);
@@ -146,12 +156,12 @@ md_plan_keep_groups(MdPlan *plan, MdNode **groups)
 	Query	   *above = copyObject(plan->normal);
 	Query	   *query = above;
 	MdNode	   *node = plan->root;
-	RangeTblEntry *rte = plan->time_dependent ? NULL : find_groups(&query, &node);
+	RangeTblEntry *rte = find_groups(&query, &node);
 	MdMerge    *merge;
 	char	   *reason;
 	int			location;
 
-	if (rte == NULL || only_child(node) == NULL)
+	if (rte == NULL || only_child(node) == NULL || md_plan_values_move(query))
 		return NULL;
 	merge = md_merge_make(query, only_child(node)->changes != MD_CHANGE_APPEND, above, &reason, &location);
 	if (merge == NULL)

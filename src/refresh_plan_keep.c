@@ -18,6 +18,7 @@
 #include "refresh_plan.h"
 #include "refresh_top.h"
 #include "refresh_tree.h"
+#include "stable_functions.h"
 
 char *
 md_plan_key_count(int count)
@@ -86,6 +87,12 @@ try_top(MdPlan *plan, MdNode *input)
 							  md_top_needed(plan->top));
 }
 
+bool
+md_plan_values_move(const Query *query)
+{
+	return md_unstable_has_time((Node *) query->targetList) || md_unstable_has_time(query->havingQual);
+}
+
 /* What the query makes of all groups: they are kept. */
 static bool
 try_groups(MdPlan *plan)
@@ -141,7 +148,7 @@ try_all(MdPlan *plan, MdNode *sets)
 		return;
 	else if (kind == MD_BLOCK_LIMIT)
 		try_top(plan, input);
-	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !plan->time_dependent)
+	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !md_plan_values_move(plan->query))
 		try_merge(plan, input);
 	else if (kind == MD_BLOCK_DISTINCT_ON && !plan->time_dependent)
 		try_latest(plan, input);
