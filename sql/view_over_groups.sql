@@ -28,6 +28,7 @@ INSERT INTO queries (name, query) VALUES
     ('v_of_distinct', 'SELECT s, k, row_number() OVER (ORDER BY s, k) AS n FROM (SELECT DISTINCT s, k FROM t) d'),
     ('v_one', 'SELECT count(*) AS c, sum(x) AS total, sum(sum(x)) OVER () AS same FROM t'),
     ('v_joined', 'SELECT o.name, sum(t.x) AS total, rank() OVER (ORDER BY sum(t.x) DESC NULLS LAST) AS r FROM t LEFT JOIN o USING (k) GROUP BY o.name'),
+    ('v_joins', 'SELECT p.name, count(DISTINCT a.s) AS d, count(*) AS c FROM o q LEFT JOIN (o p FULL JOIN t a ON a.k = p.k) ON p.k = q.k JOIN o r ON r.k >= q.k GROUP BY p.name ORDER BY d DESC, name LIMIT 2'),
     ('v_unnested', 'SELECT k, u, rank() OVER (ORDER BY c, u) AS r FROM (SELECT k, count(*) AS c FROM t GROUP BY k) g, LATERAL unnest(ARRAY[c, k]) u'),
     -- what is not told by kept groups, or not by their order
     ('v_float', 'SELECT k, sum(f) AS total, rank() OVER (ORDER BY sum(f)) AS r FROM t GROUP BY k'),

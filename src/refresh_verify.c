@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "frontier.h"
 #include "refresh_culprits.h"
+#include "refresh_dependent.h"
 #include "refresh_errors.h"
 #include "refresh_exec.h"
 #include "refresh_quarantine.h"
@@ -68,8 +69,8 @@ md_refresh_frontier_tree(MdView *view, Query *query, Snapshot snapshot, bool fen
 {
 	int			location;
 
-	/* sources with system columns can be read as they are now alone */
-	return md_read_substitute(query, md_plan_has_system_column(query, &location) ?
+	/* system columns, and columns that a primary key determines, are of tables themselves: as they are now */
+	return md_read_substitute(query, md_plan_has_system_column(query, &location) || md_query_has_dependent(query) ?
 							  NIL : read_parts(view, snapshot, fenced));
 }
 
