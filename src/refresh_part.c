@@ -34,6 +34,7 @@
 #include "refresh_state.h"
 #include "relation_make.h"
 #include "sql_run.h"
+#include "stable_functions.h"
 #include "view_settings.h"
 
 #define KEYS "medallion_part_keys"
@@ -115,7 +116,8 @@ compute(MdRefresh *refresh, MdTarget **result)
 	/* nothing is there to compare with */
 	view->refresh_number = 0;
 	md_state_make(view, plan);
-	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot, true);
+	plan->query = castNode(Query, md_unstable_fix_time((Node *) md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot, true),
+													   view->refreshed_at));
 	other.view = view;
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)

@@ -17,6 +17,7 @@
 #include "refresh_plan.h"
 #include "refresh_top.h"
 #include "refresh_tree.h"
+#include "stable_functions.h"
 
 char *
 md_plan_key_count(int count)
@@ -85,6 +86,17 @@ try_top(MdPlan *plan, MdNode *input)
 							  md_top_needed(plan->top));
 }
 
+/*
+ * Does the time of the refresh stand in what the query shows, or shows groups by?  Groups then move though no row came
+ * or left.  In a condition it makes rows pass, and they are a change like others.
+ */
+static bool
+values_move(const MdPlan *plan)
+{
+	return md_unstable_has_time((Node *) plan->query->targetList) ||
+		md_unstable_has_time(plan->query->havingQual);
+}
+
 /* The groups of a query with LIMIT: a block below it, and the plan's node of that; NULL: none. */
 static MdNode *
 find_groups(MdPlan *plan)
@@ -107,7 +119,7 @@ try_top_groups(MdPlan *plan)
 	int			location;
 	MdTop	   *top;
 
-	if (groups == NULL || plan->time_dependent)
+	if (groups == NULL || values_move(plan))
 		return false;
 	top = md_top_make(plan->query, false, &reason);
 	if (top == NULL || top->count == 0)
@@ -158,7 +170,7 @@ try_all(MdPlan *plan, MdNode *sets)
 		return;
 	if (kind == MD_BLOCK_LIMIT && !try_top_groups(plan))
 		try_top(plan, input);
-	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !plan->time_dependent)
+	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !values_move(plan))
 		try_merge(plan, input);
 	else if (kind == MD_BLOCK_DISTINCT_ON && !plan->time_dependent)
 		try_latest(plan, input);
