@@ -954,7 +954,10 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
-           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR f.message IS NULL THEN NULL
+           CASE WHEN s.origin <> medallion.database_identity() THEN NULL
+                WHEN s.paused AND s.paused_reason NOT LIKE 'paused by %'
+                THEN 'Correct the producer, or the table, then requeue or discard its dead letters, and call medallion.resume().'
+                WHEN s.paused OR f.message IS NULL THEN NULL
                 ELSE medallion.failure_hint(coalesce(f.sqlstate, '57014')) END AS hint,
            n.topics
       FROM medallion.stream s
