@@ -910,7 +910,7 @@ BEGIN ATOMIC
                 WHEN f.s = '53200' THEN 'Give the server more memory, or lower batch_max_bytes of the table or medallion.ingest_memory.'
                 WHEN f.s = '57014' THEN 'See what is slow for each row: triggers, constraints, expressions of indexes; or raise medallion.batch_timeout.'
                 WHEN f.s = '42501' THEN 'Grant the owner of the table what the reason names.'
-                WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions: it may have been made anew, or lost records.'
+                WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions. Past records that it has lost: medallion.seek(), or on_gap record; a topic that was made anew: another streaming table.'
                 WHEN f.s IN ('42704', 'HV000') THEN 'See with medallion.list_topics() whether Kafka has the topic, and lets the user read it.'
                 WHEN f.s LIKE '08%' THEN 'See whether the brokers can be reached, with medallion.check_server().'
                 WHEN f.s LIKE '22%' OR f.s LIKE '23%' THEN 'Change the table so that it takes the record, or set on_error to dead_letter.'
