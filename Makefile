@@ -1,7 +1,8 @@
 # pg_medallion: make && make install && make installcheck
 #
 # Needs pg_config (PostgreSQL 15 or later) and the development files of
-# librdkafka (>= 2.0.2) and libxxhash.
+# librdkafka (>= 2.0.2) and libxxhash. installcheck needs a running server
+# that has pg_medallion in shared_preload_libraries.
 
 EXTENSION = pg_medallion
 MODULE_big = pg_medallion

@@ -910,7 +910,7 @@ BEGIN ATOMIC
                 WHEN f.s = '53200' THEN 'Give the server more memory, or lower batch_max_bytes of the table or medallion.ingest_memory.'
                 WHEN f.s = '57014' THEN 'See what is slow for each row: triggers, constraints, expressions of indexes; or raise medallion.batch_timeout.'
                 WHEN f.s = '42501' THEN 'Grant the owner of the table what the reason names.'
-                WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions: it may have been made anew, or lost records.'
+                WHEN f.s = 'XX001' THEN 'Compare the topic with medallion.stream_partitions. Past records that it has lost: medallion.seek(), or on_gap record; a topic that was made anew: another streaming table.'
                 WHEN f.s IN ('42704', 'HV000') THEN 'See with medallion.list_topics() whether Kafka has the topic, and lets the user read it.'
                 WHEN f.s LIKE '08%' THEN 'See whether the brokers can be reached, with medallion.check_server().'
                 WHEN f.s LIKE '22%' OR f.s LIKE '23%' THEN 'Change the table so that it takes the record, or set on_error to dead_letter.'
@@ -954,7 +954,10 @@ CREATE VIEW medallion.streaming_tables WITH (security_barrier) AS
                                           AND t.kafka_partition = p.kafka_partition
                                         ORDER BY t.next_offset DESC LIMIT 1) b
              WHERE p.relid = s.relid ORDER BY b.stored_at DESC LIMIT 1) AS latency,
-           CASE WHEN s.paused OR s.origin <> medallion.database_identity() OR f.message IS NULL THEN NULL
+           CASE WHEN s.origin <> medallion.database_identity() THEN NULL
+                WHEN s.paused AND s.paused_reason NOT LIKE 'paused by %'
+                THEN 'Correct the producer, or the table, then requeue or discard its dead letters, and call medallion.resume().'
+                WHEN s.paused OR f.message IS NULL THEN NULL
                 ELSE medallion.failure_hint(coalesce(f.sqlstate, '57014')) END AS hint,
            n.topics
       FROM medallion.stream s

@@ -326,6 +326,24 @@ SELECT * FROM look_at_sets();
 SELECT * FROM look_at_sets();
 TABLE left_out;
 
+-- Errors that have other codes than the class of data.
+CREATE TABLE odd (id int PRIMARY KEY, v numeric);
+CREATE FUNCTION checked(numeric) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF $1 = 7 THEN RAISE 'seven' USING ERRCODE = 'MY001'; END IF;
+    ASSERT $1 <> 8, 'eight';
+    RETURN $1;
+END $$;
+INSERT INTO odd VALUES (1, 1), (2, 'NaN'), (3, 7);
+SELECT medallion.create_materialized_view('odd_rows', 'SELECT id, checked(v) AS c, v::bigint AS i, cardinality(array_fill(0, ARRAY[v::int])) AS n FROM odd', NULL);
+INSERT INTO odd VALUES (4, 8), (5, 'Infinity'), (6, 2000000000), (7, 2);
+SELECT strategy, rows_inserted FROM medallion.refresh('odd_rows');
+TABLE odd_rows ORDER BY id;
+SELECT row_data ->> 'id' AS id, sqlstate, message FROM medallion.refresh_errors WHERE view = 'odd_rows'::regclass ORDER BY 1;
+UPDATE odd SET v = 3 WHERE id IN (2, 6);
+SELECT strategy, rows_inserted FROM medallion.refresh('odd_rows');
+TABLE odd_rows ORDER BY id;
+
 DROP SCHEMA view_errors CASCADE;
 SELECT count(*) FROM medallion.view;
 SELECT count(*) FROM medallion.refresh_error;

@@ -13,6 +13,7 @@ CREATE FUNCTION make(name text, query text) RETURNS regclass LANGUAGE sql AS
 SELECT make('copied', 'SELECT id, kind, amount FROM events'),
        make('counted', 'SELECT kind, count(*) AS n, sum(amount) AS s FROM events GROUP BY kind'),
        make('averaged', 'SELECT kind, avg(amount) AS a, count(DISTINCT id % 5) AS d FROM events GROUP BY kind HAVING count(*) > 1'),
+       make('valued', 'SELECT count(DISTINCT amount) AS d, kind, sum(amount) AS s FROM events GROUP BY kind'),
        make('latest', 'SELECT DISTINCT ON (kind) kind, amount FROM events ORDER BY kind, id DESC'),
        make('ranked', 'SELECT id, kind, rank() OVER (PARTITION BY kind ORDER BY amount) AS r FROM events'),
        make('hidden', 'SELECT avg(amount) AS a FROM events GROUP BY kind'),
@@ -30,26 +31,26 @@ END $$;
 RESET medallion.allow_direct_writes;
 CREATE FUNCTION wrong(OUT view text, OUT kinds text) RETURNS SETOF record LANGUAGE sql AS $$
     SELECT name, (SELECT string_agg(DISTINCT coalesce(v.row_data ->> 'kind', 'NULL'), ' ') FROM medallion.verify(name::regclass) v)
-      FROM unnest(ARRAY['copied', 'counted', 'averaged', 'latest', 'ranked']) name $$;
+      FROM unnest(ARRAY['copied', 'counted', 'averaged', 'valued', 'latest', 'ranked']) name $$;
 SELECT * FROM wrong();
-SELECT v, r.strategy, r.reason, r.rows_inserted, r.rows_updated, r.rows_deleted FROM unnest(ARRAY['copied', 'counted', 'averaged', 'latest', 'ranked']) v, LATERAL medallion.refresh(v::regclass, only_where => 'kind = ''k1''') r;
+SELECT v, r.strategy, r.reason, r.rows_inserted, r.rows_updated, r.rows_deleted FROM unnest(ARRAY['copied', 'counted', 'averaged', 'valued', 'latest', 'ranked']) v, LATERAL medallion.refresh(v::regclass, only_where => 'kind = ''k1''') r;
 -- k1 is right now, and nothing else was touched
 SELECT * FROM wrong();
-SELECT v, (medallion.refresh(v::regclass, only_where => 'kind IS NULL')).rows_updated >= 0 AS refreshed FROM unnest(ARRAY['copied', 'counted', 'averaged', 'latest', 'ranked']) v;
+SELECT v, (medallion.refresh(v::regclass, only_where => 'kind IS NULL')).rows_updated >= 0 AS refreshed FROM unnest(ARRAY['copied', 'counted', 'averaged', 'valued', 'latest', 'ranked']) v;
 SELECT * FROM wrong();
 -- a condition on what is computed: rows for which it holds before or after
 SELECT strategy, rows_updated FROM medallion.refresh('averaged', only_where => 'a > 100 AND kind = ''k2''');
 SELECT * FROM wrong() WHERE view = 'averaged';
 -- the next refresh merges into the new state
 SELECT ingest('events', 0, $$SELECT g, 'k' || g % 4, g FROM generate_series(1, 9) g$$);
-SELECT v, (medallion.refresh(v::regclass)).strategy FROM unnest(ARRAY['counted', 'averaged', 'latest', 'ranked']) v;
+SELECT v, (medallion.refresh(v::regclass)).strategy FROM unnest(ARRAY['counted', 'averaged', 'valued', 'latest', 'ranked']) v;
 SELECT * FROM wrong();
 -- at the frontier: what is newer stays for the next refresh
 SELECT ingest('events', 0, $$SELECT 100, 'k1', 1000$$);
-SELECT v, (medallion.refresh(v::regclass, only_where => 'kind = ''k1''')).rows_updated FROM unnest(ARRAY['counted', 'averaged', 'latest']) v;
-SELECT * FROM wrong() WHERE view IN ('counted', 'averaged', 'latest');
-SELECT v, (medallion.refresh(v::regclass)).strategy FROM unnest(ARRAY['counted', 'averaged', 'latest']) v;
-SELECT * FROM wrong() WHERE view IN ('counted', 'averaged', 'latest');
+SELECT v, (medallion.refresh(v::regclass, only_where => 'kind = ''k1''')).rows_updated FROM unnest(ARRAY['counted', 'averaged', 'valued', 'latest']) v;
+SELECT * FROM wrong() WHERE view IN ('counted', 'averaged', 'valued', 'latest');
+SELECT v, (medallion.refresh(v::regclass)).strategy FROM unnest(ARRAY['counted', 'averaged', 'valued', 'latest']) v;
+SELECT * FROM wrong() WHERE view IN ('counted', 'averaged', 'valued', 'latest');
 SELECT n, s FROM counted WHERE kind = 'k1';
 -- all of it
 SELECT strategy FROM medallion.refresh('averaged', only_where => 'true');

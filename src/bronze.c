@@ -366,6 +366,12 @@ insert_one_by_sql(MdBronze *bronze, TupleTableSlot *slot)
 	result = SPI_execute_plan(bronze->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not insert a row: %s", SPI_result_code_string(result));
+	/* its record would be nowhere */
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger of table \"%s\" left the row out", RelationGetRelationName(bronze->rel)),
+				 errdetail("It fires before the row and returned NULL.")));
 	if (!bronze->extent.has_blocks)
 		return;
 	for (uint64 i = 0; SPI_tuptable != NULL && i < SPI_processed; i++)

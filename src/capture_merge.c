@@ -1,11 +1,11 @@
 /*
  * capture_merge.c
- *		MERGE that moves rows from one partition to another.
+ *		MERGE into partitioned tables.
  *
- * An UPDATE that does so gives its old and new rows to the triggers of UPDATE.  MERGE
- * gives them to those of DELETE and INSERT, and fires these only where it has such
- * actions itself.  It collects the rows all the same, so our triggers are queued as
- * it begins, and nobody else's:
+ * An UPDATE that moves a row from one partition to another gives its old and new rows to
+ * the triggers of UPDATE.  MERGE gives them to those of DELETE and INSERT, and fires these
+ * only where it has such actions itself.  It collects the rows all the same, so our
+ * triggers are queued as it begins, and nobody else's:
  *
  *		MERGE begins --> our triggers of DELETE and INSERT are queued
  *		   rows move --> they are collected in the transition tables
@@ -16,6 +16,11 @@
  * Where another part of the statement changes the same table, some minor releases
  * let one call take the place of another that has other rows; then a mark is left,
  * as for everything that is not in the log.
+ *
+ * And some minor releases, 16.15 and 18.6 among them, take the row that a MERGE has
+ * inserted into a partitioned table for the new row of each UPDATE that comes after:
+ * they forget it no sooner than the next INSERT.  So we have it forgotten whenever the
+ * MERGE takes a row from its source.
  */
 #include "postgres.h"
 
@@ -26,7 +31,18 @@
 
 #include "capture.h"
 
+/* What a MERGE reads its source from, while we look on; in the context of its query. */
+typedef struct WatchedSource
+{
+	PlanState  *source;
+	ExecProcNodeMtd next_row;
+	TransitionCaptureState *capture;
+	MemoryContextCallback at_end;
+	struct WatchedSource *outer;
+} WatchedSource;
+
 static ExecutorStart_hook_type next_start_hook = NULL;
+static WatchedSource *watched_sources = NULL;
 
 /* The relation that a part of a statement names. */
 static Relation
@@ -88,6 +104,45 @@ our_triggers(const TriggerDesc *all)
 	return ours->numtriggers > 0 ? ours : NULL;
 }
 
+static void
+stop_watching(void *arg)
+{
+	WatchedSource **place = &watched_sources;
+
+	while (*place != arg)
+		place = &(*place)->outer;
+	*place = (*place)->outer;
+}
+
+/* Takes the place of what gives the rows of a source. */
+static TupleTableSlot *
+next_source_row(PlanState *source)
+{
+	WatchedSource *watched = watched_sources;
+
+	while (watched->source != source)
+		watched = watched->outer;
+	watched->capture->tcs_original_insert_tuple = NULL;
+	return watched->next_row(source);
+}
+
+/* Have a row that the MERGE has inserted forgotten before its next action. */
+static void
+watch_source(EState *estate, ModifyTableState *merge)
+{
+	WatchedSource *watched = MemoryContextAllocZero(estate->es_query_cxt, sizeof(WatchedSource));
+
+	watched->source = outerPlanState(merge);
+	watched->next_row = watched->source->ExecProcNodeReal;
+	watched->capture = merge->mt_transition_capture;
+	watched->outer = watched_sources;
+	watched->at_end.func = stop_watching;
+	watched->at_end.arg = watched;
+	watched->source->ExecProcNodeReal = next_source_row;
+	watched_sources = watched;
+	MemoryContextRegisterResetCallback(estate->es_query_cxt, &watched->at_end);
+}
+
 /* Have our triggers see what a MERGE moves. */
 static void
 queue_triggers(EState *estate, ModifyTableState *merge)
@@ -99,6 +154,8 @@ queue_triggers(EState *estate, ModifyTableState *merge)
 	relation.ri_TrigDesc = our_triggers(relation.ri_TrigDesc);
 	if (relation.ri_TrigDesc == NULL)
 		return;
+	if ((merge->mt_merge_subcommands & MERGE_INSERT) != 0)
+		watch_source(estate, merge);
 	ExecASDeleteTriggers(estate, &relation, merge->mt_transition_capture);
 	ExecASInsertTriggers(estate, &relation, merge->mt_transition_capture);
 }

@@ -19,6 +19,7 @@
 
 #include "catalog.h"
 #include "clock.h"
+#include "debug_point.h"
 #include "ingest.h"
 #include "kafka_request.h"
 #include "settings.h"
@@ -140,6 +141,7 @@ settle_out_of_range(MdPartition *partition)
 
 	md_kafka_request_positions(stream->lane->asker, stream->def->server, &first, 1,
 							   md_kafka_timeout_ms);
+	MD_DEBUG_POINT("ingest-out-of-range");
 	if (!md_ingest_give_up_proof(partition, first.offset))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -148,7 +150,7 @@ settle_out_of_range(MdPartition *partition)
 						(long long) partition->next_offset),
 				 errhint("Resume the table: its worker records the gap, or says what is wrong.")));
 	partition->out_of_range = false;
-	md_ingest_reassign(stream);
+	md_ingest_assign(stream);
 }
 
 /* Trouble that the client tells of; it goes on trying what waiting may cure. */

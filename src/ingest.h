@@ -207,10 +207,10 @@ extern MdIngestStream *md_ingest_add_stream(List **lanes, const MdStream *def,
 											const MdKafkaSurvey *survey, MdShare share,
 											MemoryContext context);
 
-/* Read the stream's partitions from its positions again, those that may be read. */
-extern void md_ingest_reassign(MdIngestStream *stream);
+/* Stop reading a partition where it is read now. */
+extern void md_ingest_unassign(MdPartition *partition);
 
-/* The same for those alone for which Kafka has not answered. */
+/* Begin anew with those partitions of the stream for which Kafka has not answered. */
 extern void md_ingest_reassign_silent(MdIngestStream *stream);
 
 /* Read those partitions that may be read, and are not yet. */
@@ -247,7 +247,9 @@ extern void md_ingest_prove(MdPartition *partition, const MdRecord *record);
 /*
  * Kafka does not have where we read a partition, whose log now begins at first;
  * true if that was the record that proves the topic's identity only, and is so
- * old that Kafka has deleted it: the stream is to be reassigned then.
+ * old that Kafka has deleted it.  It is not read there any more, and to be
+ * assigned anew; the stream's others are read on: Kafka would tell once more
+ * of each that lacks its record, too, when it may not be proving any longer.
  */
 extern bool md_ingest_give_up_proof(MdPartition *partition, int64 first);
 

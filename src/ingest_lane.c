@@ -471,10 +471,9 @@ md_ingest_remove_stream(MdIngestStream *stream)
 }
 
 void
-md_ingest_reassign(MdIngestStream *stream)
+md_ingest_unassign(MdPartition *partition)
 {
-	unassign(stream, all_partitions(stream));
-	md_ingest_assign(stream);
+	unassign(partition->stream, list_make1(partition));
 }
 
 void

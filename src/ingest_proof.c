@@ -53,6 +53,7 @@ md_ingest_give_up_proof(MdPartition *partition, int64 first)
 	if (!partition->proving || first <= partition->last_offset)
 		return false;
 	partition->proving = false;
+	md_ingest_unassign(partition);
 	return true;
 }
 

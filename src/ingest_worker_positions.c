@@ -146,7 +146,7 @@ md_ingest_settle_positions(MdIngestStream *stream, const MdKafkaSurvey *survey)
 
 	if (verdict.kind == GOES_ON)
 	{
-		md_ingest_reassign(stream);
+		md_ingest_assign(stream);
 		md_ingest_settle_proofs(stream->lane);
 		return;
 	}

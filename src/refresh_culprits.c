@@ -61,6 +61,28 @@ typedef struct Search
 	ErrorData  *error;			/* of the last probe that failed */
 } Search;
 
+/* Is it of a class that Postgres does not have, so that a function of the user's raised it? */
+static bool
+is_own_class(int sqlstate)
+{
+	char		first = PGUNSIXBIT(sqlstate);
+
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:	/* 53 */
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:	/* 54 */
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:	/* 55 */
+		case ERRCODE_OPERATOR_INTERVENTION: /* 57 */
+		case ERRCODE_SYSTEM_ERROR:	/* 58 */
+		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):	/* 72, which has no name since 17 */
+		case ERRCODE_INTERNAL_ERROR:	/* XX */
+			return false;
+		default:
+			/* the standard leaves these to implementations */
+			return (first >= '5' && first <= '9') || first >= 'I';
+	}
+}
+
 bool
 md_culprits_is_data_error(const ErrorData *error)
 {
@@ -69,11 +91,15 @@ md_culprits_is_data_error(const ErrorData *error)
 			/* of domains */
 		case ERRCODE_CHECK_VIOLATION:
 		case ERRCODE_NOT_NULL_VIOLATION:
-			/* of functions of the user */
-		case ERRCODE_RAISE_EXCEPTION:
+			/* of NaN and infinity that are to be an integer */
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+			/* of values that would be too long */
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
 			return true;
 		default:
-			return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION;
+			/* P0 is PL/pgSQL's: RAISE, ASSERT, SELECT INTO STRICT */
+			return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+				is_own_class(error->sqlerrcode);
 	}
 }
 

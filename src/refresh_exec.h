@@ -61,10 +61,10 @@ extern void md_refresh_verify(Oid relid, Tuplestorestate *store, TupleDesc tupde
 extern char *md_refresh_frontier_query(MdView *view, Snapshot snapshot, bool fenced);
 
 /*
- * The query of its plan likewise, as a tree of the same range table.  fenced: at no
+ * A query of its plan likewise, as a tree of the same range table.  fenced: at no
  * price is anything computed of rows that came later (they may fail).
  */
-extern Query *md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot, bool fenced);
+extern Query *md_refresh_frontier_tree(MdView *view, Query *query, Snapshot snapshot, bool fenced);
 
 /* The query as it is to be run at `time`: now() replaced, as SQL. */
 extern char *md_refresh_query_text(Query *query, TimestampTz time);

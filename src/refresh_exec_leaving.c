@@ -207,7 +207,7 @@ recomputed_sql(MdRefresh *refresh, MdKeys *keys)
 
 		columns = lappend_int(columns, castNode(Var, column->expr)->varattno);
 	}
-	source.rows = md_merge_restricted(refresh, md_partial_input(merge, refresh->plan->query),
+	source.rows = md_merge_restricted(refresh, md_partial_input(merge),
 									  columns, keys);
 	return md_partial_text(merge, &source, true);
 }

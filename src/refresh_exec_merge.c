@@ -32,7 +32,6 @@
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_state.h"
-#include "refresh_top.h"
 #include "refresh_upsert.h"
 #include "sql_run.h"
 
@@ -183,10 +182,10 @@ md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *re
 								copies == NULL ? "" : psprintf(", LATERAL pg_catalog.generate_series(1, %s)", copies),
 								shown_condition(merge, state));
 
-	if (merge->top == NULL)
+	if (merge->above == NULL)
 		return rows;
-	return md_top_shown_text(merge->top, psprintf("(SELECT f.* FROM (%s) f(%s))", rows,
-												  md_top_columns(merge->top, NULL)));
+	return psprintf("WITH " MD_KEPT_GROUPS " (%s) AS (%s) %s", md_above_columns(merge), rows,
+					md_delta_text(merge->above));
 }
 
 /* How old and new values of a column become one. */
@@ -415,9 +414,9 @@ apply_groups(MdRefresh *refresh, const char *groups, const char *recomputed)
 	delete_empty(merge, state, refresh, &dropped);
 	md_relation_forget(&merged);
 	if (merge->result_keys == NIL)
-		/* rows of the result are not told apart by a key: compare all */
-		md_diff_apply(refresh->result, md_merge_final_query(merge, state, state->name), NIL, NULL,
-					  refresh->snapshot, &refresh->run);
+		/* rows of the result are not told apart by the keys of groups: compare all */
+		md_diff_apply(refresh->result, md_merge_final_query(merge, state, state->name),
+					  md_refresh_unique_columns(refresh), NULL, refresh->snapshot, &refresh->run);
 }
 
 /* ----------------------------------------------------------------------
@@ -454,7 +453,7 @@ md_merge_apply(MdRefresh *refresh)
 	char	   *groups;
 	Oid			guarded;
 
-	if (!md_merge_change(refresh, md_partial_input(merge, refresh->plan->query),
+	if (!md_merge_change(refresh, md_partial_input(merge),
 						 merge->is_signed, &source))
 		return;
 	guarded = md_guard_open(refresh->result->relid);
@@ -511,9 +510,9 @@ void
 md_merge_rebuild(MdRefresh *refresh)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	Query	   *input = md_partial_input(merge, refresh->plan->query);
+	Query	   *input = md_partial_input(merge);
 	MdPartialSource source = {.rows = input};
-	char	   *input_text = psprintf("(%s)", md_query_text(input));
+	char	   *input_text = psprintf("(%s)", md_delta_text(input));
 	bool		is_first = refresh->view->refresh_number == 0;
 	List	   *gains = NIL;
 	char	   *groups;
@@ -536,5 +535,6 @@ md_merge_rebuild(MdRefresh *refresh)
 	state = md_state_target(refresh->view);
 	fill(refresh, state, groups, NIL, true);
 	fill(refresh, refresh->result, md_merge_final_query(merge, state, state->name),
-		 merge->sets != NIL ? md_refresh_unique_columns(refresh) : merge->result_keys, is_first);
+		 merge->sets != NIL || merge->result_keys == NIL ? md_refresh_unique_columns(refresh) : merge->result_keys,
+		 is_first);
 }

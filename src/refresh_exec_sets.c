@@ -132,7 +132,7 @@ char *
 md_sets_recomputed(MdRefresh *refresh, MdKeys *touched)
 {
 	MdMerge    *merge = refresh->plan->merge;
-	Query	   *input = md_partial_input(merge, refresh->plan->query);
+	Query	   *input = md_partial_input(merge);
 	StringInfoData sql;
 	ListCell   *lc;
 

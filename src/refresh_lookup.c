@@ -471,17 +471,16 @@ md_lookups_find(MdPlan *plan)
 {
 	if (plan->strategy == MD_STRATEGY_FULL)
 		return;
-	if (plan->root->kind == MD_NODE_AGGREGATE)
-		visit_block(plan->root, NIL, !reads_again(plan) ? NIL :
-					plan->merge != NULL && plan->merge->sets != NIL ? by_sets(plan->merge) :
-					by_all_keys(plan->root));
-	else if (plan->merge != NULL)
+	if (plan->merge != NULL && plan->merge->above != NULL)
 	{
-		/* groups, of which the first are shown */
 		MdNode	   *groups = linitial(plan->root->children);
 
 		visit_block(groups, NIL, reads_again(plan) ? by_all_keys(groups) : NIL);
 	}
+	else if (plan->root->kind == MD_NODE_AGGREGATE)
+		visit_block(plan->root, NIL, !reads_again(plan) ? NIL :
+					plan->merge != NULL && plan->merge->sets != NIL ? by_sets(plan->merge) :
+					by_all_keys(plan->root));
 	else
 		visit(plan->root, NIL);
 }

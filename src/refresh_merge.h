@@ -70,15 +70,19 @@ typedef struct MdMerge
 	List	   *finals;			/* of Expr over Vars (1, n) of its columns */
 	Node	   *having;			/* likewise, or NULL */
 	List	   *result_keys;	/* of int: column of the result per key of the query; NIL: not all there */
-	const struct MdTop *top;	/* the result shows the first of these rows; NULL: all */
+	Query	   *query;			/* whose groups these are */
+	Query	   *above;			/* over MD_KEPT_GROUPS: what the result shows of them; NULL: themselves */
 } MdMerge;
+
+/* The groups, in a query above them: a WITH query with their columns. */
+#define MD_KEPT_GROUPS "medallion_groups"
 
 /*
  * Split an aggregate query into inputs, partial results and final expressions;
  * NULL with *reason, *location if it cannot merge.  is_signed: rows may leave its
- * FROM.  top: what its LIMIT takes of the groups; NULL: it has none.
+ * FROM.  above: what is made of its groups; NULL: the result shows them.
  */
-extern MdMerge *md_merge_make(Query *query, bool is_signed, const struct MdTop *top, char **reason,
+extern MdMerge *md_merge_make(Query *query, bool is_signed, Query *above, char **reason,
 							  int *location);
 
 /* Numbers of the key columns of the target. */
@@ -166,6 +170,9 @@ extern MdMergeColumn *md_split_plain(MdSplitter *splitter, Aggref *agg);
 /* Values of the type can be compared and indexed. */
 extern bool md_split_orderable(Oid type);
 
+/* refresh_plan_above.c: "c1, c2": the columns of the kept groups. */
+extern char *md_above_columns(const MdMerge *merge);
+
 /* refresh_plan_sets.c: add the column that tells sets apart, after the other keys. */
 extern void md_sets_split(MdSplitter *splitter, List *groups);
 
@@ -183,7 +190,7 @@ typedef struct MdPartialSource
 } MdPartialSource;
 
 /* The input as a query: i1, i2, ... of the query's FROM and WHERE. */
-extern Query *md_partial_input(const MdMerge *merge, Query *query);
+extern Query *md_partial_input(const MdMerge *merge);
 extern Query *md_partial_linear(Query *query, List *exprs);
 
 /* A SELECT of nothing yet FROM rows with columns i1, i2, ... of these types. */

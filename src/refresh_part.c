@@ -34,6 +34,7 @@
 #include "refresh_state.h"
 #include "relation_make.h"
 #include "sql_run.h"
+#include "stable_functions.h"
 #include "view_settings.h"
 
 #define KEYS "medallion_part_keys"
@@ -72,7 +73,7 @@ check_stability(MdRefresh *refresh, const char *only_where)
 static List *
 shown_keys(MdView *view, MdPlan *plan)
 {
-	List	   *keys = plan->merge ? plan->merge->result_keys : plan->latest->keys;
+	List	   *keys = plan->merge ? md_merge_result_keys(plan->merge) : plan->latest->keys;
 
 	if (keys == NIL)
 		ereport(ERROR,
@@ -107,6 +108,7 @@ static MdView *
 compute(MdRefresh *refresh, MdTarget **result)
 {
 	MdPlan	   *plan = refresh->plan;
+	Query	  **query = plan->merge != NULL ? &plan->merge->query : &plan->query;
 	MdRefresh	other = *refresh;
 	MdView	   *view = palloc(sizeof(MdView));
 
@@ -115,7 +117,8 @@ compute(MdRefresh *refresh, MdTarget **result)
 	/* nothing is there to compare with */
 	view->refresh_number = 0;
 	md_state_make(view, plan);
-	plan->query = md_refresh_frontier_tree(refresh->view, plan, refresh->snapshot, true);
+	*query = castNode(Query, md_unstable_fix_time((Node *) md_refresh_frontier_tree(refresh->view, *query, refresh->snapshot, true),
+												  view->refreshed_at));
 	other.view = view;
 	other.result = *result = md_target_make(make_result(refresh->view));
 	if (plan->merge != NULL)
@@ -193,7 +196,7 @@ apply_with_state(MdRefresh *refresh, const char *only_where)
 	md_relation_drop_part(result->relid);
 }
 
-/* A view that shows the first of what it keeps: all of that anew, and what is selected of the rows. */
+/* A view that shows some of what it keeps, or makes something of all: all of that anew, and what is selected of the rows. */
 static void
 apply_with_top(MdRefresh *refresh, const char *only_where)
 {
@@ -242,7 +245,7 @@ md_part_apply(MdRefresh *refresh, const char *only_where)
 	run->rows_read = -1;
 	SPI_connect();
 	if (view->state_tables != NIL &&
-		(refresh->plan->top != NULL || (refresh->plan->merge != NULL && refresh->plan->merge->top != NULL)))
+		(refresh->plan->top != NULL || (refresh->plan->merge != NULL && refresh->plan->merge->above != NULL)))
 		apply_with_top(refresh, only_where);
 	else if (view->state_tables != NIL)
 		apply_with_state(refresh, only_where);

@@ -27,9 +27,9 @@
 #include "refresh_plan.h"
 
 Query *
-md_partial_input(const MdMerge *merge, Query *query)
+md_partial_input(const MdMerge *merge)
 {
-	return md_partial_linear(query, merge->inputs);
+	return md_partial_linear(merge->query, merge->inputs);
 }
 
 Query *

@@ -90,11 +90,22 @@ make_full(MdNode *node, char *reason, int location)
 {
 	node->strategy = MD_STRATEGY_FULL;
 	node->changes = MD_CHANGE_REPLACE;
+	node->by_whole = false;
 	if (node->reason == NULL)
 	{
 		node->reason = reason;
 		node->location = location;
 	}
+}
+
+/* Its rows depend on all of its input: what is above groups can be made of those. */
+static void
+make_whole(MdNode *node, char *reason, int location)
+{
+	bool		by_whole = node->strategy != MD_STRATEGY_FULL || node->by_whole;
+
+	make_full(node, reason, location);
+	node->by_whole = by_whole;
 }
 
 /* The node takes and gives rows that come and go. */
@@ -320,13 +331,13 @@ plan_linear(Query *linear, PlanContext *context)
 
 /* Keys by which a block's rows are computed again. */
 static void
-check_keys(MdNode *node, Query *query, List *keys, const char *what)
+check_keys(MdNode *node, List *keys, const char *what, int location)
 {
 	ListCell   *lc;
 
 	if (keys == NIL)
 	{
-		make_full(node, pstrdup(what), -1);
+		make_whole(node, pstrdup(what), location);
 		return;
 	}
 	foreach(lc, keys)
@@ -339,6 +350,38 @@ check_keys(MdNode *node, Query *query, List *keys, const char *what)
 	}
 }
 
+typedef struct UnpartitionedContext
+{
+	Query	   *query;
+	WindowFunc *found;
+} UnpartitionedContext;
+
+static bool
+unpartitioned_walker(Node *node, UnpartitionedContext *context)
+{
+	if (node == NULL || IsA(node, Query))
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		WindowFunc *function = (WindowFunc *) node;
+
+		if (md_tree_window(context->query, function)->partitionClause == NIL)
+			context->found = function;
+		return context->found != NULL;
+	}
+	return expression_tree_walker(node, unpartitioned_walker, context);
+}
+
+/* A window function of the query without PARTITION BY; NULL: there is none. */
+static WindowFunc *
+find_unpartitioned(Query *query)
+{
+	UnpartitionedContext context = {query, NULL};
+
+	(void) unpartitioned_walker((Node *) query->targetList, &context);
+	return context.found;
+}
+
 /* A block that does something with the rows of its FROM and WHERE. */
 static MdNode *
 plan_keyed(Query *query, PlanContext *context)
@@ -347,6 +390,7 @@ plan_keyed(Query *query, PlanContext *context)
 	MdNode	   *node = make_node(MD_NODE_AGGREGATE, NULL);
 	MdBlockKind kind = md_block_kind(query);
 	bool		one_row = kind == MD_BLOCK_GROUP && query->groupClause == NIL;
+	WindowFunc *unpartitioned;
 
 	node->query = query;
 	node->children = list_make1(plan_linear(md_block_input(query, keys), context));
@@ -359,21 +403,27 @@ plan_keyed(Query *query, PlanContext *context)
 			if (query->groupClause != NIL && query->groupingSets != NIL)
 				make_full(node, "too many grouping sets", -1);
 			else if (!one_row)
-				check_keys(node, query, keys, "GROUP BY has no key that a row gives");
+				check_keys(node, keys, "GROUP BY has no key that a row gives", -1);
 			break;
 		case MD_BLOCK_WINDOW:
-			node->label = psprintf("Window functions by %s", md_plan_key_count(list_length(keys)));
-			check_keys(node, query, keys, "window functions have no PARTITION BY in common");
+			node->label = keys == NIL ? pstrdup("Window functions over all rows") :
+				psprintf("Window functions by %s", md_plan_key_count(list_length(keys)));
+			unpartitioned = find_unpartitioned(query);
+			if (unpartitioned != NULL)
+				check_keys(node, keys, psprintf("%s() is over a window without PARTITION BY",
+												get_func_name(unpartitioned->winfnoid)), unpartitioned->location);
+			else
+				check_keys(node, keys, "window functions have no PARTITION BY in common", -1);
 			if (contain_windowfuncs((Node *) md_query_sublinks((Node *) query->targetList)))
 				make_full(node, "a window function in the condition of a subquery", -1);
 			break;
 		case MD_BLOCK_DISTINCT_ON:
 			node->label = psprintf("Distinct on %s", md_plan_key_count(list_length(keys)));
-			check_keys(node, query, keys, "DISTINCT ON has no key");
+			check_keys(node, keys, "DISTINCT ON has no key", -1);
 			break;
 		default:
 			node->label = pstrdup("Distinct rows");
-			check_keys(node, query, keys, "DISTINCT has no key");
+			check_keys(node, keys, "DISTINCT has no key", -1);
 			break;
 	}
 	/* where all is computed again, the time may stand in what is shown */

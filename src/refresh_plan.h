@@ -52,6 +52,7 @@ typedef struct MdNode
 	char	   *state;			/* what is kept beside the result; NULL: nothing */
 	char	   *note;			/* what else is to be said; NULL: nothing */
 	char	   *reason;			/* why only full; NULL: it is not */
+	bool		by_whole;		/* it is that its rows depend on all of its input */
 	int			location;		/* of the construct in the query's text, or -1 */
 	List	   *children;		/* of MdNode */
 	Query	   *query;			/* of a block, or of what is linear in one */
@@ -115,6 +116,21 @@ extern MdPlan *md_plan_make_over(Query *query, Oid owner, List *parts);
  * takes the root's place if it can merge.
  */
 extern void md_plan_keep(MdPlan *plan, MdNode *sets);
+
+/*
+ * Does the time of the refresh stand in what a block shows, or shows groups by?  Groups then
+ * move though no row came or left.  In a condition it makes rows pass, and they are a change
+ * like others.
+ */
+extern bool md_plan_values_move(const Query *query);
+
+/* refresh_plan_above.c */
+
+/*
+ * Groups that can be kept, where the query makes something of all of them: NULL if there
+ * are none, else *groups is the node of them.
+ */
+extern MdMerge *md_plan_keep_groups(MdPlan *plan, MdNode **groups);
 
 /* "1 key", "2 keys" */
 extern char *md_plan_key_count(int count);

@@ -34,7 +34,6 @@
 #include "utils/lsyscache.h"
 
 #include "refresh_merge.h"
-#include "refresh_top.h"
 
 /* Rewrite an output expression over columns of the state table. */
 static Node *
@@ -220,22 +219,20 @@ has_plain_column(const MdMerge *merge)
 
 /* Expressions that are to be made of each group (of Expr). */
 static List *
-shown_exprs(Query *query, const MdTop *top)
+shown_exprs(Query *query)
 {
 	List	   *exprs = NIL;
 	ListCell   *lc;
 
-	if (top != NULL)
-		return top->exprs;
 	foreach(lc, query->targetList)
 		if (!lfirst_node(TargetEntry, lc)->resjunk)
 			exprs = lappend(exprs, lfirst_node(TargetEntry, lc)->expr);
 	return exprs;
 }
 
-/* Sums that depend on the order of their terms do not tell which group comes first. */
+/* Sums that depend on the order of their terms do not tell places of groups among others. */
 static void
-check_order(MdMerge *merge, MdSplitter *splitter)
+check_exact(MdMerge *merge, MdSplitter *splitter)
 {
 	ListCell   *lc;
 
@@ -244,7 +241,7 @@ check_order(MdMerge *merge, MdSplitter *splitter)
 		MdMergeColumn *column = lfirst(lc);
 
 		if (column->inexact || column->combine == MD_COMBINE_MOMENTS)
-			md_split_refuse(splitter, "the first groups by sums of floating-point numbers are not told by what is kept", -1);
+			md_split_refuse(splitter, "what is made of sums of floating-point numbers is not told by what is kept", -1);
 	}
 }
 
@@ -270,14 +267,14 @@ make_with_state(MdMerge *merge, Query *query, List *groups, MdSplitter *splitter
 		merge->columns = lappend(merge->columns, make_count());
 		merge->count_column = list_length(merge->columns);
 	}
-	foreach(lc, shown_exprs(query, merge->top))
+	foreach(lc, shown_exprs(query))
 		merge->finals = lappend(merge->finals, finalize_mutator(lfirst(lc), splitter));
 	merge->having = finalize_mutator(query->havingQual, splitter);
 	/* all rows are one group, which is there without any: an aggregate shows it */
 	if (merge->key_count == 0 && !has_plain_column(merge))
 		merge->columns = lappend(merge->columns, make_count());
-	/* a group comes into the first rows by what becomes of others: all are compared */
-	if (merge->top == NULL)
+	/* what is shown of a group may change by what becomes of others: all are compared */
+	if (merge->above == NULL)
 		merge->result_keys = find_result_keys(merge);
 }
 
@@ -302,17 +299,14 @@ check_keys(MdMerge *merge, MdSplitter *splitter)
 }
 
 MdMerge *
-md_merge_make(Query *query, bool is_signed, const MdTop *top, char **reason, int *location)
+md_merge_make(Query *query, bool is_signed, Query *above, char **reason, int *location)
 {
 	MdMerge    *merge = palloc0(sizeof(MdMerge));
 	MdSplitter	splitter = {merge, query, NULL, -1};
 	List	   *groups = group_clause(query);
 
 	merge->is_signed = is_signed;
-	merge->top = top;
-	if (query->groupingSets != NIL && top != NULL)
-		md_split_refuse(&splitter, "the first rows of GROUPING SETS do not merge", -1);
-	else if (query->groupingSets != NIL && groups == NIL &&
+	if (query->groupingSets != NIL && groups == NIL &&
 			 list_length(expand_grouping_sets(query->groupingSets, query->groupDistinct, -1)) > 1)
 		md_split_refuse(&splitter, "several empty grouping sets do not merge", -1);
 	else if (query->hasTargetSRFs)
@@ -324,20 +318,21 @@ md_merge_make(Query *query, bool is_signed, const MdTop *top, char **reason, int
 		md_split_refuse(&splitter, "DISTINCT of an aggregate's output does not merge", -1);
 	else
 	{
-		if (top != NULL || !make_without_state(merge, query, groups, &splitter))
+		if (above != NULL || !make_without_state(merge, query, groups, &splitter))
 		{
 			memset(merge, 0, sizeof(*merge));
 			merge->is_signed = is_signed;
-			merge->top = top;
+			merge->above = above;
 			splitter.reason = NULL;
 			make_with_state(merge, query, groups, &splitter);
 		}
 		check_keys(merge, &splitter);
-		if (top != NULL)
-			check_order(merge, &splitter);
+		if (above != NULL)
+			check_exact(merge, &splitter);
 		if (merge->columns == NIL)
 			md_split_refuse(&splitter, "there is neither a key nor an aggregate", -1);
 	}
+	merge->query = query;
 	if (splitter.reason == NULL)
 		return merge;
 	*reason = splitter.reason;

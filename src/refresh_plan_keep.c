@@ -5,7 +5,8 @@
  *		GROUP BY					merge	partial aggregates by group, and grouping set
  *		DISTINCT ON					latest	the first row of each key
  *		ORDER BY ... LIMIT			top		the first rows
- *		... of groups that merge	merge	partial aggregates, the first groups are shown
+ *		... and windows over all rows,
+ *		of groups that merge		merge	partial aggregates, of which these are made
  *
  * Else the block is computed again, by the keys that the change touches or as a whole.
  */
@@ -17,6 +18,7 @@
 #include "refresh_plan.h"
 #include "refresh_top.h"
 #include "refresh_tree.h"
+#include "stable_functions.h"
 
 char *
 md_plan_key_count(int count)
@@ -85,42 +87,28 @@ try_top(MdPlan *plan, MdNode *input)
 							  md_top_needed(plan->top));
 }
 
-/* The groups of a query with LIMIT: a block below it, and the plan's node of that; NULL: none. */
-static MdNode *
-find_groups(MdPlan *plan)
+bool
+md_plan_values_move(const Query *query)
 {
-	MdNode	   *node = first_child(first_child(plan->root));
-	Query		query = *plan->query;
-
-	query.limitCount = query.limitOffset = NULL;
-	if (md_block_kind(&query) != MD_BLOCK_GROUP && md_block_kind(&query) != MD_BLOCK_DISTINCT)
-		return NULL;
-	return node != NULL && node->kind == MD_NODE_AGGREGATE && node->children != NIL ? node : NULL;
+	return md_unstable_has_time((Node *) query->targetList) || md_unstable_has_time(query->havingQual);
 }
 
-/* LIMIT of groups that merge: they are all kept, and the first of them shown. */
+/* What the query makes of all groups: they are kept. */
 static bool
-try_top_groups(MdPlan *plan)
+try_groups(MdPlan *plan)
 {
-	MdNode	   *groups = find_groups(plan);
-	char	   *reason;
-	int			location;
-	MdTop	   *top;
+	MdNode	   *groups;
 
-	if (groups == NULL || plan->time_dependent)
+	plan->merge = md_plan_keep_groups(plan, &groups);
+	if (plan->merge == NULL)
 		return false;
-	top = md_top_make(plan->query, false, &reason);
-	if (top == NULL || top->count == 0)
-		return false;
-	plan->merge = md_merge_make(plan->query, first_child(groups)->changes != MD_CHANGE_APPEND, top,
-								&reason, &location);
-	if (plan->merge != NULL)
-	{
-		/* the groups in the place of what lies between */
-		plan->root->children = list_make1(groups);
-		groups->strategy = MD_STRATEGY_MERGE;
-	}
-	return plan->merge != NULL;
+	/* the groups in the place of what lies between */
+	plan->root->children = list_make1(groups);
+	groups->strategy = MD_STRATEGY_MERGE;
+	plan->root->reason = NULL;
+	plan->root->changes = plan->changes = MD_CHANGE_UPSERT;
+	plan->root->note = "computed from all of them";
+	return true;
 }
 
 static void
@@ -154,11 +142,13 @@ try_all(MdPlan *plan, MdNode *sets)
 	MdNode	   *input = first_child(top);
 	MdBlockKind kind = sets ? MD_BLOCK_GROUP : md_block_kind(plan->normal);
 
-	if (plan->strategy == MD_STRATEGY_FULL || input == NULL || input->strategy == MD_STRATEGY_FULL)
+	if (sets == NULL && try_groups(plan))
+		;
+	else if (plan->strategy == MD_STRATEGY_FULL || input == NULL || input->strategy == MD_STRATEGY_FULL)
 		return;
-	if (kind == MD_BLOCK_LIMIT && !try_top_groups(plan))
+	else if (kind == MD_BLOCK_LIMIT)
 		try_top(plan, input);
-	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !plan->time_dependent)
+	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !md_plan_values_move(plan->query))
 		try_merge(plan, input);
 	else if (kind == MD_BLOCK_DISTINCT_ON && !plan->time_dependent)
 		try_latest(plan, input);

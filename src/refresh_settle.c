@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -24,9 +25,11 @@
 #include "parser/parse_clause.h"
 #include "parser/parse_oper.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 
 #include "refresh_merge.h"
 #include "refresh_settle.h"
+#include "refresh_tree.h"
 
 static bool
 is_in_clauses(List *clauses, TargetEntry *target)
@@ -215,7 +218,8 @@ settle_windows(Query *query)
 			WindowClause *settled = window;
 
 			/* without any order they are numbered as they come */
-			if (!context.kinds[context.kind] || window->partitionClause == NIL)
+			if (!context.kinds[context.kind] ||
+				(window->partitionClause == NIL && window->orderClause == NIL))
 				continue;
 			if (is_used || (context.kind == TIE_NUMBER && context.kinds[TIE_FRAME]))
 			{
@@ -230,6 +234,44 @@ settle_windows(Query *query)
 			settle_window(query, settled, context.kind, exprs);
 		}
 	}
+}
+
+/* Does the function give the same whatever the order of rows that tie? */
+static bool
+ignores_ties(WindowFunc *function)
+{
+	char	   *name = get_func_name(function->winfnoid);
+
+	if (function->winfnoid >= FirstNormalObjectId || name == NULL)
+		return false;
+	/* array_agg() and its like show the order; last_value(), nth_value() a row of it */
+	if (function->winagg)
+		return strlen(name) < 3 || strcmp(name + strlen(name) - 3, "agg") != 0;
+	return function->winfnoid == F_RANK_ || function->winfnoid == F_DENSE_RANK_ ||
+		function->winfnoid == F_PERCENT_RANK_ || function->winfnoid == F_CUME_DIST_;
+}
+
+static bool
+uncertain_walker(Node *node, Query *query)
+{
+	WindowFunc *function = (WindowFunc *) node;
+
+	if (node == NULL || IsA(node, Query))
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		WindowClause *window = md_tree_window(query, function);
+
+		if (tie_kind(function, window) == TIE_NONE ? !ignores_ties(function) : window->orderClause == NIL)
+			return true;
+	}
+	return expression_tree_walker(node, uncertain_walker, query);
+}
+
+bool
+md_settle_is_certain(Query *query)
+{
+	return !uncertain_walker((Node *) query->targetList, query);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -139,6 +139,17 @@ md_tree_column(Query *query, int rt_index, int attno)
 				   list_nth_oid(rte->colcollations, attno - 1), 0);
 }
 
+WindowClause *
+md_tree_window(Query *query, WindowFunc *function)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->windowClause)
+		if (lfirst_node(WindowClause, lc)->winref == function->winref)
+			return lfirst(lc);
+	elog(ERROR, "window %u not found", function->winref);
+}
+
 int
 md_tree_width(Query *query)
 {

@@ -49,6 +49,9 @@ extern List *md_tree_terms(Node *condition);
 extern int	md_tree_width(Query *query);
 extern TargetEntry *md_tree_target(Query *query, int number);
 
+/* The window that a window function of the query is over. */
+extern WindowClause *md_tree_window(Query *query, WindowFunc *function);
+
 /* Range table indexes under a part of FROM. */
 extern Bitmapset *md_tree_relids(Node *from);
 

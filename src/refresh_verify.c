@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "frontier.h"
 #include "refresh_culprits.h"
+#include "refresh_dependent.h"
 #include "refresh_errors.h"
 #include "refresh_exec.h"
 #include "refresh_quarantine.h"
@@ -64,12 +65,12 @@ read_parts(MdView *view, Snapshot snapshot, bool fenced)
 }
 
 Query *
-md_refresh_frontier_tree(MdView *view, MdPlan *plan, Snapshot snapshot, bool fenced)
+md_refresh_frontier_tree(MdView *view, Query *query, Snapshot snapshot, bool fenced)
 {
 	int			location;
 
-	/* sources with system columns can be read as they are now alone */
-	return md_read_substitute(plan->query, md_plan_has_system_column(plan->query, &location) ?
+	/* system columns, and columns that a primary key determines, are of tables themselves: as they are now */
+	return md_read_substitute(query, md_plan_has_system_column(query, &location) || md_query_has_dependent(query) ?
 							  NIL : read_parts(view, snapshot, fenced));
 }
 
@@ -78,7 +79,7 @@ md_refresh_frontier_query(MdView *view, Snapshot snapshot, bool fenced)
 {
 	MdPlan	   *plan = md_quarantine_plan(view, snapshot);
 
-	return md_refresh_query_text(md_refresh_frontier_tree(view, plan, snapshot, fenced), view->refreshed_at);
+	return md_refresh_query_text(md_refresh_frontier_tree(view, plan->query, snapshot, fenced), view->refreshed_at);
 }
 
 /* "AND a nearly equals b" for a column, or nothing if it is not a float. */

@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
@@ -261,6 +262,23 @@ try_refresh(MdScheduled *view, MdRun *run)
 	view->failures = 0;
 }
 
+/* What the state shows of an error: what a session would be told, but for the context. */
+static char *
+failure_text(const ErrorData *error, const char *member)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, error->message);
+	if (member != NULL)
+		appendStringInfo(&text, " (in \"%s\", which it reads together with others)", member);
+	if (error->detail != NULL)
+		appendStringInfo(&text, "\nDETAIL:  %s", error->detail);
+	if (error->hint != NULL)
+		appendStringInfo(&text, "\nHINT:  %s", error->hint);
+	return text.data;
+}
+
 /* Store why a refresh failed, and when to try again. */
 static void
 store_failure(MdScheduled *view, const MdRun *run, ErrorData *error)
@@ -273,9 +291,7 @@ store_failure(MdScheduled *view, const MdRun *run, ErrorData *error)
 	if (!md_catalog_extension_exists())
 		proc_exit(0);
 	view->failures = md_view_store_failure(view->relid, run, unpack_sql_state(error->sqlerrcode),
-										   member == NULL ? error->message :
-										   psprintf("%s (in \"%s\", which it reads together with others)",
-													error->message, member), now);
+										   failure_text(error, member), now);
 	if (view->failures > 0)
 	{
 		md_schedule_set(view, run->started_at,

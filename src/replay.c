@@ -102,6 +102,17 @@ make_ranges(Replay *replay, const char *from_position, const char *to_position)
 	replay->n_unfinished = replay->n_ranges;
 }
 
+/* ERROR if the topic is not the one that was read. */
+static void
+prove_topic(const Replay *replay)
+{
+	MdStreamPartition *partitions = palloc(sizeof(MdStreamPartition) * replay->n_ranges);
+
+	for (int i = 0; i < replay->n_ranges; i++)
+		partitions[i] = replay->ranges[i].checkpoint;
+	md_replay_prove_topic(replay->stream, partitions, replay->n_ranges, replay->context);
+}
+
 static MdReplayRange *
 find_range(Replay *replay, const char *topic, int32 partition)
 {
@@ -390,7 +401,7 @@ md_replay(Oid relid, const char *from_position, const char *to_position)
 	make_ranges(&replay, from_position, to_position);
 	if (replay.n_ranges > 0)
 	{
-		md_replay_prove_topic(replay.stream, replay.ranges, replay.n_ranges, context);
+		prove_topic(&replay);
 		md_replay_find_held(replay.stream, replay.ranges, replay.n_ranges, context);
 		MD_DEBUG_POINT("replay-begin");
 		replay.late = md_late_rows_begin(replay.stream, context);

@@ -40,8 +40,8 @@ extern int64 md_replay(Oid relid, const char *from_position, const char *to_posi
 extern void md_replay_wait(const MdStream *stream, MdKafkaClient *client,
 						   TimestampTz last_progress);
 
-/* replay_topic.c: ERROR if the topic is not the one that the table has read. */
-extern void md_replay_prove_topic(const MdStream *stream, const MdReplayRange *ranges, int n,
+/* replay_topic.c: ERROR if a topic is not the one that the table has read. */
+extern void md_replay_prove_topic(const MdStream *stream, const MdStreamPartition *partitions, int n,
 								  MemoryContext context);
 
 /* replay_held.c: note in range->held what is there of each range. */

@@ -6,6 +6,9 @@
  * definition gets a new generation: a worker that holds records of before finds
  * both changed at its next batch, stores nothing of them, and begins anew at
  * the new checkpoint.
+ *
+ * Nothing is known of the record before the new checkpoint, so nobody could tell
+ * later that the topic was deleted and made anew: that is looked at here.
  */
 #include "postgres.h"
 
@@ -14,6 +17,7 @@
 #include "utils/memutils.h"
 
 #include "kafka_client.h"
+#include "replay.h"
 #include "seek.h"
 #include "server.h"
 #include "settings.h"
@@ -58,6 +62,7 @@ md_stream_seek(Oid relid, const char *to_position)
 	MdStreamPartition *partitions;
 	int64	   *offsets;
 	int			n;
+	bool		moves = false;
 
 	/* an error closes the client with the context */
 	client = md_kafka_open(md_server_properties(stream->server, md_stream_table_owner(relid)),
@@ -65,6 +70,10 @@ md_stream_seek(Oid relid, const char *to_position)
 	md_stream_initialize_now(stream, client, md_kafka_timeout_ms);
 	partitions = md_stream_partitions(relid, &n);
 	offsets = md_stream_partition_offsets(stream, client, "to_position", to_position, partitions, n);
+	for (int i = 0; i < n; i++)
+		moves |= offsets[i] >= 0 && offsets[i] != partitions[i].next_offset;
+	if (moves)
+		md_replay_prove_topic(stream, partitions, n, context);
 	for (int i = 0; i < n; i++)
 		if (offsets[i] >= 0 && offsets[i] < partitions[i].next_offset)
 			ereport(ERROR,

@@ -107,7 +107,7 @@ launch() {
         cd "$dir"
         exec 0</dev/null 1>>broker.log 2>&1 8>&- 9>&-
         exec java -Xmx"${MD_TEST_KAFKA_HEAP:-1g}" -XX:TieredStopAtLevel="${MD_TEST_KAFKA_JIT:-4}" -XX:+UseSerialGC \
-            -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Djava.awt.headless=true \
+            -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Djava.awt.headless=true -Djava.io.tmpdir="$dir" -XX:-UsePerfData \
             -cp "$libs/*" kafka.Kafka server.properties
     ) &
     echo $! >"$dir/broker.pid"

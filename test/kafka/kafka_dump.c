@@ -59,11 +59,7 @@ static void
 begin_partition(rd_kafka_t *client, const char *topic, int partition, DumpPartition *range,
 				rd_kafka_topic_partition_list_t *assignment)
 {
-	rd_kafka_resp_err_t err;
-
-	err = rd_kafka_query_watermark_offsets(client, topic, partition, &range->low, &range->high, TIMEOUT_MS);
-	if (err)
-		die("dump: %s", rd_kafka_err2str(err));
+	query_ends(client, topic, partition, &range->low, &range->high);
 	if (range->position < range->low)
 		range->position = range->low;
 	if (range->position < range->high)

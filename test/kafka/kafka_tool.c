@@ -22,8 +22,12 @@
  *	kafka_tool gen BOOTSTRAP TOPIC COUNT [options]	(kafka_generate.c)
  */
 #include <stdarg.h>
+#include <time.h>
 
 #include "kafka_tool.h"
+
+#define TIMEOUT_MS		30000
+#define LEADER_PAUSE_MS	100
 
 int64_t		delivered = 0;
 int64_t		delivery_failures = 0;
@@ -125,6 +129,25 @@ open_client(rd_kafka_type_t type, const char *bootstrap, const char *const *prop
 	if (client == NULL)
 		die("%s", error);
 	return client;
+}
+
+void
+query_ends(rd_kafka_t *client, const char *topic, int partition, int64_t *low, int64_t *high)
+{
+	struct timespec pause = {0, LEADER_PAUSE_MS * 1000 * 1000};
+	rd_kafka_resp_err_t err;
+
+	for (int tries = 1;; tries++)
+	{
+		err = rd_kafka_query_watermark_offsets(client, topic, partition, low, high, TIMEOUT_MS);
+		if ((err != RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION &&
+			 err != RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE) ||
+			tries > TIMEOUT_MS / LEADER_PAUSE_MS)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (err)
+		die("ends of topic \"%s\" partition %d: %s", topic, partition, rd_kafka_err2str(err));
 }
 
 /* Ends: each record is delivered, or given up after message.timeout.ms. */

@@ -34,6 +34,13 @@ extern const char *text_argument(int argc, char **argv, int i, const char *what)
 extern rd_kafka_t *open_client(rd_kafka_type_t type, const char *bootstrap,
 							   const char *const *properties);
 
+/*
+ * The ends of a partition, or die.  One without a leader is asked again for
+ * half a minute: a broker that stood still loses its partitions for a moment.
+ */
+extern void query_ends(rd_kafka_t *client, const char *topic, int partition,
+					   int64_t *low, int64_t *high);
+
 /* Deliveries of all producers of this process. */
 extern int64_t delivered;
 extern int64_t delivery_failures;

@@ -68,9 +68,10 @@ copy_source() {
 
 # Stop all that the command started; runs on every way out.
 finish() {
+    local code=$1
     trap - EXIT INT TERM HUP
     if [ -e "$run/keep" ]; then
-        exit "$1"
+        exit "$code"
     fi
     # Its whole process group: what it left in the background, too.
     if [ -n "$child" ]; then
@@ -79,10 +80,16 @@ finish() {
     fi
     stop_servers_under "$run"
     rm -rf "$socket_dir"
-    if [ "$1" -eq 0 ] || [ "$1" -ge 128 ]; then
+    # A test that restarts servers passes whatever made them stop.
+    if compgen -G "$run/sanitizer.*" >/dev/null; then
+        cat "$run"/sanitizer.* >&2
+        echo "$command: sanitizers found the above, see $run" >&2
+        [ "$code" -ne 0 ] || code=1
+    fi
+    if [ "$code" -eq 0 ] || [ "$code" -ge 128 ]; then
         rm -rf "$run"
     fi
-    exit "$1"
+    exit "$code"
 }
 
 asan='' child='' socket_dir='' private_pg_config=''

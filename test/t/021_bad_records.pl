@@ -136,6 +136,7 @@ my $insert = create_topic($kafka, 'insert');
 	[ 'a trigger raises under a code of its own', '{"id": -2}', 'MY001' ],
 	[ 'a trigger divides by zero', '{"id": -3}', '22012' ],
 	[ 'an AFTER trigger raises', '{"id": -4}', '22000' ],
+	[ 'a trigger leaves the row out', '{"id": -5}', '09000' ],
 	[ 'cut short', '{"id": ', '22P02' ]);
 sql(<<"END");
 CREATE TABLE ref (id int PRIMARY KEY);
@@ -146,6 +147,7 @@ BEGIN
 	IF NEW.id = -1 THEN RAISE EXCEPTION 'minus one'; END IF;
 	IF NEW.id = -2 THEN RAISE EXCEPTION 'minus two' USING ERRCODE = 'MY001'; END IF;
 	IF NEW.id = -3 THEN NEW.id := 1 / 0; END IF;
+	IF NEW.id = -5 THEN RETURN NULL; END IF;
 	IF NEW.id = -4 AND TG_WHEN = 'AFTER' THEN RAISE EXCEPTION 'minus four' USING ERRCODE = '22000'; END IF;
 	RETURN NEW;
 END\$\$;

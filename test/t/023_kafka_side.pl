@@ -139,6 +139,33 @@ delete_records($kafka, $deleted, $_, 9) for 0, 1;
 send_ids($deleted, $_, 10) for 0, 1;
 is(sql(q{SELECT medallion.ingest_once('gap_record')}), 2, 'ingest_once counts what is new');
 
+# So it does when Kafka tells of many partitions bit by bit, that they do not have
+# what was read last: some while others are looked at.
+my $many = create_topic($kafka, 'many', 12);
+stream_table('many', $many);
+sql(q{SELECT medallion.pause('many')});
+send_ids($many, $_, 1) for 0 .. 11;
+is(sql(q{SELECT medallion.ingest_once('many')}), 12, 'many partitions are read');
+delete_records($kafka, $many, $_, 1) for 0 .. 11;
+send_ids($many, $_, 2) for 0 .. 11;
+my $lock = q{pg_advisory_lock(1296319556, medallion.debug_point_id('ingest-out-of-range'))};
+my $gate = background_sql($node);
+$gate->query_safe("SELECT $lock");
+my $reader = background_sql($node);
+my $pid = $reader->query_safe('SELECT pg_backend_pid()');
+$reader->query_until(qr/started/, q{SET medallion.debug_points = 'ingest-out-of-range';
+\echo started
+SELECT medallion.ingest_once('many');
+});
+while (1)
+{
+	wait_for($node, "SELECT query ~ 'ingest_once' AND (wait_event = 'advisory' OR state = 'idle') FROM pg_stat_activity WHERE pid = $pid");
+	last if sql("SELECT state FROM pg_stat_activity WHERE pid = $pid") eq 'idle';
+	$gate->query_safe("SELECT pg_advisory_unlock_all(), $lock");
+}
+$_->quit for $reader, $gate;
+is(sql(q{SELECT count(*) || ' ' || sum(id) FROM many}), '24 36', 'ingest_once reads on in many partitions without what was read last');
+
 # A topic that is deleted and made anew is not mixed with the old one, be it
 # shorter, as long, or longer than what was read.
 for my $n (2, 3, 4, 9)

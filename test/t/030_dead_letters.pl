@@ -159,6 +159,8 @@ produce($kafka, $wrong, map({ { partition => 0, value => qq({"a": $_}) } } 1 .. 
 wait_for($node, q{SELECT state = 'paused' FROM medallion.streaming_tables WHERE table_name = 'strict'::regclass});
 like(state_of('strict'), qr/^paused\|\d+ of 1\d\d records could not be stored, more than max_dead_letter_ratio 0.2 allows; commonest error: 22P02: column "a": invalid input syntax for type integer: "many"$/,
 	'more pause the table, and say why');
+like(sql(q{SELECT hint FROM medallion.streaming_tables WHERE table_name = 'strict'::regclass}),
+	qr/requeue or discard its dead letters, and call medallion\.resume\(\)/, 'and what to do');
 is(caught_up('lenient'), 't', 'the other table reads on');
 is(state_of('lenient'), 'running|', 'within its limit');
 accounted_ok($node, 'strict', $kafka, $wrong, 'what was read before the pause is accounted for');

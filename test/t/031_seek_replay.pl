@@ -304,7 +304,8 @@ for my $n (30, 300)
 	wait_for_topic_gone($remade);
 	kafka_tool('create', $kafka, $remade, 1);
 	produce($kafka, $remade, map({ { partition => 0, value => '{"a": -1}' } } 1 .. $n));
-	like(error(q{SELECT medallion.replay('remade', 'earliest')}), qr/topic "$remade" was deleted and made anew/, "a topic made anew with $n records is refused");
+	like(error(qq{SELECT medallion.$_}), qr/topic "$remade" was deleted and made anew/, "a topic made anew with $n records is refused: $_")
+	  for q{seek('remade', 'latest')}, q{replay('remade', 'earliest')};
 }
 is(sql(q{SELECT count(*), min(a) FROM remade}), '50|0', 'none of its records is stored');
 

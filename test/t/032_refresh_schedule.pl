@@ -123,7 +123,7 @@ cmp_ok(scalar keys %$seen, '>', 3, 'at many points of time');
 # One of them is paused and behind: the reader says so, and goes on when it can.
 sql(q{SELECT medallion.pause('sim.dimension')});
 ingest('events', 'SELECT 1');
-wait_for($node, q{SELECT state = 'failing' AND last_sqlstate = '55000' AND last_error ~ 'at one frontier' FROM medallion.materialized_views WHERE view = 'sim.reader'::regclass});
+wait_for($node, q{SELECT state = 'failing' AND last_sqlstate = '55000' AND last_error ~ 'at one frontier\nDETAIL:  .* is paused.*\nHINT:  Call medallion.resume' FROM medallion.materialized_views WHERE view = 'sim.reader'::regclass});
 is(sql('SELECT * FROM sim.reader'), '820|820', 'it shows what it showed');
 sql(q{SELECT medallion.resume('sim.dimension')});
 wait_for($node, 'SELECT facts = 821 AND dimension = 821 FROM sim.reader');
