@@ -6,7 +6,8 @@
 # PART is regress, isolation, pgtap, keys, tap, tpch, fuzz or chaos; TEST is the name of one test
 # ("001_smoke") or its file ("test/t/001_smoke.pl"). Both may be given together:
 # a part runs as a whole, and of the others the tests that are named. Without
-# either, all parts run. --asan builds with the address and undefined-behaviour sanitizers.
+# either, all parts run. --asan builds with the address and undefined-behaviour
+# sanitizers; what they find fails the run, even if no test sees it.
 #
 # Missing packages are installed by name (apt-get; as root or through sudo).
 # The build happens in a cache directory, never in the checkout; servers

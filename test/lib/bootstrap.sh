@@ -66,11 +66,18 @@ copy_source() {
     cd - >/dev/null
 }
 
+# What sanitizers have found stands in the servers' logs; false if nothing does.
+print_sanitizer_findings() {
+    grep -rhE -A 30 --include='*.log' --exclude-dir=data \
+        'ERROR: AddressSanitizer|^[^ ]+\.[ch]:[0-9]+:[0-9]+: runtime error: ' "$run"
+}
+
 # Stop all that the command started; runs on every way out.
 finish() {
+    local code=$1
     trap - EXIT INT TERM HUP
     if [ -e "$run/keep" ]; then
-        exit "$1"
+        exit "$code"
     fi
     # Its whole process group: what it left in the background, too.
     if [ -n "$child" ]; then
@@ -79,10 +86,15 @@ finish() {
     fi
     stop_servers_under "$run"
     rm -rf "$socket_dir"
-    if [ "$1" -eq 0 ] || [ "$1" -ge 128 ]; then
+    # A test that restarts servers passes whatever made them stop.
+    if [ -n "$asan" ] && print_sanitizer_findings >&2; then
+        echo "$command: sanitizers found the above, logs: $run" >&2
+        [ "$code" -ne 0 ] || code=1
+    fi
+    if [ "$code" -eq 0 ] || [ "$code" -ge 128 ]; then
         rm -rf "$run"
     fi
-    exit "$1"
+    exit "$code"
 }
 
 asan='' child='' socket_dir='' private_pg_config=''
