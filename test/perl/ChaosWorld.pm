@@ -40,6 +40,10 @@ our $ENDED = qr/server closed the connection|connection to server|terminating co
 # What other sessions of the harness may do to it; it is tried again.
 our $BUSY = qr/deadlock detected|concurrent update|tuple concurrently/;
 
+# The hint to a question that a broker has not answered in time: it may have too
+# much to do, and is asked again.
+our $UNANSWERED = qr/medallion\.kafka_timeout limits how long a session waits/;
+
 sub new
 {
 	my ($class, $seed) = @_;
@@ -208,8 +212,8 @@ sub tables_on
 
 # --- SQL ---
 
-# Run a statement until it is done: a server that starts, and locks of others,
-# only take time.  What it may fail with for good is given as a pattern; the
+# Run a statement until it is done: a server that starts, locks of others and a
+# slow broker only take time.  What it may fail with for good is given as a pattern; the
 # result is undef then.  Statements must bear being run again: one whose answer
 # was lost may have been committed.
 sub sql
@@ -221,7 +225,7 @@ sub sql
 		my ($ok, $stdout, $stderr) = $world->try_sql($query);
 		return $stdout if $ok;
 		return if defined $allowed && $stderr =~ $allowed;
-		die "statement failed: $query\n$stderr" if $stderr !~ /$ENDED|$BUSY/ || time > $deadline;
+		die "statement failed: $query\n$stderr" if $stderr !~ /$ENDED|$BUSY|$UNANSWERED/ || time > $deadline;
 		usleep(50_000);
 	}
 	return;
@@ -266,7 +270,7 @@ sub join_background
 	for my $session (splice @{ $world->{background} })
 	{
 		next if $session->{run}->finish;
-		next if $session->{err} =~ /$ENDED|$BUSY/ || (defined $session->{allowed} && $session->{err} =~ $session->{allowed});
+		next if $session->{err} =~ /$ENDED|$BUSY|$UNANSWERED/ || (defined $session->{allowed} && $session->{err} =~ $session->{allowed});
 		die "statement failed: $session->{query}\n$session->{err}";
 	}
 	return;
