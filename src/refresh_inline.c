@@ -111,7 +111,7 @@ inline_view(Query *query, int rt_index, InlineContext *context)
 	subquery = copyObject(get_view_query(view));
 	table_close(view, NoLock);
 	context->view_ids = list_append_unique_oid(context->view_ids, rte->relid);
-	md_read_replace_rte(query, rt_index, subquery);
+	md_read_replace_relation(query, rt_index, subquery);
 	return true;
 }
 

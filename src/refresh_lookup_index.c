@@ -63,8 +63,8 @@ holds(Relation index, int column, Node *key, Node *expr, bool is_range)
 static int
 count_served(Relation index, const MdLookup *lookup)
 {
-	ListCell   *key = list_head(RelationGetIndexExpressions(index));
 	List	   *keys = RelationGetIndexExpressions(index);
+	ListCell   *key = list_head(keys);
 	int			limit = lookup->is_range ? 1 : index->rd_index->indnkeyatts;
 	Oid			method = index->rd_rel->relam;
 	int			served = 0;

@@ -6,9 +6,15 @@
  * column is a NULL in its place, and a reference to the whole row is spelled
  * out, because a subquery's row is of no named type.  Where an outer join may
  * leave no row, a further column tells a row of NULLs from none.
+ *
+ * A join lists the columns of its inputs, and a join that has a name cannot be
+ * printed over a subquery that has others: PostgreSQL knows columns that came
+ * or went for relations alone, and reads past the end of the join's list.  So
+ * in a query as it was written, the subquery has the columns that are listed.
  */
 #include "postgres.h"
 
+#include "access/attmap.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
@@ -212,6 +218,177 @@ md_read_replace_rte(Query *query, int rt_index, Query *subquery)
 	rte->colcollations = NIL;
 }
 
+/* Where the join right above an input lists its columns; NULL: there is none. */
+static List **
+listed_columns(Query *query, Node *from, int rt_index)
+{
+	List	  **found = NULL;
+	ListCell   *lc;
+
+	if (IsA(from, FromExpr))
+	{
+		foreach(lc, ((FromExpr *) from)->fromlist)
+			if (found == NULL)
+				found = listed_columns(query, lfirst(lc), rt_index);
+	}
+	else if (IsA(from, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) from;
+		RangeTblEntry *rte = rt_fetch(join->rtindex, query->rtable);
+
+		if (IsA(join->larg, RangeTblRef) && ((RangeTblRef *) join->larg)->rtindex == rt_index)
+			return &rte->joinleftcols;
+		if (IsA(join->rarg, RangeTblRef) && ((RangeTblRef *) join->rarg)->rtindex == rt_index)
+			return &rte->joinrightcols;
+		found = listed_columns(query, join->larg, rt_index);
+		if (found == NULL)
+			found = listed_columns(query, join->rarg, rt_index);
+	}
+	return found;
+}
+
+typedef struct UsedColumns
+{
+	int			rt_index;
+	Index		levels_up;
+	Bitmapset  *numbers;
+} UsedColumns;
+
+/* The columns of an input that are referred to, by joins' lists apart. */
+static bool
+used_columns_walker(Node *node, UsedColumns *used)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == used->rt_index && var->varlevelsup == used->levels_up && var->varattno > 0)
+			used->numbers = bms_add_member(used->numbers, var->varattno);
+		return false;
+	}
+	if (IsA(node, Query))
+	{
+		bool		found;
+
+		used->levels_up++;
+		found = query_tree_walker((Query *) node, used_columns_walker, used, QTW_IGNORE_JOINALIASES);
+		used->levels_up--;
+		return found;
+	}
+	return expression_tree_walker(node, used_columns_walker, used);
+}
+
+/* A query with some of its visible columns alone: it is a plain one, or a part of FROM. */
+static Query *
+select_columns(Query *query, Bitmapset *kept)
+{
+	bool		plain = query->setOperations == NULL && query->distinctClause == NIL && !query->hasTargetSRFs;
+	Query	   *outer = md_tree_select();
+	List	   *targets = NIL;
+	ListCell   *lc;
+	int			number = 0;
+	int			inner;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk || bms_is_member(++number, kept))
+			targets = lappend(targets, target);
+		else if (target->ressortgroupref != 0)
+			plain = false;
+	}
+	if (plain)
+	{
+		foreach(lc, targets)
+			lfirst_node(TargetEntry, lc)->resno = foreach_current_index(lc) + 1;
+		query->targetList = targets;
+		return query;
+	}
+	inner = md_tree_add_subquery(outer, query, "a");
+	for (number = -1; (number = bms_next_member(kept, number)) >= 0;)
+		md_tree_add_column(outer, (Expr *) md_tree_column(outer, inner, number),
+						   md_tree_target(query, number)->resname);
+	return outer;
+}
+
+/* Leave an input some of its columns, and number them anew. */
+static void
+keep_columns(Query *query, int rt_index, Bitmapset *kept)
+{
+	RangeTblEntry *rte = rt_fetch(rt_index, query->rtable);
+	AttrMap    *map = make_attrmap(md_tree_width(rte->subquery));
+	List	   *names = NIL;
+	ListCell   *lc;
+	bool		has_whole_row;
+
+	for (int number = -1, n = 1; (number = bms_next_member(kept, number)) >= 0; n++)
+	{
+		map->attnums[number - 1] = n;
+		names = lappend(names, list_nth(rte->eref->colnames, number - 1));
+	}
+	*query = *(Query *) map_variable_attnos((Node *) query, rt_index, 0, map, InvalidOid, &has_whole_row);
+	rte = rt_fetch(rt_index, query->rtable);
+	rte->subquery = select_columns(rte->subquery, kept);
+	rte->eref->colnames = names;
+	foreach(lc, *listed_columns(query, (Node *) query->jointree, rt_index))
+		if (lfirst_int(lc) > 0)
+			lfirst_int(lc) = map->attnums[lfirst_int(lc) - 1];
+}
+
+static bool
+has_named_join(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_JOIN && rte->alias != NULL)
+			return true;
+	}
+	return false;
+}
+
+void
+md_read_replace_relation(Query *query, int rt_index, Query *subquery)
+{
+	UsedColumns used = {.rt_index = rt_index};
+	Bitmapset  *kept = NULL;
+	List	  **listed;
+	ListCell   *lc;
+	int			location;
+
+	md_read_replace_rte(query, rt_index, subquery);
+	listed = listed_columns(query, (Node *) query->jointree, rt_index);
+	if (listed == NULL)
+		return;
+	foreach(lc, *listed)
+		if (lfirst_int(lc) > 0)
+			kept = bms_add_member(kept, lfirst_int(lc));
+	(void) query_tree_walker(query, used_columns_walker, &used, QTW_IGNORE_JOINALIASES);
+	if (!bms_is_subset(used.numbers, kept))
+	{
+		/* what a whole row needs besides: joins are listed anew, without names */
+		if (!md_plan_has_join_row(query, &location))
+		{
+			md_tree_flatten_joins(query);
+			return;
+		}
+		if (has_named_join(query))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a query with the row of a join as a whole cannot refer to the row of \"%s\" inside of it",
+							rt_fetch(rt_index, query->rtable)->eref->aliasname)));
+	}
+	kept = bms_union(kept, used.numbers);
+	if (bms_num_members(kept) < md_tree_width(rt_fetch(rt_index, query->rtable)->subquery))
+		keep_columns(query, rt_index, kept);
+}
+
 /* Columns by name, in order; dropped ones are named, or made as NULLs. */
 static char *
 list_attributes(Oid relid, bool make_dropped)
@@ -342,7 +519,7 @@ substitute_walker(Node *node, List *parts)
 			MdPart	   *part = find_part(parts, rte);
 
 			if (part != NULL)
-				md_read_replace_rte(query, i, md_read_part_query(part, rte->inh));
+				md_read_replace_relation(query, i, md_read_part_query(part, rte->inh));
 		}
 		return false;
 	}

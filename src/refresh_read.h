@@ -68,6 +68,9 @@ extern Query *md_read_substitute(Query *query, List *parts);
 /* Make a range table entry a subquery, in place. */
 extern void md_read_replace_rte(Query *query, int rt_index, Query *subquery);
 
+/* The same for a relation in a query as it was written, whose joins may have names. */
+extern void md_read_replace_relation(Query *query, int rt_index, Query *subquery);
+
 /* "OPERATOR(schema.name)" */
 extern char *md_read_operator(Oid operator);
 

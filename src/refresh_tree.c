@@ -451,31 +451,64 @@ flatten_joins_walker(Node *node, void *context)
 	return expression_tree_walker(node, flatten_joins_walker, context);
 }
 
+/* A Var tells as what it was written: as a column of a join, whose columns have other numbers now. */
+static bool
+forget_written_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		var->varnosyn = var->varno;
+		var->varattnosyn = var->varattno;
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, forget_written_walker, context, 0);
+	return expression_tree_walker(node, forget_written_walker, context);
+}
+
 void
 md_tree_flatten_joins(Query *query)
 {
 	(void) flatten_joins_walker((Node *) query, NULL);
+	(void) forget_written_walker((Node *) query, NULL);
 }
 
 /* Names and Vars of the columns of a part of FROM. */
 static void
 expand_from(Query *query, Node *from, int *rt_index, List **names, List **vars)
 {
+	RangeTblEntry *rte;
+
 	if (IsA(from, JoinExpr))
 		*rt_index = ((JoinExpr *) from)->rtindex;
 	else
 		*rt_index = castNode(RangeTblRef, from)->rtindex;
-	md_expand_rte(rt_fetch(*rt_index, query->rtable), *rt_index, false, names, vars);
+	rte = rt_fetch(*rt_index, query->rtable);
+	md_expand_rte(rte, *rt_index, false, names, vars);
+	/* what a relation has got since, printing adds by itself */
+	while (rte->rtekind == RTE_RELATION && *vars != NIL &&
+		   llast_node(Var, *vars)->varattno > list_length(rte->eref->colnames))
+	{
+		*names = list_delete_last(*names);
+		*vars = list_delete_last(*vars);
+	}
 }
 
+/* The columns by their numbers in an input; those of a join are Vars of what it joins. */
 static List *
-column_numbers(List *vars, int rt_index)
+column_numbers(Query *query, List *vars, int rt_index)
 {
+	bool		is_join = rt_fetch(rt_index, query->rtable)->rtekind == RTE_JOIN;
 	List	   *numbers = NIL;
 	ListCell   *lc;
 
 	foreach(lc, vars)
-		numbers = lappend_int(numbers, lfirst_node(Var, lc)->varattno);
+		numbers = lappend_int(numbers, is_join ? foreach_current_index(lc) + 1 :
+							  lfirst_node(Var, lc)->varattno);
 	return numbers;
 }
 
@@ -508,8 +541,8 @@ rebuild_joins(Query *query, Node *from)
 		rte->alias = NULL;
 		rte->join_using_alias = NULL;
 		rte->joinmergedcols = 0;
-		rte->joinleftcols = column_numbers(left_vars, left);
-		rte->joinrightcols = column_numbers(right_vars, right);
+		rte->joinleftcols = column_numbers(query, left_vars, left);
+		rte->joinrightcols = column_numbers(query, right_vars, right);
 		rte->joinaliasvars = list_concat(left_vars, right_vars);
 		rte->eref = makeAlias("unnamed_join", list_concat(left_names, right_names));
 	}

@@ -91,11 +91,12 @@ guard_child(Oid root, Oid child)
 					 "after a crash its rows would be gone, and the offsets would not.");
 	if (get_rel_persistence(child) == RELPERSISTENCE_TEMP)
 		refuse_child(root, child, "temporary", "workers cannot write it.");
+	/* one that is guarded gets no rules, and its lock may be held for long */
+	if (OidIsValid(get_trigger_oid(child, MD_STREAM_GUARD, true)))
+		return;
 	if (md_stream_table_has_rules(child))
 		refuse_child(root, child, "a table with rules",
 					 "they would put something else in the place of what is written to it.");
-	if (OidIsValid(get_trigger_oid(child, MD_STREAM_GUARD, true)))
-		return;
 	guarding = true;
 	PG_TRY();
 	{

@@ -297,7 +297,7 @@ check_table(Oid relid)
 bool
 md_stream_table_has_rules(Oid relid)
 {
-	Relation	rel = table_open(relid, NoLock);
+	Relation	rel = table_open(relid, AccessShareLock);
 	bool		has_rules = rel->rd_rules != NULL;
 
 	table_close(rel, NoLock);

@@ -66,6 +66,12 @@ copy_source() {
     cd - >/dev/null
 }
 
+# What sanitizers have found stands in the servers' logs; false if nothing does.
+print_sanitizer_findings() {
+    grep -rhE -A 30 --include='*.log' --exclude-dir=data \
+        'ERROR: AddressSanitizer|^[^ ]+\.[ch]:[0-9]+:[0-9]+: runtime error: ' "$run"
+}
+
 # Stop all that the command started; runs on every way out.
 finish() {
     local code=$1
@@ -81,9 +87,8 @@ finish() {
     stop_servers_under "$run"
     rm -rf "$socket_dir"
     # A test that restarts servers passes whatever made them stop.
-    if compgen -G "$run/sanitizer.*" >/dev/null; then
-        cat "$run"/sanitizer.* >&2
-        echo "$command: sanitizers found the above, see $run" >&2
+    if [ -n "$asan" ] && print_sanitizer_findings >&2; then
+        echo "$command: sanitizers found the above, logs: $run" >&2
         [ "$code" -ne 0 ] || code=1
     fi
     if [ "$code" -eq 0 ] || [ "$code" -ge 128 ]; then
