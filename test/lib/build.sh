@@ -28,9 +28,9 @@ build_kafka_tool() {
 
 # The server program must have the sanitizers' runtime from its first moment;
 # a wrapper in its place loads it there and in no other program. The server
-# takes the wrapper's name, by which "pg_ctl restart" starts it again. What the
-# sanitizers find they write to a file each, because a server that is restarted
-# anyway may hide it; bootstrap.sh looks for these files.
+# takes the wrapper's name, by which "pg_ctl restart" starts it again. Undefined
+# behaviour is told in the server's log and does not stop it: UBSAN_OPTIONS are
+# looked for when the server's process title has been written over them.
 wrap_postgres() {
     local postgres=$PG_BINDIR/postgres
     gcc -shared -fPIC -Wl,-z,initfirst -o "$MD_WORK/bin/asan_first.so" test/lib/asan_first.c
@@ -38,8 +38,7 @@ wrap_postgres() {
     cat >"$postgres.new" <<END
 #!/usr/bin/env bash
 export LD_PRELOAD='$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $MD_WORK/bin/asan_first.so'
-export ASAN_OPTIONS='log_path=$MD_RUN/sanitizer':detect_leaks=0:abort_on_error=1:disable_coredump=1:log_to_syslog=0
-export UBSAN_OPTIONS='log_path=$MD_RUN/sanitizer':print_stacktrace=1:halt_on_error=1:abort_on_error=1
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:log_to_syslog=0
 exec -a "$postgres" "$postgres.real" "\$@"
 END
     chmod +x "$postgres.new"
