@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "nodes/primnodes.h"
 
 /*
  * What a block does with the rows of its FROM and WHERE.  At most one of it:
@@ -50,6 +51,9 @@ extern Var *md_normal_column(Query *inner, Expr *expr, int level);
 
 /* Window functions without keys in common, in layers (refresh_normal_window.c). */
 extern void md_normal_split_windows(Query *query);
+
+/* A window function of the query without PARTITION BY; NULL: there is none. */
+extern WindowFunc *md_normal_find_unpartitioned(Query *query);
 
 /*
  * Expressions over the FROM of the block (of Expr), such that rows of its

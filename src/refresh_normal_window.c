@@ -218,3 +218,34 @@ md_normal_split_windows(Query *query)
 		split_off(query, windows);
 	}
 }
+
+typedef struct UnpartitionedContext
+{
+	Query	   *query;
+	WindowFunc *found;
+} UnpartitionedContext;
+
+static bool
+unpartitioned_walker(Node *node, UnpartitionedContext *context)
+{
+	if (node == NULL || IsA(node, Query))
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		WindowFunc *function = (WindowFunc *) node;
+
+		if (md_tree_window(context->query, function)->partitionClause == NIL)
+			context->found = function;
+		return context->found != NULL;
+	}
+	return expression_tree_walker(node, unpartitioned_walker, context);
+}
+
+WindowFunc *
+md_normal_find_unpartitioned(Query *query)
+{
+	UnpartitionedContext context = {query, NULL};
+
+	(void) unpartitioned_walker((Node *) query->targetList, &context);
+	return context.found;
+}

@@ -350,38 +350,6 @@ check_keys(MdNode *node, List *keys, const char *what, int location)
 	}
 }
 
-typedef struct UnpartitionedContext
-{
-	Query	   *query;
-	WindowFunc *found;
-} UnpartitionedContext;
-
-static bool
-unpartitioned_walker(Node *node, UnpartitionedContext *context)
-{
-	if (node == NULL || IsA(node, Query))
-		return false;
-	if (IsA(node, WindowFunc))
-	{
-		WindowFunc *function = (WindowFunc *) node;
-
-		if (md_tree_window(context->query, function)->partitionClause == NIL)
-			context->found = function;
-		return context->found != NULL;
-	}
-	return expression_tree_walker(node, unpartitioned_walker, context);
-}
-
-/* A window function of the query without PARTITION BY; NULL: there is none. */
-static WindowFunc *
-find_unpartitioned(Query *query)
-{
-	UnpartitionedContext context = {query, NULL};
-
-	(void) unpartitioned_walker((Node *) query->targetList, &context);
-	return context.found;
-}
-
 /* A block that does something with the rows of its FROM and WHERE. */
 static MdNode *
 plan_keyed(Query *query, PlanContext *context)
@@ -408,7 +376,7 @@ plan_keyed(Query *query, PlanContext *context)
 		case MD_BLOCK_WINDOW:
 			node->label = keys == NIL ? pstrdup("Window functions over all rows") :
 				psprintf("Window functions by %s", md_plan_key_count(list_length(keys)));
-			unpartitioned = find_unpartitioned(query);
+			unpartitioned = md_normal_find_unpartitioned(query);
 			if (unpartitioned != NULL)
 				check_keys(node, keys, psprintf("%s() is over a window without PARTITION BY",
 												get_func_name(unpartitioned->winfnoid)), unpartitioned->location);
