@@ -29,8 +29,8 @@ build_kafka_tool() {
 # The server program must have the sanitizers' runtime from its first moment;
 # a wrapper in its place loads it there and in no other program. The server
 # takes the wrapper's name, by which "pg_ctl restart" starts it again. Undefined
-# behaviour is told in the server's log and does not stop it: UBSAN_OPTIONS are
-# looked for when the server's process title has been written over them.
+# behaviour is told in the server's log and does not stop it, even if
+# UBSAN_OPTIONS says halt_on_error; bootstrap.sh looks for it there.
 wrap_postgres() {
     local postgres=$PG_BINDIR/postgres
     gcc -shared -fPIC -Wl,-z,initfirst -o "$MD_WORK/bin/asan_first.so" test/lib/asan_first.c
