@@ -42,12 +42,16 @@ INSERT INTO visit VALUES (4, 'exit');
 INSERT INTO customer VALUES (4, 'four');
 SELECT * FROM verified();
 SELECT * FROM whole ORDER BY document ->> 'a';
+-- a column that the row of the join shows
+ALTER TABLE customer ADD COLUMN size int;
+SELECT * FROM verified();
+SELECT * FROM whole ORDER BY document ->> 'a';
 DROP TABLE whole;
 
 CREATE OR REPLACE VIEW caller AS SELECT id, name, length(name) AS size FROM customer;
 ALTER TABLE customer ADD COLUMN since date;
 INSERT INTO visit VALUES (5, 'help');
-INSERT INTO customer VALUES (5, 'five', '2025-01-01');
+INSERT INTO customer (id, name, since) VALUES (5, 'five', '2025-01-01');
 SELECT * FROM verified();
 SELECT * FROM inner_joined ORDER BY 1;
 SELECT * FROM outer_joined ORDER BY 1;

@@ -215,8 +215,14 @@ void
 md_plan_note_sources(MdPlan *plan, Oid owner)
 {
 	SourceContext context = {plan, owner};
+	int			location;
+	ListCell   *lc;
 
 	(void) collect_sources_walker((Node *) plan->query, &context);
 	(void) note_volatility_walker((Node *) plan->query, &context);
 	(void) note_types_walker((Node *) plan->query, plan);
+	/* the row of a join is no type of its own: it shows the columns of what it joins */
+	if (md_plan_has_join_row(plan->query, &location))
+		foreach(lc, plan->source_ids)
+			note_types(plan, list_make1_oid(get_rel_type_id(lfirst_oid(lc))));
 }
