@@ -106,20 +106,15 @@ meets_entry(Query *query, int rt_index)
 static bool
 materialize(MdEngine *engine, MdChange *change)
 {
-	StringInfoData columns;
 	int			width = md_tree_width(change->query) - (change->is_signed ? 1 : 0);
+	char	   *columns = psprintf("%s%s", md_tree_numbered_names(width), change->is_signed ? ", " MD_WEIGHT : "");
 	char	   *name;
 
-	initStringInfo(&columns);
-	for (int i = 1; i <= width; i++)
-		appendStringInfo(&columns, "%sc%d", i > 1 ? ", " : "", i);
-	if (change->is_signed)
-		appendStringInfoString(&columns, ", " MD_WEIGHT);
 	if (md_engine_materialize(engine, psprintf("SELECT * FROM (%s) q(%s)",
-											   md_delta_text(change->query), columns.data),
+											   md_delta_text(change->query), columns),
 							  &name, NULL) == 0)
 		return false;
-	change->query = md_engine_analyze(engine, psprintf("SELECT %s FROM %s", columns.data, name));
+	change->query = md_engine_analyze(engine, psprintf("SELECT %s FROM %s", columns, name));
 	return true;
 }
 

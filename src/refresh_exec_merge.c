@@ -32,6 +32,7 @@
 #include "refresh_exec.h"
 #include "refresh_exec_merge.h"
 #include "refresh_state.h"
+#include "refresh_tree.h"
 #include "refresh_upsert.h"
 #include "sql_run.h"
 
@@ -184,7 +185,7 @@ md_merge_final_query(const MdMerge *merge, const MdTarget *state, const char *re
 
 	if (merge->above == NULL)
 		return rows;
-	return psprintf("WITH " MD_KEPT_GROUPS " (%s) AS (%s) %s", md_above_columns(merge), rows,
+	return psprintf("WITH " MD_KEPT_GROUPS " (%s) AS (%s) %s", md_tree_numbered_names(list_length(merge->finals)), rows,
 					md_delta_text(merge->above));
 }
 

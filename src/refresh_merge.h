@@ -170,9 +170,6 @@ extern MdMergeColumn *md_split_plain(MdSplitter *splitter, Aggref *agg);
 /* Values of the type can be compared and indexed. */
 extern bool md_split_orderable(Oid type);
 
-/* refresh_plan_above.c: "c1, c2": the columns of the kept groups. */
-extern char *md_above_columns(const MdMerge *merge);
-
 /* refresh_plan_sets.c: add the column that tells sets apart, after the other keys. */
 extern void md_sets_split(MdSplitter *splitter, List *groups);
 

@@ -19,7 +19,6 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteManip.h"
-#include "utils/fmgroids.h"
 
 #include "refresh_normal.h"
 #include "refresh_tree.h"
@@ -81,8 +80,7 @@ numbering_walker(Node *node, NumberingContext *context)
 
 		if (window->winref == function->winref &&
 			!(function->winagg && (window->frameOptions & FRAMEOPTION_ROWS) == 0) &&
-			function->winfnoid != F_RANK_ && function->winfnoid != F_DENSE_RANK_ &&
-			function->winfnoid != F_PERCENT_RANK_ && function->winfnoid != F_CUME_DIST_)
+			!md_tree_is_rank(function))
 			context->numbering = list_append_unique_ptr(context->numbering, window);
 	}
 	return false;

@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -139,34 +138,25 @@ refer_to_groups(RangeTblEntry *rte, Query *groups)
 	rte->alias = makeAlias("g", NIL);
 }
 
-char *
-md_above_columns(const MdMerge *merge)
-{
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (int n = 1; n <= list_length(merge->finals); n++)
-		appendStringInfo(&list, "%sc%d", n > 1 ? ", " : "", n);
-	return list.data;
-}
-
 MdMerge *
 md_plan_keep_groups(MdPlan *plan, MdNode **groups)
 {
-	Query	   *above = copyObject(plan->normal);
-	Query	   *query = above;
+	Query	   *query = plan->normal;
+	Query	   *above;
 	MdNode	   *node = plan->root;
-	RangeTblEntry *rte = find_groups(&query, &node);
+	RangeTblEntry *rte;
 	MdMerge    *merge;
 	char	   *reason;
 	int			location;
 
-	if (rte == NULL || only_child(node) == NULL || md_plan_values_move(query))
+	if (find_groups(&query, &node) == NULL || only_child(node) == NULL || md_plan_values_move(query))
 		return NULL;
+	/* the same way in a copy, of which the groups are taken out */
+	above = query = copyObject(plan->normal);
+	*groups = plan->root;
+	rte = find_groups(&query, groups);
 	merge = md_merge_make(query, only_child(node)->changes != MD_CHANGE_APPEND, above, &reason, &location);
-	if (merge == NULL)
-		return NULL;
-	refer_to_groups(rte, query);
-	*groups = node;
+	if (merge != NULL)
+		refer_to_groups(rte, query);
 	return merge;
 }

@@ -135,23 +135,29 @@ try_latest(MdPlan *plan, MdNode *input)
 		"order of the first rows" : NULL;
 }
 
+/* What a block of the kind can keep of its input. */
 static void
-try_all(MdPlan *plan, MdNode *sets)
+try_block(MdPlan *plan, MdBlockKind kind, MdNode *input)
 {
-	MdNode	   *top = sets ? sets : plan->root;
-	MdNode	   *input = first_child(top);
-	MdBlockKind kind = sets ? MD_BLOCK_GROUP : md_block_kind(plan->normal);
-
-	if (sets == NULL && try_groups(plan))
-		;
-	else if (plan->strategy == MD_STRATEGY_FULL || input == NULL || input->strategy == MD_STRATEGY_FULL)
+	if (plan->strategy == MD_STRATEGY_FULL || input == NULL || input->strategy == MD_STRATEGY_FULL)
 		return;
-	else if (kind == MD_BLOCK_LIMIT)
+	if (kind == MD_BLOCK_LIMIT)
 		try_top(plan, input);
 	else if ((kind == MD_BLOCK_GROUP || kind == MD_BLOCK_DISTINCT) && !md_plan_values_move(plan->query))
 		try_merge(plan, input);
 	else if (kind == MD_BLOCK_DISTINCT_ON && !plan->time_dependent)
 		try_latest(plan, input);
+}
+
+static void
+try_all(MdPlan *plan, MdNode *sets)
+{
+	MdNode	   *top = sets ? sets : plan->root;
+
+	if (sets != NULL)
+		try_block(plan, MD_BLOCK_GROUP, first_child(sets));
+	else if (!try_groups(plan))
+		try_block(plan, md_block_kind(plan->normal), first_child(top));
 	if (plan->merge != NULL)
 	{
 		plan->root = top;

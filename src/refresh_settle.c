@@ -247,8 +247,7 @@ ignores_ties(WindowFunc *function)
 	/* array_agg() and its like show the order; last_value(), nth_value() a row of it */
 	if (function->winagg)
 		return strlen(name) < 3 || strcmp(name + strlen(name) - 3, "agg") != 0;
-	return function->winfnoid == F_RANK_ || function->winfnoid == F_DENSE_RANK_ ||
-		function->winfnoid == F_PERCENT_RANK_ || function->winfnoid == F_CUME_DIST_;
+	return md_tree_is_rank(function);
 }
 
 static bool

@@ -11,11 +11,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
@@ -148,6 +150,24 @@ md_tree_window(Query *query, WindowFunc *function)
 		if (lfirst_node(WindowClause, lc)->winref == function->winref)
 			return lfirst(lc);
 	elog(ERROR, "window %u not found", function->winref);
+}
+
+bool
+md_tree_is_rank(const WindowFunc *function)
+{
+	return function->winfnoid == F_RANK_ || function->winfnoid == F_DENSE_RANK_ ||
+		function->winfnoid == F_PERCENT_RANK_ || function->winfnoid == F_CUME_DIST_;
+}
+
+char *
+md_tree_numbered_names(int count)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int n = 1; n <= count; n++)
+		appendStringInfo(&list, "%sc%d", n > 1 ? ", " : "", n);
+	return list.data;
 }
 
 int

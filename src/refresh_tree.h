@@ -45,12 +45,18 @@ extern Expr *md_tree_is_null(Expr *expr, bool is_null);
 /* Terms of a condition that is joined by AND (of Node). */
 extern List *md_tree_terms(Node *condition);
 
+/* "c1, c2": names of so many columns */
+extern char *md_tree_numbered_names(int count);
+
 /* Visible columns, and one of them. */
 extern int	md_tree_width(Query *query);
 extern TargetEntry *md_tree_target(Query *query, int number);
 
 /* The window that a window function of the query is over. */
 extern WindowClause *md_tree_window(Query *query, WindowFunc *function);
+
+/* Is it rank() or the like, which is the same for all rows that tie? */
+extern bool md_tree_is_rank(const WindowFunc *function);
 
 /* Range table indexes under a part of FROM. */
 extern Bitmapset *md_tree_relids(Node *from);

@@ -142,14 +142,14 @@ class Windows:
         pick = self.rng.randrange(6)
         if pick == 0:
             return ["rank() OVER (", by, " ORDER BY count(*), ", order, ")"]
+        if pick == 1:
+            return ["sum(count(*)) OVER (", by, ")"]
         if pick == 2:
             return [self.rng.choice(["row_number()", "ntile(2)", "dense_rank()"]), " OVER (", by, " ORDER BY count(*) DESC, ", order, ")"]
         if pick == 3:
             return [self.rng.choice(["lag", "lead", "first_value"]), "(count(*)) OVER (", by, " ORDER BY ", order, ")"]
         if pick == 4:
             return ["100 * count(*) / sum(count(*)) OVER (", by, ")"]
-        if pick == 1:
-            return ["sum(count(*)) OVER (", by, ")"]
         return ["max(count(*)) OVER (", by, " ORDER BY ", order, ")"]
 
     def query_limit(self, depth):
